@@ -1,0 +1,66 @@
+# Sourced by the scripts beside it: a scratch folder, headings with the time, and virtual environments.
+# shellcheck shell=bash
+
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/jaxsoftmax-ci.XXXXXX")
+trap 'rm -rf "$scratch"' EXIT
+
+# heading TEXT: print TEXT after the seconds since the script began.
+heading() {
+    printf '\n=== [%4ds] %s\n' "$SECONDS" "$*"
+}
+
+# step COMMAND...: run COMMAND under a heading that shows it.
+step() {
+    heading "$*"
+    "$@"
+}
+
+# python_in_range PYTHON FROM BELOW: whether PYTHON runs and FROM <= its minor version < BELOW, as in 3.FROM.
+python_in_range() {
+    "$1" -c "import sys; sys.exit(not (3, $2) <= sys.version_info[:2] < (3, $3))" 2>/dev/null
+}
+
+# find_python FROM BELOW CANDIDATE...: print the first candidate in range; fail if there is none.
+find_python() {
+    local from=$1 below=$2 candidate
+    shift 2
+    for candidate in "$@"; do
+        if python_in_range "$candidate" "$from" "$below"; then
+            printf '%s\n' "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+# pyenv_pythons MINOR: print the interpreters 3.MINOR that pyenv has, one a line.
+pyenv_pythons() {
+    local root
+    root=$(pyenv root 2>/dev/null) || return 0
+    compgen -G "$root/versions/3.$1*/bin/python" || true
+}
+
+# oldest_python: the interpreter that takes the oldest supported JAX, or failing that any supported one.
+oldest_python() {
+    local from_pyenv
+    mapfile -t from_pyenv < <(pyenv_pythons 11)
+    find_python 11 12 python3 python3.11 "${from_pyenv[@]}" || find_python 11 100 python3
+}
+
+# newest_python: an interpreter that takes the newest supported JAX.
+newest_python() {
+    local from_pyenv
+    mapfile -t from_pyenv < <(pyenv_pythons 12)
+    find_python 12 100 python3.12 python3.13 "${from_pyenv[@]}"
+}
+
+# enter_environment PYTHON EXTRA: activate a new environment of PYTHON that holds this checkout with EXTRA.
+enter_environment() {
+    local folder="$scratch/venv-$2"
+    heading "$("$1" --version): pip install -e '.[$2]'"
+    "$1" -m venv "$folder"
+    # shellcheck source=/dev/null
+    source "$folder/bin/activate"
+    python -m pip install --quiet --disable-pip-version-check -e ".[$2]"
+    python -m pip list --disable-pip-version-check | grep -E '^(Package|jax|jaxlib|optax|numpy) '
+}

@@ -1,0 +1,14 @@
+"""jaxsoftmax: the loss head of a JAX model, with its gradients analytic, exact at the tails, and certified."""
+
+from jaxsoftmax import analytic as analytic
+from jaxsoftmax import forward_mode as forward_mode
+from jaxsoftmax._cross_entropy import cross_entropy as cross_entropy
+from jaxsoftmax._cross_entropy import softmax_cross_entropy as softmax_cross_entropy
+from jaxsoftmax._cross_entropy import (
+    softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,
+)
+from jaxsoftmax._logsumexp import logsumexp as logsumexp
+from jaxsoftmax._softmax import log_softmax as log_softmax
+from jaxsoftmax._softmax import softmax as softmax
+
+__version__ = "0.1.0"

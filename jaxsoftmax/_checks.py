@@ -1,0 +1,98 @@
+"""Argument errors: each names the argument, what was expected and what came."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def as_array(name: str, value: Any) -> Array:
+    """`value` as a real array; TypeError for anything else."""
+    if isinstance(value, (str, bytes)) or value is None:
+        raise TypeError(f"{name}: expected an array, got {type(value).__name__}")
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: expected an array, got {type(value).__name__} ({error})") from None
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise TypeError(f"{name}: expected a real dtype, got {array.dtype}")
+    return array
+
+
+def as_inexact(name: str, value: Any) -> Array:
+    """`value` as a floating array; integers and booleans are promoted, as jax.nn does."""
+    array = as_array(name, value)
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        return array
+    return array.astype(jnp.result_type(array.dtype, float))
+
+
+def as_floating(name: str, value: Any) -> Array:
+    """`value` as an array that must already be floating."""
+    array = as_array(name, value)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name}: expected a floating dtype, got {array.dtype}")
+    return array
+
+
+def as_integer(name: str, value: Any, hint: str = "") -> Array:
+    """`value` as an array that must already be of an integer dtype."""
+    array = as_array(name, value)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"{name}: expected an integer dtype, got {array.dtype}{hint}")
+    return array
+
+
+def as_mask(name: str, value: Any) -> Array:
+    """`value` as a boolean array; numbers are compared with zero."""
+    array = as_array(name, value)
+    return array if array.dtype == bool else array != 0
+
+
+def require_shape(name: str, array: Array, shape: Sequence[int], meaning: str) -> None:
+    """ValueError unless `array.shape == shape`."""
+    if array.shape != tuple(shape):
+        raise ValueError(f"{name}: expected shape {tuple(shape)} ({meaning}), got {array.shape}")
+
+
+def broadcast_shape(arrays: dict[str, Array]) -> tuple[int, ...]:
+    """The common shape of named arrays; ValueError naming each where there is none."""
+    try:
+        return jnp.broadcast_shapes(*(array.shape for array in arrays.values()))
+    except ValueError:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        names = " and ".join(arrays)
+        raise ValueError(f"{names}: expected shapes that broadcast together, got {shapes}") from None
+
+
+def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
+    """`axis` (None, an int or ints) as a tuple of distinct axes in [0, ndim)."""
+    if axis is None:
+        return tuple(range(ndim))
+    given = tuple(axis) if isinstance(axis, Sequence) else (axis,)
+    if not all(hasattr(a, "__index__") and not isinstance(a, bool) for a in given):
+        raise TypeError(f"axis: expected None, an int or a tuple of ints, got {axis!r}")
+    if not all(-ndim <= a < ndim for a in given):
+        raise ValueError(f"axis: expected axes in [{-ndim}, {ndim}), got {axis!r}")
+    axes = tuple(int(a) % ndim for a in given)
+    if len(set(axes)) != len(axes):
+        raise ValueError(f"axis: expected distinct axes, got {axis!r}")
+    return axes
+
+
+def as_number(name: str, value: Any, expected: str) -> float:
+    """`value` as a finite Python float: the loss's constants are static, so that they can be checked."""
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(f"{name}: expected {expected}, known when tracing, got a traced value")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}") from None
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}")
+    if not math.isfinite(number):
+        raise ValueError(f"{name}: expected {expected}, got {number}")
+    return number

@@ -1,0 +1,77 @@
+"""Per-token losses with float labels, over logits whose last axis is the vocabulary (M11, M12, M26)."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxsoftmax import _lse_state, _token_loss
+from jaxsoftmax._logsumexp import exponents
+from jaxsoftmax._lse_state import LseState
+from jaxsoftmax._token_loss import LossOptions
+
+
+def primal(
+    options: LossOptions, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
+) -> tuple[Array, tuple[LseState, Array]]:
+    """Losses [*batch], and each row's state and sum of targets."""
+    capped = _token_loss.softcap(options, exponents(logits, where))
+    targets = _targets(options, capped, labels, class_weights, where)
+    state = _lse_state.of_array(capped, (capped.ndim - 1,))
+    losses = _token_loss.float_label_loss(options, state, targets, capped)[..., 0]  # (M26)
+    return losses, (state, jnp.sum(targets, -1, keepdims=True))
+
+
+def gradients(
+    options: LossOptions,
+    logits: Array,
+    labels: Array,
+    class_weights: Array | None,
+    where: Array | None,
+    statistics: tuple[LseState, Array],
+) -> tuple[Array, Array]:
+    """The derivatives of each row's loss in its logits (M11, M26) and in its labels (M12), both [*batch, vocab]."""
+    state, target_total = statistics
+    x = exponents(logits, where)
+    capped = _token_loss.softcap(options, x)
+    targets = _targets(options, x, labels, class_weights, where)
+    e = _lse_state.exponentials(capped, state)
+    by_logits = _token_loss.float_label_gradient(options, state, targets, target_total, e)
+    by_logits *= _token_loss.softcap_slope(options, x)  # (M23)
+    by_labels = (1 - options.label_smoothing) * _token_loss.negative_log_likelihood(state, capped)  # (M12)
+    if class_weights is not None:
+        by_labels *= class_weights.astype(e.dtype)
+    return by_logits, by_labels if where is None else jnp.where(where, by_labels, 0)
+
+
+def _targets(
+    options: LossOptions, x: Array, labels: Array, class_weights: Array | None, where: Array | None
+) -> Array:
+    weights = None if class_weights is None else class_weights.astype(x.dtype)
+    targets = _token_loss.float_label_targets(options, labels.astype(x.dtype), weights, x.shape[-1])
+    return targets if where is None else jnp.where(where, targets, 0)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def float_label_losses(
+    options: LossOptions, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
+) -> Array:
+    """Losses [*batch] of logits and labels [*batch, vocab], in reverse mode."""
+    return primal(options, logits, labels, class_weights, where)[0]
+
+
+def _fwd(options, logits, labels, class_weights, where):
+    losses, statistics = primal(options, logits, labels, class_weights, where)
+    return losses, (logits, labels, class_weights, where, statistics)  # the inputs; (m, r) and sum t per row
+
+
+def _bwd(options, residuals, losses_bar):
+    logits, labels = residuals[:2]
+    by_logits, by_labels = gradients(options, *residuals)
+    cotangent = losses_bar[..., None]
+    labels_bar = jnp.where(cotangent == 0, 0, cotangent * by_labels)  # nothing flows, even by an infinite loss
+    return (cotangent * by_logits).astype(logits.dtype), labels_bar.astype(labels.dtype), None, None  # weights: const
+
+
+float_label_losses.defvjp(_fwd, _bwd)

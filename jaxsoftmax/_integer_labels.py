@@ -1,0 +1,111 @@
+"""Per-token losses with integer labels, over logits whose last axis is the vocabulary (M11, M24, M25)."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxsoftmax import _lse_state, _token_loss
+from jaxsoftmax._logsumexp import exponents
+from jaxsoftmax._lse_state import LseState
+from jaxsoftmax._token_loss import IntegerRow, LossOptions
+
+
+def primal(
+    options: LossOptions, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
+) -> tuple[Array, LseState]:
+    """Losses [*batch], and the state of each row."""
+    capped = _token_loss.softcap(options, exponents(logits, where))
+    state = _lse_state.of_array(capped, (capped.ndim - 1,))
+    row = _row(options, logits, labels, class_weights, state, capped)
+    losses = _token_loss.integer_label_loss(options, row, logits.shape[-1])[..., 0]  # (M24)
+    losses = jnp.where(is_class(labels, logits.shape[-1]), losses, jnp.nan)
+    return jnp.where(is_ignored(options, labels), 0, losses), state
+
+
+def gradient(
+    options: LossOptions,
+    logits: Array,
+    labels: Array,
+    class_weights: Array | None,
+    where: Array | None,
+    state: LseState,
+) -> Array:
+    """The derivative of each row's loss in that row's logits, [*batch, vocab] (M25)."""
+    vocab = logits.shape[-1]
+    x = exponents(logits, where)
+    e = _lse_state.exponentials(_token_loss.softcap(options, x), state)
+    one_hot = (labels[..., None] == jnp.arange(vocab, dtype=labels.dtype)).astype(e.dtype)
+    row = _row(options, logits, labels, class_weights, state, None)
+    weights = 1.0 if class_weights is None else class_weights.astype(e.dtype)
+    rows = _token_loss.integer_label_gradient(options, row, e, one_hot, weights, vocab)
+    rows *= _token_loss.softcap_slope(options, x)  # (M23)
+    rows = jnp.where(is_class(labels, vocab)[..., None], rows, jnp.nan)
+    return rows if options.ignore_index is None else jnp.where(is_ignored(options, labels)[..., None], 0, rows)
+
+
+def is_class(labels: Array, vocab: int) -> Array:
+    """Whether a label is in [0, V)."""
+    return (labels >= 0) & (labels < vocab)
+
+
+def is_ignored(options: LossOptions, labels: Array) -> Array:
+    """Whether a label is `ignore_index`."""
+    return jnp.zeros(labels.shape, bool) if options.ignore_index is None else labels == options.ignore_index
+
+
+def label_weights(labels: Array, class_weights: Array | None, vocab: int, dtype: jnp.dtype) -> Array:
+    """w_y for each label in [0, V), w_0 for the others, which give NaN or are ignored."""
+    if class_weights is None:
+        return jnp.ones(labels.shape, dtype)
+    return class_weights.astype(dtype)[jnp.where(is_class(labels, vocab), labels, 0)]
+
+
+def _row(
+    options: LossOptions,
+    logits: Array,
+    labels: Array,
+    class_weights: Array | None,
+    state: LseState,
+    capped: Array | None,
+) -> IntegerRow:
+    """Row statistics; without `capped` those that the gradient needs."""
+    vocab, dtype = logits.shape[-1], state.maximum.dtype
+    index = jnp.where(is_class(labels, vocab), labels, 0)[..., None]
+    label_logit = jnp.take_along_axis(logits, index, -1, mode="promise_in_bounds").astype(dtype)
+    weighted_gap: Array | float = 0.0
+    if options.label_smoothing and capped is not None:
+        gap = state.maximum - capped
+        weights = 1.0 if class_weights is None else class_weights.astype(dtype)
+        weighted_gap = jnp.sum(jnp.where(weights == 0, 0, weights * gap), -1, keepdims=True)
+    return IntegerRow(
+        state,
+        _token_loss.softcap(options, label_logit),
+        label_weights(labels, class_weights, vocab, dtype)[..., None],
+        float(vocab) if class_weights is None else jnp.sum(class_weights.astype(dtype)),
+        weighted_gap,
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def integer_label_losses(
+    options: LossOptions, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
+) -> Array:
+    """Losses [*batch] of logits [*batch, vocab], in reverse mode."""
+    return primal(options, logits, labels, class_weights, where)[0]
+
+
+def _fwd(options, logits, labels, class_weights, where):
+    losses, state = primal(options, logits, labels, class_weights, where)
+    return losses, (logits, labels, class_weights, where, state)  # the inputs, and (m, r) per row
+
+
+def _bwd(options, residuals, losses_bar):
+    logits = residuals[0]
+    rows = gradient(options, *residuals)  # (M25)
+    logits_bar = (losses_bar[..., None] * rows).astype(logits.dtype)
+    return logits_bar, None, None, None  # labels are integers; class weights are constants
+
+
+integer_label_losses.defvjp(_fwd, _bwd)

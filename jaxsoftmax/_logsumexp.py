@@ -1,0 +1,182 @@
+"""Log-sum-exp, with its gradient attached (M8)."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float, Num
+
+from jaxsoftmax import _checks, _lse_state, _weighted_sum
+from jaxsoftmax._lse_state import LseState
+from jaxsoftmax._weighted_sum import WeightedState
+
+
+def logsumexp(
+    a: Num[ArrayLike, "..."],
+    axis: int | tuple[int, ...] | None = None,
+    b: Num[ArrayLike, "..."] | None = None,
+    keepdims: bool = False,
+    return_sign: bool = False,
+    where: Num[ArrayLike, "..."] | None = None,
+) -> Float[Array, "..."] | tuple[Float[Array, "..."], Float[Array, "..."]]:
+    r"""Log of a (weighted) sum of exponentials, log \sum_i b_i exp(a_i) (M18).
+
+    A drop-in for `jax.nn.logsumexp`, relatively accurate where the sum is near 1 too: `logsumexp([0, -20])`
+    is 2.06e-9, which the textbook formula rounds to 0.
+
+    Args:
+      a: real array of any shape, in nats. Integers are promoted to floating.
+      axis: axis or axes to sum over; None sums over all.
+      b: real weights that broadcast with `a`; a weight 0 leaves its element out, even if that is infinite.
+      keepdims: keep the summed axes with size 1.
+      return_sign: return also the sign of the sum, and the log of its absolute value.
+      where: boolean mask that broadcasts with `a`; the elements to include.
+
+    Returns:
+      The log-sum-exp in `a`'s dtype, formed in at least float32; with `return_sign` the pair (log |sum|, sign).
+      An empty or fully masked sum, or one over -inf alone, gives -inf with gradient 0. A +inf gives +inf, with a NaN
+      gradient. A negative sum without `return_sign` gives NaN, with a NaN gradient.
+
+    Raises:
+      TypeError: `a`, `b` or `where` is not a real array, or `axis` not made of ints.
+      ValueError: the shapes don't broadcast, or an axis is out of range or given twice.
+
+    Differentiation: reverse mode in `a` and `b` to any order, and forward over reverse (`jax.custom_vjp`); saved are
+    the arguments and two or three numbers a row. For pure forward mode use `jaxsoftmax.forward_mode.logsumexp`.
+
+    Source: M8, M18, M22.
+
+    >>> import jax, jax.numpy as jnp
+    >>> float(logsumexp(jnp.array([0.0, -20.0])))
+    2.061153...e-09
+    >>> print(jax.grad(logsumexp)(jnp.array([0.0, 0.0])))
+    [0.5 0.5]
+    """
+    return apply(REVERSE_MODE, a, axis, b, keepdims, return_sign, where)
+
+
+def apply(
+    rules: "Rules", a: Any, axis: Any, b: Any, keepdims: bool, return_sign: bool, where: Any
+) -> Array | tuple[Array, Array]:
+    """Validate, normalise, and hand over to the one of `rules` that fits."""
+    given = {"a": _checks.as_inexact("a", a)}
+    if b is not None:
+        given["b"] = _checks.as_inexact("b", b)
+    dtype = jnp.result_type(*given.values())
+    if where is not None:
+        given["where"] = _checks.as_mask("where", where)
+    shape = _checks.broadcast_shape(given)
+    axes = _checks.as_axes(axis, len(shape))
+    a = jnp.broadcast_to(given["a"].astype(dtype), shape)
+    where = _with_rank(given.get("where"), len(shape))
+    if b is None:
+        log_sum = rules.plain(axes, a, where)
+        sign = jnp.where(log_sum == -jnp.inf, 0, jnp.ones_like(log_sum))
+    else:
+        log_sum, sign = rules.weighted(axes, a, _with_rank(given["b"].astype(dtype), len(shape)), where)
+    if not keepdims:
+        log_sum, sign = jnp.squeeze(log_sum, axes), jnp.squeeze(sign, axes)
+    if return_sign:
+        return log_sum, sign
+    return log_sum if b is None else log_sum * jnp.where(sign < 0, jnp.nan, 1).astype(dtype)
+
+
+def _with_rank(array: Array | None, ndim: int) -> Array | None:
+    return None if array is None else array.reshape((1,) * (ndim - array.ndim) + array.shape)
+
+
+class Rules(NamedTuple):
+    """The two functions that carry a derivative: in reverse mode here, in both modes in `forward_mode`."""
+
+    plain: Callable[..., Array]
+    weighted: Callable[..., tuple[Array, Array]]
+
+
+def exponents(a: Array, where: Array | None) -> Array:
+    """`a` at accumulation precision, -inf where masked."""
+    wide = a.astype(_lse_state.accumulation_dtype(a.dtype))
+    return wide if where is None else jnp.where(where, wide, -jnp.inf)
+
+
+def plain_sum(axes: tuple[int, ...], a: Array, where: Array | None) -> tuple[Array, LseState]:
+    """The log-sum-exp (M18) and the state it came from."""
+    state = _lse_state.of_array(exponents(a, where), axes)
+    return _lse_state.log_sum_exp(state).astype(a.dtype), state
+
+
+def plain_gradient(a: Array, where: Array | None, state: LseState) -> Array:
+    """Softmax: e / (1 + r) (M8)."""
+    return _lse_state.exponentials(exponents(a, where), state) / _lse_state.denominator(state)
+
+
+def weighted_sum(
+    axes: tuple[int, ...], a: Array, b: Array, where: Array | None
+) -> tuple[tuple[Array, Array], WeightedState]:
+    """(log |sum|, sign), and the state they came from."""
+    x = exponents(a, where)
+    state = _weighted_sum.of_array(jnp.where(b != 0, x, -jnp.inf), b.astype(x.dtype), axes)
+    log_sum, sign = _weighted_sum.log_absolute(state), _weighted_sum.sign(state)
+    return (log_sum.astype(a.dtype), sign.astype(a.dtype)), state
+
+
+def weighted_gradients(a: Array, b: Array, where: Array | None, state: WeightedState) -> tuple[Array, Array]:
+    """With z the sum over exp(m): b e / z for `a`, e / z for `b`."""
+    x = exponents(a, where)
+    z = _weighted_sum.denominator(state)
+    kept = _lse_state.exponentials(jnp.where(b != 0, x, -jnp.inf), state.lse)
+    a_gradient = jnp.where(kept == 0, 0, b.astype(x.dtype) * kept / z)
+    b_gradient = jnp.where(jnp.isneginf(x), 0, _lse_state.exponentials(x, state.lse) / z)
+    return a_gradient, b_gradient
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _plain(axes: tuple[int, ...], a: Array, where: Array | None) -> Array:
+    return plain_sum(axes, a, where)[0]
+
+
+def _plain_fwd(axes, a, where):
+    log_sum, state = plain_sum(axes, a, where)
+    return log_sum, (a, where, state)  # the inputs, and (m, r) per row
+
+
+def _plain_bwd(_axes, residuals, log_sum_bar):
+    a, where, state = residuals
+    gradient = plain_gradient(a, where, state)
+    return (log_sum_bar.astype(gradient.dtype) * gradient).astype(a.dtype), None  # (M8)
+
+
+_plain.defvjp(_plain_fwd, _plain_bwd)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _weighted(axes: tuple[int, ...], a: Array, b: Array, where: Array | None) -> tuple[Array, Array]:
+    return weighted_sum(axes, a, b, where)[0]
+
+
+def _weighted_fwd(axes, a, b, where):
+    log_sum_and_sign, state = weighted_sum(axes, a, b, where)
+    return log_sum_and_sign, (a, b, where, state)  # the inputs, and (m, r, lead) per row
+
+
+def _weighted_bwd(_axes, residuals, cotangents):
+    a, b, where, state = residuals
+    log_sum_bar, _ = cotangents  # the sign is piecewise constant
+    a_gradient, b_gradient = weighted_gradients(a, b, where, state)
+    log_sum_bar = log_sum_bar.astype(a_gradient.dtype)
+    b_bar = _sum_to(b.shape, log_sum_bar * b_gradient)
+    return (log_sum_bar * a_gradient).astype(a.dtype), b_bar.astype(b.dtype), None
+
+
+_weighted.defvjp(_weighted_fwd, _weighted_bwd)
+
+REVERSE_MODE = Rules(_plain, _weighted)
+
+
+def _sum_to(shape: tuple[int, ...], array: Array) -> Array:
+    """The transpose of broadcasting `shape` to `array.shape`, the ranks being equal."""
+    stretched = tuple(i for i, (small, large) in enumerate(zip(shape, array.shape, strict=True)) if small != large)
+    return jnp.sum(array, stretched, keepdims=True)

@@ -1,0 +1,104 @@
+r"""The state (m, r) of a log-sum-exp, on which every function of this package rests.
+
+For one row x let m = max x and r = \sum_j exp(x_j - m) with ONE maximum left out. Then
+
+    LSE(x)  = m + log1p(r)                        (M18)
+    nll_y   = (m - x_y) + log1p(r)                (M19)
+    s_j     = e_j / (1 + r),  e_j = exp(x_j - m)  (M20)
+    s_j - 1 = ((e_j - 1) - r) / (1 + r)           (M20)
+
+and each of these is relatively accurate however confident the row is: a tail of 1e-30 survives in r, which
+`1 + 1e-30` would absorb. The last line never cancels: where j is the maximum, e_j - 1 is exactly 0; elsewhere
+r >= e_j, and the numerator is at most -1.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import DTypeLike
+
+# Rows at least this long are summed in pieces: XLA CPU spreads the reduction of few long rows over few threads.
+LONG_ROW = 1 << 16
+PIECE = 4096
+# Below this sum of exponentials, taking the maximum's own 1 away again would cost bits.
+CONFIDENT = 1.5
+
+
+class LseState(NamedTuple):
+    """The pair (m, r); an empty sum is (-inf, -1)."""
+
+    maximum: Array
+    remainder: Array
+
+
+def accumulation_dtype(dtype: DTypeLike) -> jnp.dtype:
+    """At least float32; float64 stays float64."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def of_array(x: Array, axes: tuple[int, ...]) -> LseState:
+    """The state of `x` over `axes`, which are kept with size 1; `x` at accumulation precision."""
+    maximum = jnp.max(x, axes, keepdims=True, initial=-jnp.inf)
+    total = _sum_of_exponentials(x, maximum, axes)
+    confident = total < CONFIDENT
+
+    def subtracted() -> Array:
+        return total - 1
+
+    def left_out() -> Array:
+        # e - floor(e) is e, but 0 where x = m: the maximum is left out without a mask or an argmax, either of
+        # which would keep XLA from fusing the exponential into the sum. (Two maxima make a total of 2.)
+        e = _exp_shifted(x, maximum)
+        rest = jnp.sum(e - jnp.floor(e), axes, keepdims=True)
+        return jnp.where(confident, jnp.where(maximum == -jnp.inf, -1, rest), total - 1)
+
+    return LseState(maximum, lax.cond(jnp.any(confident), left_out, subtracted))
+
+
+def merge(a: LseState, b: LseState) -> LseState:
+    """The state of two pieces of one row joined: a commutative monoid (M22)."""
+    a_leads = a.maximum >= b.maximum
+    leader = LseState(*(jnp.where(a_leads, p, q) for p, q in zip(a, b, strict=True)))
+    follower = LseState(*(jnp.where(a_leads, q, p) for p, q in zip(a, b, strict=True)))
+    share = _exp_shifted(follower.maximum, leader.maximum)
+    return LseState(leader.maximum, leader.remainder + share * (1 + follower.remainder))
+
+
+def exponentials(x: Array, state: LseState) -> Array:
+    """e = exp(x - m), in [0, 1]; 0 throughout an empty row."""
+    return _exp_shifted(x, state.maximum)
+
+
+def denominator(state: LseState) -> Array:
+    """1 + r, by which exponentials become probabilities; 1 for an empty row, whose probabilities are 0."""
+    return jnp.where(is_empty(state), 1, 1 + state.remainder)
+
+
+def log_denominator(state: LseState) -> Array:
+    """log1p(r): the log-sum-exp above the maximum; 0 for an empty row."""
+    return jnp.log1p(jnp.where(is_empty(state), 0, state.remainder))
+
+
+def log_sum_exp(state: LseState) -> Array:
+    """m + log1p(r) (M18)."""
+    return jnp.where(state.maximum == jnp.inf, jnp.inf, state.maximum + log_denominator(state))
+
+
+def is_empty(state: LseState) -> Array:
+    """No element, or -inf alone."""
+    return state.maximum == -jnp.inf
+
+
+def _exp_shifted(x: Array, maximum: Array) -> Array:
+    return jnp.exp(x - jnp.where(maximum == -jnp.inf, 0, maximum))
+
+
+def _sum_of_exponentials(x: Array, maximum: Array, axes: tuple[int, ...]) -> Array:
+    length = x.shape[-1] if axes == (x.ndim - 1,) else 0
+    if length < LONG_ROW or length % PIECE:
+        return jnp.sum(_exp_shifted(x, maximum), axes, keepdims=True)
+    pieces = x.reshape(*x.shape[:-1], length // PIECE, PIECE)
+    tops = jnp.max(pieces, -1, keepdims=True)
+    totals = jnp.sum(_exp_shifted(pieces, tops), -1, keepdims=True)
+    return jnp.sum(_exp_shifted(tops, maximum[..., None]) * totals, (-2, -1))[..., None]

@@ -1,0 +1,137 @@
+r"""One token's loss and its gradient from row statistics (M24-M26), and the reductions over tokens (M27).
+
+Nothing here knows where the logits come from: the row statistics are the state (m, r), the label's logit, and at most
+one weighted sum, so a head that never holds a whole row can use the same equations block by block.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxsoftmax import _lse_state
+from jaxsoftmax._lse_state import LseState
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """The static part of a loss; the defaults are the plain negative log-likelihood."""
+
+    ignore_index: int | None = None
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+    logit_softcap: float | None = None
+
+
+def softcap(options: LossOptions, logits: Array) -> Array:
+    """z = c tanh(x / c), or x itself."""
+    cap = options.logit_softcap
+    return logits if cap is None else cap * jnp.tanh(logits / cap)
+
+
+def softcap_slope(options: LossOptions, logits: Array) -> Array | float:
+    """dz/dx = sech^2(x / c) = 4q / (1 + q)^2 with q = exp(-2|x| / c), which never cancels (M23)."""
+    cap = options.logit_softcap
+    if cap is None:
+        return 1.0
+    q = jnp.exp(-2 * jnp.abs(logits) / cap)
+    return 4 * q / jnp.square(1 + q)
+
+
+class IntegerRow(NamedTuple):
+    """Statistics of rows with integer labels, each [*batch, 1]."""
+
+    state: LseState
+    label_logit: Array  # z_y
+    label_weight: Array  # w_y
+    total_weight: Array | float  # sum_j w_j
+    weighted_gap: Array | float  # sum_j w_j (m - z_j), read only where the labels are smoothed
+
+
+def negative_log_likelihood(state: LseState, logit: Array) -> Array:
+    """(m - z) + log1p(r), two terms that are never negative (M19); +inf for an empty row."""
+    return jnp.where(
+        _lse_state.is_empty(state), jnp.inf, (state.maximum - logit) + _lse_state.log_denominator(state)
+    )
+
+
+def integer_label_loss(options: LossOptions, row: IntegerRow, vocab: int) -> Array:
+    """(1 - eps) w_y nll_y + (eps / V) sum_j w_j (L - z_j) + zeta w_y L^2 (M24)."""
+    smoothing = options.label_smoothing
+    loss = (1 - smoothing) * row.label_weight * negative_log_likelihood(row.state, row.label_logit)
+    if smoothing:
+        spread = row.weighted_gap + row.total_weight * _lse_state.log_denominator(row.state)
+        loss += smoothing / vocab * spread
+    if options.z_loss:
+        loss += options.z_loss * row.label_weight * jnp.square(_lse_state.log_sum_exp(row.state))
+    return loss
+
+
+def integer_label_gradient(
+    options: LossOptions, row: IntegerRow, e: Array, one_hot: Array, class_weights: Array | float, vocab: int
+) -> Array:
+    """(A - B) s_j - C_j + B (s_j - [j = y]) for classes with exponentials `e` (M25)."""
+    label = (1 - options.label_smoothing) * row.label_weight  # B
+    centred = (e - one_hot) - row.state.remainder * one_hot  # (s_j - [j = y]) (1 + r) (M20)
+    numerator = label * centred
+    if options.label_smoothing:
+        numerator += options.label_smoothing / vocab * row.total_weight * e
+    if options.z_loss:
+        numerator += 2 * options.z_loss * row.label_weight * _finite_log_sum_exp(row.state) * e
+    gradient = numerator / _lse_state.denominator(row.state)
+    if options.label_smoothing:
+        gradient -= options.label_smoothing / vocab * class_weights  # C_j
+    return gradient
+
+
+def float_label_targets(options: LossOptions, labels: Array, class_weights: Array | None, vocab: int) -> Array:
+    """t_j = w_j p'_j with p' = (1 - eps) p + eps / V (M26)."""
+    smoothing = options.label_smoothing
+    smoothed = (1 - smoothing) * labels + smoothing / vocab if smoothing else labels
+    return smoothed if class_weights is None else class_weights * smoothed
+
+
+def float_label_loss(options: LossOptions, state: LseState, targets: Array, logits: Array) -> Array:
+    """sum_j t_j (L - z_j) + zeta L^2 (M26); a target 0 is left out, even of an infinite logit."""
+    terms = targets * negative_log_likelihood(state, logits)
+    loss = jnp.sum(jnp.where(targets == 0, 0, terms), -1, keepdims=True)
+    if options.z_loss:
+        loss += options.z_loss * jnp.square(_lse_state.log_sum_exp(state))
+    return loss
+
+
+def float_label_gradient(
+    options: LossOptions, state: LseState, targets: Array, target_total: Array, e: Array
+) -> Array:
+    """(T + 2 zeta L) s_j - t_j (M26), as (s_j - 1) t_j + s_j (T - t_j) so that one-hot targets don't cancel (M20)."""
+    numerator = ((e - 1) - state.remainder) * targets + e * (target_total - targets)
+    if options.z_loss:
+        numerator += 2 * options.z_loss * _finite_log_sum_exp(state) * e
+    return numerator / _lse_state.denominator(state)
+
+
+def _finite_log_sum_exp(state: LseState) -> Array:
+    """L where it multiplies a probability: an empty row's probabilities are 0, and so is what they multiply."""
+    return jnp.where(_lse_state.is_empty(state), 0, _lse_state.log_sum_exp(state))
+
+
+def reduce(reduction: str, losses: Array, token_weights: Array | None, normalizers: Array) -> Array:
+    """Per-token losses [*batch] reduced: mean = sum_t u_t l_t / sum_t u_t n_t (M27).
+
+    `normalizers` is w_y for integer labels, 1 for float targets, and 0 where the token is ignored.
+    """
+    # Otherwise XLA CPU folds the sum into the row reduction, and runs both on one thread.
+    losses = lax.optimization_barrier(losses)
+    if token_weights is not None:
+        losses, normalizers = token_weights * losses, token_weights * normalizers
+    if reduction == "none":
+        return losses
+    total = jnp.sum(losses)
+    if reduction == "sum":
+        return total
+    normalizer = jnp.sum(normalizers)
+    nothing = normalizer == 0
+    return jnp.where(nothing, 0 * total, total / jnp.where(nothing, 1, normalizer))

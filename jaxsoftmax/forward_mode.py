@@ -1,0 +1,180 @@
+r"""Twins of the losses and of log-sum-exp, for pure forward mode: the same names, signatures and values.
+
+JAX refuses `jax.jvp`, `jax.jacfwd` and `jax.linearize` through a function whose gradient is attached with
+`jax.custom_vjp`, as the functions of `jaxsoftmax` are. These attach the same closed forms with `jax.custom_jvp`:
+the tangent is <gradient, v>, linear in v, and JAX transposes it for reverse mode. Both modes work to any order; the
+price is that the gradient [*batch, vocab] is saved for a later transpose, where `jaxsoftmax` saves row statistics.
+
+>>> import jax, jax.numpy as jnp
+>>> logits, v = jnp.array([0.0, -20.0]), jnp.array([1.0, 0.0])
+>>> loss, slope = jax.jvp(lambda x: softmax_cross_entropy_with_integer_labels(x, 0), (logits,), (v,))
+>>> print(loss, slope)
+2.0611537e-09 -2.0611537e-09
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Int, Num, Real
+
+from jaxsoftmax import _cross_entropy, _float_labels, _integer_labels, _logsumexp
+from jaxsoftmax._cross_entropy import LossRules
+from jaxsoftmax._softmax import log_softmax as log_softmax
+from jaxsoftmax._softmax import softmax as softmax
+from jaxsoftmax._token_loss import LossOptions
+
+
+def logsumexp(
+    a: Num[ArrayLike, "..."],
+    axis: int | tuple[int, ...] | None = None,
+    b: Num[ArrayLike, "..."] | None = None,
+    keepdims: bool = False,
+    return_sign: bool = False,
+    where: Num[ArrayLike, "..."] | None = None,
+) -> Float[Array, "..."] | tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """`jaxsoftmax.logsumexp` with a forward-mode rule: the tangent is <softmax(a), v> (M8).
+
+    Args, Returns, Raises, Source: as `jaxsoftmax.logsumexp`.
+
+    Differentiation: both modes, to any order (`jax.custom_jvp`).
+
+    >>> import jax, jax.numpy as jnp
+    >>> print(jax.jacfwd(logsumexp)(jnp.array([0.0, 0.0])))
+    [0.5 0.5]
+    """
+    return _logsumexp.apply(_BOTH_MODES_LOG_SUM, a, axis, b, keepdims, return_sign, where)
+
+
+def softmax_cross_entropy(
+    logits: Float[ArrayLike, "..."],
+    labels: Real[ArrayLike, "..."],
+    axis: int | tuple[int, ...] | None = -1,
+    where: Bool[ArrayLike, "..."] | None = None,
+) -> Float[Array, "*batch"]:
+    """`jaxsoftmax.softmax_cross_entropy` with a forward-mode rule: <s sum(t) - t, v> - <log s, t_dot> (M11, M12).
+
+    Args, Returns, Raises, Source: as `jaxsoftmax.softmax_cross_entropy`.
+
+    Differentiation: both modes in logits and labels, to any order (`jax.custom_jvp`).
+
+    >>> import jax, jax.numpy as jnp
+    >>> print(jax.jacfwd(softmax_cross_entropy)(jnp.array([0.0, 0.0]), jnp.array([1.0, 0.0])))
+    [-0.5  0.5]
+    """
+    return _cross_entropy.apply_float_labels(_BOTH_MODES, logits, labels, axis, where)
+
+
+def softmax_cross_entropy_with_integer_labels(
+    logits: Float[ArrayLike, "..."],
+    labels: Int[ArrayLike, "*batch"],
+    axis: int | tuple[int, ...] = -1,
+    where: Bool[ArrayLike, "..."] | None = None,
+) -> Float[Array, "*batch"]:
+    """`jaxsoftmax.softmax_cross_entropy_with_integer_labels` with a forward-mode rule: <s - e_y, v> (M11).
+
+    Args, Returns, Raises, Source: as `jaxsoftmax.softmax_cross_entropy_with_integer_labels`.
+
+    Differentiation: both modes in the logits, to any order (`jax.custom_jvp`).
+
+    >>> import jax, jax.numpy as jnp
+    >>> print(jax.jacfwd(softmax_cross_entropy_with_integer_labels)(jnp.array([0.0, 0.0]), 0))
+    [-0.5  0.5]
+    """
+    return _cross_entropy.apply_integer_labels(_BOTH_MODES, logits, labels, axis, where)
+
+
+def cross_entropy(
+    logits: Float[ArrayLike, "*batch vocab"],
+    labels: Int[ArrayLike, "*batch"] | Float[ArrayLike, "*batch vocab"],
+    *,
+    class_weights: Real[ArrayLike, " vocab"] | None = None,
+    token_weights: Real[ArrayLike, "*batch"] | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    logit_softcap: float | None = None,
+    reduction: str = "mean",
+) -> Float[Array, "*batch"]:
+    """`jaxsoftmax.cross_entropy` with a forward-mode rule: the tangent is <gradient, v> (M25-M27).
+
+    Args, Returns, Raises, Source: as `jaxsoftmax.cross_entropy`.
+
+    Differentiation: both modes in logits, float labels and token weights, to any order (`jax.custom_jvp`).
+
+    >>> import jax, jax.numpy as jnp
+    >>> print(jax.jacfwd(cross_entropy)(jnp.array([[0.0, 0.0]]), jnp.array([0])))
+    [[-0.5  0.5]]
+    """
+    options = _cross_entropy.loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
+    return _cross_entropy.apply_training_loss(
+        _BOTH_MODES, options, logits, labels, class_weights, token_weights, reduction
+    )
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _plain_log_sum(axes: tuple[int, ...], a: Array, where: Array | None) -> Array:
+    return _logsumexp.plain_sum(axes, a, where)[0]
+
+
+@_plain_log_sum.defjvp
+def _plain_log_sum_jvp(axes, primals, tangents):
+    (a, where), (a_dot, _) = primals, tangents
+    log_sum, state = _logsumexp.plain_sum(axes, a, where)
+    by_a = _logsumexp.plain_gradient(a, where, state)
+    return log_sum, _inner(by_a, a_dot, axes).astype(a.dtype)  # (M8)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _weighted_log_sum(axes: tuple[int, ...], a: Array, b: Array, where: Array | None) -> tuple[Array, Array]:
+    return _logsumexp.weighted_sum(axes, a, b, where)[0]
+
+
+@_weighted_log_sum.defjvp
+def _weighted_log_sum_jvp(axes, primals, tangents):
+    (a, b, where), (a_dot, b_dot, _) = primals, tangents
+    (log_sum, sign), state = _logsumexp.weighted_sum(axes, a, b, where)
+    by_a, by_b = _logsumexp.weighted_gradients(a, b, where, state)
+    log_sum_dot = _inner(by_a, a_dot, axes) + _inner(by_b, b_dot, axes)
+    return (log_sum, sign), (log_sum_dot.astype(a.dtype), jnp.zeros_like(sign))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _integer_label_losses(
+    options: LossOptions, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
+) -> Array:
+    return _integer_labels.primal(options, logits, labels, class_weights, where)[0]
+
+
+@_integer_label_losses.defjvp
+def _integer_label_losses_jvp(options, primals, tangents):
+    losses, state = _integer_labels.primal(options, *primals)
+    rows = _integer_labels.gradient(options, *primals, state)
+    return losses, _inner(rows, tangents[0], -1)[..., 0]  # (M25)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _float_label_losses(
+    options: LossOptions, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
+) -> Array:
+    return _float_labels.primal(options, logits, labels, class_weights, where)[0]
+
+
+@_float_label_losses.defjvp
+def _float_label_losses_jvp(options, primals, tangents):
+    losses, statistics = _float_labels.primal(options, *primals)
+    by_logits, by_labels = _float_labels.gradients(options, *primals, statistics)
+    losses_dot = _inner(by_logits, tangents[0], -1) + _inner(by_labels, tangents[1], -1)  # (M26, M12)
+    return losses, losses_dot[..., 0]
+
+
+def _inner(gradient: Array, tangent: Any, axes: int | tuple[int, ...]) -> Array:
+    """<gradient, tangent>, formed at the gradient's precision; where the gradient is 0, nothing flows."""
+    return jnp.sum(gradient * tangent.astype(gradient.dtype), axes, keepdims=True)
+
+
+_BOTH_MODES_LOG_SUM = _logsumexp.Rules(_plain_log_sum, _weighted_log_sum)
+_BOTH_MODES = LossRules(_integer_label_losses, _float_label_losses)
