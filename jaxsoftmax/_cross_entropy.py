@@ -18,8 +18,8 @@ from jaxsoftmax._token_loss import LossOptions
 class LossRules(NamedTuple):
     """The functions that carry a derivative: in reverse mode here, in both modes in `forward_mode`."""
 
-    integer_labels: Callable[..., Array]
-    float_labels: Callable[..., Array]
+    integer_labels: Callable[..., Any]
+    float_labels: Callable[..., Any]
 
 
 REVERSE_MODE = LossRules(integer_label_losses, float_label_losses)
@@ -52,7 +52,7 @@ def softmax_cross_entropy(
       ValueError: the shapes don't broadcast, or an axis is out of range or given twice.
 
     Differentiation: reverse mode in logits and labels (M12) to any order, and forward over reverse
-    (`jax.custom_vjp`); saved are the arguments and three numbers a row. For pure forward mode use
+    (`jax.custom_vjp`); saved are the arguments and four numbers a row. For pure forward mode use
     `jaxsoftmax.forward_mode.softmax_cross_entropy`.
 
     Source: M11, M12, M15, M19, M20.
@@ -151,7 +151,7 @@ def cross_entropy(
       ValueError: an argument of the wrong shape or out of range, or `ignore_index` with float labels.
 
     Differentiation: reverse mode in logits, float labels (M12) and token weights to any order, and forward over
-    reverse (`jax.custom_vjp`); saved are the arguments and two or three numbers a row. For pure forward mode use
+    reverse (`jax.custom_vjp`); saved are the arguments and two or four numbers a row. For pure forward mode use
     `jaxsoftmax.forward_mode.cross_entropy`.
 
     Source: M11, M14, M24-M27.

@@ -1,6 +1,7 @@
 """Per-token losses with float labels, over logits whose last axis is the vocabulary (M11, M12, M26)."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +10,25 @@ from jax import Array
 from jaxsoftmax import _lse_state, _token_loss
 from jaxsoftmax._logsumexp import exponents
 from jaxsoftmax._lse_state import LseState
-from jaxsoftmax._token_loss import LossOptions
+from jaxsoftmax._token_loss import LossOptions, TargetTotals
+
+
+class Statistics(NamedTuple):
+    """What the gradient needs of each row besides the inputs."""
+
+    state: LseState
+    totals: TargetTotals
 
 
 def primal(
     options: LossOptions, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
-) -> tuple[Array, tuple[LseState, Array]]:
-    """Losses [*batch], and each row's state and sum of targets."""
+) -> tuple[Array, Statistics]:
+    """Losses [*batch], and each row's statistics."""
     capped = _token_loss.softcap(options, exponents(logits, where))
     targets = _targets(options, capped, labels, class_weights, where)
     state = _lse_state.of_array(capped, (capped.ndim - 1,))
     losses = _token_loss.float_label_loss(options, state, targets, capped)[..., 0]  # (M26)
-    return losses, (state, jnp.sum(targets, -1, keepdims=True))
+    return losses, Statistics(state, _token_loss.target_totals(state, targets, capped))
 
 
 def gradients(
@@ -29,15 +37,15 @@ def gradients(
     labels: Array,
     class_weights: Array | None,
     where: Array | None,
-    statistics: tuple[LseState, Array],
+    statistics: Statistics,
 ) -> tuple[Array, Array]:
     """The derivatives of each row's loss in its logits (M11, M26) and in its labels (M12), both [*batch, vocab]."""
-    state, target_total = statistics
+    state, totals = statistics
     x = exponents(logits, where)
     capped = _token_loss.softcap(options, x)
     targets = _targets(options, x, labels, class_weights, where)
     e = _lse_state.exponentials(capped, state)
-    by_logits = _token_loss.float_label_gradient(options, state, targets, target_total, e)
+    by_logits = _token_loss.float_label_gradient(options, state, targets, totals, e)
     by_logits *= _token_loss.softcap_slope(options, x)  # (M23)
     by_labels = (1 - options.label_smoothing) * _token_loss.negative_log_likelihood(state, capped)  # (M12)
     if class_weights is not None:
@@ -45,9 +53,7 @@ def gradients(
     return by_logits, by_labels if where is None else jnp.where(where, by_labels, 0)
 
 
-def _targets(
-    options: LossOptions, x: Array, labels: Array, class_weights: Array | None, where: Array | None
-) -> Array:
+def _targets(options: LossOptions, x: Array, labels: Array, class_weights: Array | None, where: Array | None) -> Array:
     weights = None if class_weights is None else class_weights.astype(x.dtype)
     targets = _token_loss.float_label_targets(options, labels.astype(x.dtype), weights, x.shape[-1])
     return targets if where is None else jnp.where(where, targets, 0)
@@ -63,7 +69,7 @@ def float_label_losses(
 
 def _fwd(options, logits, labels, class_weights, where):
     losses, statistics = primal(options, logits, labels, class_weights, where)
-    return losses, (logits, labels, class_weights, where, statistics)  # the inputs; (m, r) and sum t per row
+    return losses, (logits, labels, class_weights, where, statistics)  # the inputs; four numbers per row
 
 
 def _bwd(options, residuals, losses_bar):

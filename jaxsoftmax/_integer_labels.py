@@ -36,10 +36,10 @@ def gradient(
     vocab = logits.shape[-1]
     x = exponents(logits, where)
     e = _lse_state.exponentials(_token_loss.softcap(options, x), state)
-    one_hot = (labels[..., None] == jnp.arange(vocab, dtype=labels.dtype)).astype(e.dtype)
+    is_label = labels[..., None] == jnp.arange(vocab, dtype=labels.dtype)
     row = _row(options, logits, labels, class_weights, state, None)
     weights = 1.0 if class_weights is None else class_weights.astype(e.dtype)
-    rows = _token_loss.integer_label_gradient(options, row, e, one_hot, weights, vocab)
+    rows = _token_loss.integer_label_gradient(options, row, e, is_label, weights, vocab)
     rows *= _token_loss.softcap_slope(options, x)  # (M23)
     rows = jnp.where(is_class(labels, vocab)[..., None], rows, jnp.nan)
     return rows if options.ignore_index is None else jnp.where(is_ignored(options, labels)[..., None], 0, rows)

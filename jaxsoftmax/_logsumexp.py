@@ -92,8 +92,8 @@ def _with_rank(array: Array | None, ndim: int) -> Array | None:
 class Rules(NamedTuple):
     """The two functions that carry a derivative: in reverse mode here, in both modes in `forward_mode`."""
 
-    plain: Callable[..., Array]
-    weighted: Callable[..., tuple[Array, Array]]
+    plain: Callable[..., Any]
+    weighted: Callable[..., Any]
 
 
 def exponents(a: Array, where: Array | None) -> Array:
@@ -127,9 +127,9 @@ def weighted_gradients(a: Array, b: Array, where: Array | None, state: WeightedS
     """With z the sum over exp(m): b e / z for `a`, e / z for `b`."""
     x = exponents(a, where)
     z = _weighted_sum.denominator(state)
-    kept = _lse_state.exponentials(jnp.where(b != 0, x, -jnp.inf), state.lse)
+    kept = _lse_state.exp_shifted(jnp.where(b != 0, x, -jnp.inf), state.lse.maximum)
     a_gradient = jnp.where(kept == 0, 0, b.astype(x.dtype) * kept / z)
-    b_gradient = jnp.where(jnp.isneginf(x), 0, _lse_state.exponentials(x, state.lse) / z)
+    b_gradient = jnp.where(jnp.isneginf(x), 0, _lse_state.exp_shifted(x, state.lse.maximum) / z)
     return a_gradient, b_gradient
 
 

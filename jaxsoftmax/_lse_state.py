@@ -4,16 +4,18 @@ For one row x let m = max x and r = \sum_j exp(x_j - m) with ONE maximum left ou
 
     LSE(x)  = m + log1p(r)                        (M18)
     nll_y   = (m - x_y) + log1p(r)                (M19)
-    s_j     = e_j / (1 + r),  e_j = exp(x_j - m)  (M20)
-    s_j - 1 = ((e_j - 1) - r) / (1 + r)           (M20)
+    s_j     = e_j / (1 + r),  e_j = exp(x_j - m)
+    s_k - 1 = -r / (1 + r)                        (M20)
 
 and each of these is relatively accurate however confident the row is: a tail of 1e-30 survives in r, which
-`1 + 1e-30` would absorb. The last line never cancels: where j is the maximum, e_j - 1 is exactly 0; elsewhere
-r >= e_j, and the numerator is at most -1.
+`1 + 1e-30` would absorb. In the last line k is the *dominant* entry, the one with s_k > 1/2, if the row has one:
+the only one for which s - 1 would cancel. It is where e = 1 and r < 1.
 """
 
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
@@ -37,8 +39,14 @@ def accumulation_dtype(dtype: DTypeLike) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
 def of_array(x: Array, axes: tuple[int, ...]) -> LseState:
     """The state of `x` over `axes`, which are kept with size 1; `x` at accumulation precision."""
+    return _of_array(x, axes)
+
+
+@partial(jax.jit, static_argnums=1)  # outside of jit, a bare `lax.cond` would be compiled anew at every call
+def _of_array(x: Array, axes: tuple[int, ...]) -> LseState:
     maximum = jnp.max(x, axes, keepdims=True, initial=-jnp.inf)
     total = _sum_of_exponentials(x, maximum, axes)
     confident = total < CONFIDENT
@@ -49,11 +57,23 @@ def of_array(x: Array, axes: tuple[int, ...]) -> LseState:
     def left_out() -> Array:
         # e - floor(e) is e, but 0 where x = m: the maximum is left out without a mask or an argmax, either of
         # which would keep XLA from fusing the exponential into the sum. (Two maxima make a total of 2.)
-        e = _exp_shifted(x, maximum)
+        e = exp_shifted(x, maximum)
         rest = jnp.sum(e - jnp.floor(e), axes, keepdims=True)
         return jnp.where(confident, jnp.where(maximum == -jnp.inf, -1, rest), total - 1)
 
     return LseState(maximum, lax.cond(jnp.any(confident), left_out, subtracted))
+
+
+@of_array.defjvp
+def _of_array_jvp(axes, primals, tangents):
+    """Any dm goes with dr = sum e_j (dx_j - dm); dm = dx_k at a dominant entry k keeps the tail of dr, else dm = 0."""
+    (x,), (v,) = primals, tangents
+    state = of_array(x, axes)
+    e = exponentials(x, state)
+    leads = dominant(e, state)
+    maximum_dot = jnp.sum(jnp.where(leads, v, 0), axes, keepdims=True)
+    remainder_dot = jnp.sum(jnp.where(leads, 0, e) * v, axes, keepdims=True) - state.remainder * maximum_dot
+    return state, LseState(maximum_dot, remainder_dot)
 
 
 def merge(a: LseState, b: LseState) -> LseState:
@@ -61,13 +81,28 @@ def merge(a: LseState, b: LseState) -> LseState:
     a_leads = a.maximum >= b.maximum
     leader = LseState(*(jnp.where(a_leads, p, q) for p, q in zip(a, b, strict=True)))
     follower = LseState(*(jnp.where(a_leads, q, p) for p, q in zip(a, b, strict=True)))
-    share = _exp_shifted(follower.maximum, leader.maximum)
+    share = exp_shifted(follower.maximum, leader.maximum)
     return LseState(leader.maximum, leader.remainder + share * (1 + follower.remainder))
 
 
 def exponentials(x: Array, state: LseState) -> Array:
-    """e = exp(x - m), in [0, 1]; 0 throughout an empty row."""
-    return _exp_shifted(x, state.maximum)
+    """e = exp(x - m), in [0, 1]; 0 throughout an empty row.
+
+    A dominant entry is the constant 1: x - m doesn't vary there, and differentiating it as if it did would add and
+    subtract 1 in a transpose that should see the tail alone.
+    """
+    e = exp_shifted(x, state.maximum)
+    return jnp.where((2 * e > 1 + state.remainder) & (state.remainder < 1), 1, e)
+
+
+def dominant(e: Array, state: LseState) -> Array:
+    """Where the probability exceeds 1/2: at most one entry of a row."""
+    return (e == 1) & (state.remainder < 1)
+
+
+def exp_shifted(x: Array, maximum: Array) -> Array:
+    """exp(x - m); 0 throughout an empty row."""
+    return jnp.exp(x - jnp.where(maximum == -jnp.inf, 0, maximum))
 
 
 def denominator(state: LseState) -> Array:
@@ -90,15 +125,11 @@ def is_empty(state: LseState) -> Array:
     return state.maximum == -jnp.inf
 
 
-def _exp_shifted(x: Array, maximum: Array) -> Array:
-    return jnp.exp(x - jnp.where(maximum == -jnp.inf, 0, maximum))
-
-
 def _sum_of_exponentials(x: Array, maximum: Array, axes: tuple[int, ...]) -> Array:
     length = x.shape[-1] if axes == (x.ndim - 1,) else 0
     if length < LONG_ROW or length % PIECE:
-        return jnp.sum(_exp_shifted(x, maximum), axes, keepdims=True)
+        return jnp.sum(exp_shifted(x, maximum), axes, keepdims=True)
     pieces = x.reshape(*x.shape[:-1], length // PIECE, PIECE)
     tops = jnp.max(pieces, -1, keepdims=True)
-    totals = jnp.sum(_exp_shifted(pieces, tops), -1, keepdims=True)
-    return jnp.sum(_exp_shifted(tops, maximum[..., None]) * totals, (-2, -1))[..., None]
+    totals = jnp.sum(exp_shifted(pieces, tops), -1, keepdims=True)
+    return jnp.sum(exp_shifted(tops, maximum[..., None]) * totals, (-2, -1))[..., None]

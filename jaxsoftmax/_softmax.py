@@ -123,8 +123,7 @@ def _softmax(axes: tuple[int, ...], x: Array, where: Array | None) -> Array:
 def _softmax_jvp(axes, primals, tangents):
     (x, where), (v, _) = primals, tangents
     s = _softmax(axes, x, where)
-    h = _centred(axes, s, _masked(v, where, 0))
-    return s, s * (h - jnp.sum(s * h, axes, keepdims=True))  # (M21)
+    return s, s * _less_mean(axes, s, _masked(v, where, 0))  # (M21)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -132,18 +131,21 @@ def _log_softmax(axes: tuple[int, ...], x: Array, where: Array | None) -> Array:
     x = _masked(x, where, -jnp.inf)
     state = _lse_state.of_array(x, axes)
     gap = x - jnp.where(state.maximum == -jnp.inf, 0, state.maximum)
-    return jnp.where(jnp.isneginf(x), x, gap - _lse_state.log_remainder(state))  # (M10)
+    return gap - _lse_state.log_denominator(state)  # (M10)
 
 
 @_log_softmax.defjvp
 def _log_softmax_jvp(axes, primals, tangents):
     (x, where), (v, _) = primals, tangents
     s = _softmax(axes, x, where)
-    h = _centred(axes, s, _masked(v, where, 0))
-    return _log_softmax(axes, x, where), _masked(h - jnp.sum(s * h, axes, keepdims=True), where, 0)  # (M10, M21)
+    return _log_softmax(axes, x, where), _masked(_less_mean(axes, s, _masked(v, where, 0)), where, 0)  # (M10, M21)
 
 
-def _centred(axes: tuple[int, ...], s: Array, v: Array) -> Array:
-    """h = v - v_k 1 for the entry k with s_k > 1/2, exactly 0 there; v itself where no entry dominates."""
+def _less_mean(axes: tuple[int, ...], s: Array, v: Array) -> Array:
+    """v - <s, v>, as h - <s, h> where h = v - v_k 1 is exactly 0 at the dominant entry k, if there is one (M21)."""
     dominant = s > 0.5
-    return jnp.where(dominant, 0, v - jnp.sum(jnp.where(dominant, v, 0), axes, keepdims=True))
+    others = jnp.where(dominant, 0, s)
+    centre = jnp.sum(jnp.where(dominant, v, 0), axes, keepdims=True)
+    # <s, h>. Two sums over v that don't wait for each other; a sum over h would, and XLA CPU of jaxlib 0.10 gets it wrong.
+    mean = jnp.sum(others * v, axes, keepdims=True) - centre * jnp.sum(others, axes, keepdims=True)
+    return jnp.where(dominant, 0, v - centre) - mean

@@ -53,9 +53,7 @@ class IntegerRow(NamedTuple):
 
 def negative_log_likelihood(state: LseState, logit: Array) -> Array:
     """(m - z) + log1p(r), two terms that are never negative (M19); +inf for an empty row."""
-    return jnp.where(
-        _lse_state.is_empty(state), jnp.inf, (state.maximum - logit) + _lse_state.log_denominator(state)
-    )
+    return jnp.where(_lse_state.is_empty(state), jnp.inf, (state.maximum - logit) + _lse_state.log_denominator(state))
 
 
 def integer_label_loss(options: LossOptions, row: IntegerRow, vocab: int) -> Array:
@@ -71,19 +69,17 @@ def integer_label_loss(options: LossOptions, row: IntegerRow, vocab: int) -> Arr
 
 
 def integer_label_gradient(
-    options: LossOptions, row: IntegerRow, e: Array, one_hot: Array, class_weights: Array | float, vocab: int
+    options: LossOptions, row: IntegerRow, e: Array, is_label: Array, class_weights: Array | float, vocab: int
 ) -> Array:
-    """(A - B) s_j - C_j + B (s_j - [j = y]) for classes with exponentials `e` (M25)."""
-    label = (1 - options.label_smoothing) * row.label_weight  # B
-    centred = (e - one_hot) - row.state.remainder * one_hot  # (s_j - [j = y]) (1 + r) (M20)
-    numerator = label * centred
+    """B (s_j - [j = y]) + (A - B) s_j - C_j for classes with exponentials `e` (M25)."""
+    probs = e / _lse_state.denominator(row.state)
+    confident = is_label & _lse_state.dominant(e, row.state)
+    bracket = jnp.where(confident, _dominant_less_one(row.state), probs - is_label)  # (M20)
+    gradient = (1 - options.label_smoothing) * row.label_weight * bracket
     if options.label_smoothing:
-        numerator += options.label_smoothing / vocab * row.total_weight * e
+        gradient += options.label_smoothing / vocab * (row.total_weight * probs - class_weights)
     if options.z_loss:
-        numerator += 2 * options.z_loss * row.label_weight * _finite_log_sum_exp(row.state) * e
-    gradient = numerator / _lse_state.denominator(row.state)
-    if options.label_smoothing:
-        gradient -= options.label_smoothing / vocab * class_weights  # C_j
+        gradient += 2 * options.z_loss * row.label_weight * _finite_log_sum_exp(row.state) * probs
     return gradient
 
 
@@ -103,14 +99,35 @@ def float_label_loss(options: LossOptions, state: LseState, targets: Array, logi
     return loss
 
 
+class TargetTotals(NamedTuple):
+    """Sums of a row's targets, each [*batch, 1]."""
+
+    all: Array  # T = sum_j t_j
+    others: Array  # T - t_k summed without the dominant entry k; T where there is none
+
+
+def target_totals(state: LseState, targets: Array, logits: Array) -> TargetTotals:
+    """T, and T without the dominant entry's target, which may absorb the others."""
+    leads = _lse_state.dominant(_lse_state.exponentials(logits, state), state)
+    others = jnp.sum(jnp.where(leads, 0, targets), -1, keepdims=True)
+    return TargetTotals(jnp.sum(targets, -1, keepdims=True), others)
+
+
 def float_label_gradient(
-    options: LossOptions, state: LseState, targets: Array, target_total: Array, e: Array
+    options: LossOptions, state: LseState, targets: Array, totals: TargetTotals, e: Array
 ) -> Array:
-    """(T + 2 zeta L) s_j - t_j (M26), as (s_j - 1) t_j + s_j (T - t_j) so that one-hot targets don't cancel (M20)."""
-    numerator = ((e - 1) - state.remainder) * targets + e * (target_total - targets)
+    """(T + 2 zeta L) s_j - t_j (M26), as t_k (s_k - 1) + s_k (T - t_k) at a dominant entry (M20)."""
+    probs = e / _lse_state.denominator(state)
+    centred = targets * _dominant_less_one(state) + probs * totals.others
+    gradient = jnp.where(_lse_state.dominant(e, state), centred, totals.all * probs - targets)
     if options.z_loss:
-        numerator += 2 * options.z_loss * _finite_log_sum_exp(state) * e
-    return numerator / _lse_state.denominator(state)
+        gradient += 2 * options.z_loss * _finite_log_sum_exp(state) * probs
+    return gradient
+
+
+def _dominant_less_one(state: LseState) -> Array:
+    """s_k - 1 = -r / (1 + r) for the dominant entry k (M20)."""
+    return -state.remainder / _lse_state.denominator(state)
 
 
 def _finite_log_sum_exp(state: LseState) -> Array:

@@ -23,8 +23,7 @@ class WeightedState(NamedTuple):
 def of_array(a: Array, b: Array, axes: tuple[int, ...]) -> WeightedState:
     """The state of `b * exp(a)` over `axes`, which are kept with size 1; `a` is -inf wherever `b` is 0."""
     maximum = jnp.max(a, axes, keepdims=True, initial=-jnp.inf)
-    bare = LseState(maximum, jnp.zeros_like(maximum))
-    summands = b * _lse_state.exponentials(a, bare)
+    summands = b * _lse_state.exp_shifted(a, maximum)
     high = jnp.max(summands, axes, keepdims=True, initial=0)
     low = jnp.min(summands, axes, keepdims=True, initial=0)
     lead = jnp.where(high >= -low, high, low)

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Num, Real
 
@@ -133,7 +134,7 @@ def _weighted_log_sum(axes: tuple[int, ...], a: Array, b: Array, where: Array | 
     return _logsumexp.weighted_sum(axes, a, b, where)[0]
 
 
-@_weighted_log_sum.defjvp
+@partial(_weighted_log_sum.defjvp, symbolic_zeros=True)
 def _weighted_log_sum_jvp(axes, primals, tangents):
     (a, b, where), (a_dot, b_dot, _) = primals, tangents
     (log_sum, sign), state = _logsumexp.weighted_sum(axes, a, b, where)
@@ -151,8 +152,9 @@ def _integer_label_losses(
 
 @_integer_label_losses.defjvp
 def _integer_label_losses_jvp(options, primals, tangents):
-    losses, state = _integer_labels.primal(options, *primals)
-    rows = _integer_labels.gradient(options, *primals, state)
+    logits, labels, class_weights, where = primals
+    losses, state = _integer_labels.primal(options, logits, labels, class_weights, where)
+    rows = _integer_labels.gradient(options, logits, labels, class_weights, where, state)
     return losses, _inner(rows, tangents[0], -1)[..., 0]  # (M25)
 
 
@@ -163,16 +165,19 @@ def _float_label_losses(
     return _float_labels.primal(options, logits, labels, class_weights, where)[0]
 
 
-@_float_label_losses.defjvp
+@partial(_float_label_losses.defjvp, symbolic_zeros=True)
 def _float_label_losses_jvp(options, primals, tangents):
-    losses, statistics = _float_labels.primal(options, *primals)
-    by_logits, by_labels = _float_labels.gradients(options, *primals, statistics)
+    logits, labels, class_weights, where = primals
+    losses, statistics = _float_labels.primal(options, logits, labels, class_weights, where)
+    by_logits, by_labels = _float_labels.gradients(options, logits, labels, class_weights, where, statistics)
     losses_dot = _inner(by_logits, tangents[0], -1) + _inner(by_labels, tangents[1], -1)  # (M26, M12)
     return losses, losses_dot[..., 0]
 
 
-def _inner(gradient: Array, tangent: Any, axes: int | tuple[int, ...]) -> Array:
-    """<gradient, tangent>, formed at the gradient's precision; where the gradient is 0, nothing flows."""
+def _inner(gradient: Array, tangent: Any, axes: int | tuple[int, ...]) -> Array | float:
+    """<gradient, tangent>, formed at the gradient's precision; 0 for an argument that isn't differentiated."""
+    if isinstance(tangent, SymbolicZero):
+        return 0.0
     return jnp.sum(gradient * tangent.astype(gradient.dtype), axes, keepdims=True)
 
 

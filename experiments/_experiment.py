@@ -1,0 +1,163 @@
+"""What every experiment shares: its command line, progress, printed conclusion, result files and exit code."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from matplotlib.figure import Figure
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from experiments import _results
+
+EXIT_PASSED, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asked for."""
+
+    quick: bool
+    results: Path
+    seed: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an experiment found: ``checks`` maps each part of the claim to whether it holds."""
+
+    checks: dict[str, bool]
+    conclusion: list[str]
+    measurements: dict[str, Any]
+    tables: list[RenderableType] = field(default_factory=list)
+    figures: dict[str, Figure] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every part of the claim holds."""
+        return all(self.checks.values())
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One claim and the function that measures it."""
+
+    name: str
+    claim: str
+    measure: Callable[[Options, Progress], Outcome]
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the complaint without the usage and exits with 2."""
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {' '.join(message.split())} (see --help)\n")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that every experiment takes."""
+    parser.add_argument("--quick", action="store_true", help="a smaller run of under 30 seconds, for tests")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="where the JSON and PNG files go (default: experiments/results beside the sources)",
+    )
+    parser.add_argument("--seed", type=_seed, default=0, help="seed of every random number (default: 0)")
+
+
+def run(experiment: Experiment, argv: Sequence[str] | None) -> int:
+    """Runs one experiment from its command line.
+
+    Args:
+        experiment: the claim to judge.
+        argv: the arguments after the program's name, or None for those of the process.
+
+    Returns:
+        0 if the claim holds, 1 if it fails, 2 if the results cannot be written, 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = OneLineParser(prog=f"python -m experiments.{experiment.name}", description=experiment.claim)
+    add_options(parser)
+    options = parser.parse_args(arguments)
+    settings = Options(options.quick, options.results or _results.DEFAULT_DIRECTORY, options.seed)
+    try:
+        return _judge(experiment, settings, arguments)
+    except KeyboardInterrupt:
+        print(f"experiments.{experiment.name}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except _results.UnwritableResultsError as error:
+        print(f"experiments.{experiment.name}: error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+
+
+def wide_console() -> Console:
+    """Returns a console on standard output; a file or a pipe gets lines wide enough for the tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
+
+
+def _judge(experiment: Experiment, options: Options, arguments: list[str]) -> int:
+    _results.prepare_directory(options.results)
+    start = time.perf_counter()
+    with _progress() as progress:
+        outcome = experiment.measure(options, progress)
+    seconds = time.perf_counter() - start
+    _print_outcome(experiment, outcome)
+    for stem, figure in outcome.figures.items():
+        _results.write_png(options.results / f"{stem}.png", figure)
+    document = {
+        "experiment": experiment.name,
+        "claim": experiment.claim,
+        "passed": outcome.passed,
+        "checks": outcome.checks,
+        "conclusion": outcome.conclusion,
+        "quick": options.quick,
+        "seconds": round(seconds, 1),
+        **_results.provenance(experiment.name, arguments, options.seed),
+        "figures": [f"{stem}.png" for stem in outcome.figures],
+        "measurements": outcome.measurements,
+    }
+    _results.write_json(options.results / f"{experiment.name}.json", document)
+    return EXIT_PASSED if outcome.passed else EXIT_FAILED
+
+
+def _print_outcome(experiment: Experiment, outcome: Outcome) -> None:
+    console = wide_console()
+    for table in outcome.tables:
+        console.print(table)
+    console.print(f"[bold]Claim[/bold]       {escape(experiment.claim)}")
+    for sentence in outcome.conclusion:
+        console.print(f"[bold]Conclusion[/bold]  {escape(sentence)}", soft_wrap=True)
+    for check in (check for check, holds in outcome.checks.items() if not holds):
+        console.print(f"[bold red]FAILS[/bold red]       {escape(check)}")
+    console.print(f"[bold]Verdict[/bold]     {'the claim holds' if outcome.passed else 'the claim FAILS'}")
+
+
+def _progress() -> Progress:
+    """Returns a progress display on standard error if that is a terminal; standard output holds the findings alone."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if not 0 <= seed < 2**32:
+        raise argparse.ArgumentTypeError(f"a seed lies in [0, 2**32), not {seed}")
+    return seed

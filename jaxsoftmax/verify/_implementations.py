@@ -1,0 +1,73 @@
+"""What `--against` names: an object whose functions are judged in place of this library's."""
+
+import importlib
+import sys
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import optax
+
+
+class UnknownImplementationError(Exception):
+    """The name leads to nothing that can be judged; the message is one line for the user."""
+
+
+def resolve(name: str) -> Any:
+    """Returns the object whose functions are to be judged.
+
+    Args:
+      name: `jax` (the functions of `jax.nn`), `optax` (its two softmax cross-entropies), `module` or `module:object`,
+        the object's name dotted where it lies deeper. Modules are looked up in the working directory first.
+
+    Raises:
+      UnknownImplementationError: the module can't be imported, or has no such attribute.
+    """
+    if name == "jax":
+        return SimpleNamespace(
+            __name__="jax.nn",
+            logsumexp=jax.nn.logsumexp,
+            softmax=jax.nn.softmax,
+            log_softmax=jax.nn.log_softmax,
+        )
+    if name == "optax":
+        return SimpleNamespace(
+            __name__="optax",
+            softmax_cross_entropy=optax.softmax_cross_entropy,
+            softmax_cross_entropy_with_integer_labels=optax.softmax_cross_entropy_with_integer_labels,
+        )
+    module_name, colon, path = name.partition(":")
+    module = _import(module_name)
+    return _attribute(module, module_name, path) if colon else module
+
+
+def offered(implementation: Any, functions: Iterable[str]) -> tuple[str, ...]:
+    """Returns those of the dotted `functions` that can be called on `implementation`, itself or its `forward_mode`."""
+    return tuple(
+        function
+        for function in functions
+        if callable(_follow(implementation, function)) or callable(_follow(implementation, f"forward_mode.{function}"))
+    )
+
+
+def _import(name: str) -> Any:
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # the working directory, which an installed command doesn't search
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # whatever the module's own code raises, a bare `sys.exit()` included
+        raise UnknownImplementationError(f"cannot import {name!r}: {type(error).__name__}: {error}") from error
+
+
+def _attribute(module: Any, module_name: str, path: str) -> Any:
+    found = _follow(module, path)
+    if found is None:
+        raise UnknownImplementationError(f"module {module_name!r} has no attribute {path!r}")
+    return found
+
+
+def _follow(found: Any, path: str) -> Any:
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found

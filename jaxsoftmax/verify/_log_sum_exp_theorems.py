@@ -1,0 +1,269 @@
+"""Log-sum-exp: M8, M9, M18, M22."""
+
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+
+from jaxsoftmax.verify import _regimes
+from jaxsoftmax.verify._oracle import Expected, ExactRow, exact, itself
+from jaxsoftmax.verify._softmax_theorems import everything, jacobian, plain, probs, small
+from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
+
+
+def lse(x):
+    """m + log1p(r), to the ulp of |m| + log1p(r) (M18)."""
+    row = ExactRow(exact(x))
+    if row.lse == -mpmath.inf:
+        return itself(row.lse)
+    return Expected(np.asarray(row.lse), np.asarray(abs(row.maximum) + mpmath.log1p(row.remainder)))
+
+
+def over_last(f, x, **kwargs):
+    """Log-sum-exp of rows."""
+    return f(x, axis=-1, **kwargs)
+
+
+def hessian_product(x, v):
+    """J v, to the ulp of its terms (M9)."""
+    row, v = ExactRow(exact(x)), exact(v)
+    return Expected(row.jacobian @ v, row.probs * (np.abs(v) + np.dot(row.probs, np.abs(v))))
+
+
+def naive_lse(x):
+    """The formula as printed (M8)."""
+    return jnp.log(jnp.sum(jnp.exp(x)))
+
+
+def weighted(f, a, b):
+    """The log of a weighted sum's size."""
+    return f(a, axis=-1, b=b, return_sign=True)[0]
+
+
+def by_weights(f, b, a):
+    """The same, as a function of the weights."""
+    return weighted(f, a, b)
+
+
+def weighted_lse(a, b):
+    """log |sum_j b_j exp(a_j)|, to the ulp of the terms that cancel."""
+    a, b = exact(a), exact(b)
+    m = max(a)
+    terms = b * np.array([mpmath.exp(value - m) for value in a], object)
+    size, total = sum(np.abs(terms)), sum(terms)
+    return Expected(
+        np.asarray(m + mpmath.log(abs(total))), np.asarray(abs(m) + abs(mpmath.log(abs(total))) + size / abs(total))
+    )
+
+
+def weighted_gradient(a, b):
+    """b_j exp(a_j) / sum_k b_k exp(a_k)."""
+    return _weighted_share(a, b, exact(b))
+
+
+def weights_gradient(b, a):
+    """exp(a_j) / sum_k b_k exp(a_k), at a weight 0 too."""
+    return _weighted_share(a, b, exact(np.ones_like(b)))
+
+
+def _weighted_share(a, b, factor):
+    a, b = exact(a), exact(b)
+    e = np.array([mpmath.exp(value - max(a)) for value in a], object)
+    share = factor * e / np.dot(b, e)
+    return Expected(share, np.abs(share) * (np.dot(np.abs(b), e) / abs(np.dot(b, e))))
+
+
+def _with_weights(dtype: str, order: tuple[int, int]) -> list[Inputs]:
+    x = _regimes.ordinary(dtype)
+    positive = np.random.default_rng(4).integers(1, 17, x.shape) / 8.0
+    signed = positive * np.where(np.arange(x.shape[-1]) % 3 == 1, -0.25, 1)
+    some = np.where(np.arange(x.shape[-1]) == 2, 0, positive)
+    named = {
+        "positive weights": positive,
+        "signed weights": signed,
+        "weights 0": some,
+        "tiny weights": positive * 2.0**-40,
+    }
+    return [Inputs(name, tuple((x, b)[i] for i in order)) for name, b in named.items()]
+
+
+def two_halves(f, x):
+    """The log-sum-exp of the halves' log-sum-exps."""
+    half = x.shape[-1] // 2
+    return f(jnp.stack([f(x[..., :half], axis=-1), f(x[..., half:], axis=-1)], -1), axis=-1)
+
+
+def _empty(dtype: str) -> list[Inputs]:
+    del dtype
+    return [Inputs("-inf alone", (np.full((2, _regimes.VOCAB), -np.inf),))]
+
+
+LOG_SUM_EXP_THEOREMS = (
+    Theorem(
+        "M8",
+        "the gradient of LSE is softmax; with weights b it is b exp(a) / sum, and exp(a) / sum in b",
+        "as M4",
+        "a cotangent dropped, doubled or divided by N; weights left out",
+        (
+            Claim(
+                "logsumexp",
+                "gradient",
+                1,
+                over_last,
+                probs,
+                lambda d: plain(everything(d) | _regimes.with_sizes(d)),
+                4,
+                textbook=naive_lse,
+            ),
+            Claim(
+                "logsumexp",
+                "gradient, weighted",
+                1,
+                weighted,
+                weighted_gradient,
+                lambda d: _with_weights(d, (0, 1)),
+                8,
+                textbook=lambda a, b: jnp.log(jnp.abs(jnp.sum(b * jnp.exp(a)))),
+            ),
+            Claim(
+                "logsumexp",
+                "gradient in the weights",
+                1,
+                by_weights,
+                weights_gradient,
+                lambda d: [i for i in _with_weights(d, (1, 0)) if i.regime != "weights 0"],
+                8,
+                textbook=lambda b, a: jnp.log(jnp.abs(jnp.sum(b * jnp.exp(a)))),
+            ),
+            Claim(
+                "analytic.logsumexp_gradient",
+                "value",
+                0,
+                lambda f, x: f(x),
+                probs,
+                lambda d: plain(_regimes.well_conditioned(d)),
+                4,
+            ),
+        ),
+    ),
+    Theorem(
+        "M8-empty",
+        "over -inf alone LSE is -inf with gradient 0; a weight 0 has the gradient exp(a) / sum all the same",
+        "exact",
+        "0 / 0 in the gradient of an empty sum (jax#6811); a mask in place of a weight 0",
+        (
+            Claim("logsumexp", "value", 0, over_last, lse, _empty, 0),
+            Claim("logsumexp", "gradient", 1, over_last, probs, _empty, 0),
+            Claim(
+                "logsumexp",
+                "gradient in a weight 0",
+                1,
+                by_weights,
+                weights_gradient,
+                lambda d: [i for i in _with_weights(d, (1, 0)) if i.regime == "weights 0"],
+                8,
+            ),
+        ),
+    ),
+    Theorem(
+        "M9",
+        "the Hessian of LSE is diag(s) - s s^T",
+        "as M5",
+        "a rule that is right at first order only",
+        (
+            Claim(
+                "logsumexp",
+                "Hessian",
+                2,
+                over_last,
+                jacobian,
+                lambda d: plain(_regimes.well_conditioned(d) | _regimes.many(d)),
+                4,
+                textbook=naive_lse,
+            ),
+            Claim(
+                "analytic.logsumexp_hessian",
+                "value",
+                0,
+                lambda f, x: f(x),
+                jacobian,
+                lambda d: plain(_regimes.well_conditioned(d)),
+                4,
+            ),
+            Claim(
+                "analytic.logsumexp_hvp",
+                "value",
+                0,
+                lambda f, x, v: f(x, v),
+                hessian_product,
+                lambda d: [Inputs(n, (x, _regimes.directions(x))) for n, x in _regimes.well_conditioned(d).items()],
+                4,
+            ),
+        ),
+    ),
+    Theorem(
+        "M18",
+        "LSE = m + log1p(r), r the sum of exp(x_j - m) with one maximum left out",
+        "the sum to 2 ulps, log1p to 2",
+        "log(1 + r) rounds 1 + r: [0, -20] gives 0 (jax#40344)",
+        (
+            Claim("logsumexp", "value", 0, over_last, lse, lambda d: plain(everything(d) | _regimes.with_sizes(d)), 4),
+            Claim("logsumexp", "value, weighted", 0, weighted, weighted_lse, lambda d: _with_weights(d, (0, 1)), 6),
+            Claim("logsumexp", "Hessian", 2, over_last, jacobian, lambda d: plain(_regimes.tails(d)), 4),
+        ),
+    ),
+    Theorem(
+        "M22",
+        "states merge: LSE of a row is LSE of its pieces' LSEs, in any order and over any axes",
+        "three roundings of M18",
+        "a piece dropped, padding counted, or an axis mistaken",
+        (
+            Claim("logsumexp", "value of two halves", 0, two_halves, lse, lambda d: plain(_regimes.with_ragged(d)), 12),
+            Claim(
+                "logsumexp",
+                "value, reversed",
+                0,
+                lambda f, x: f(x[..., ::-1], axis=-1),
+                lse,
+                lambda d: plain(_regimes.with_sizes(d)),
+                4,
+            ),
+            Claim(
+                "logsumexp",
+                "value over two axes",
+                0,
+                lambda f, x: f(jnp.stack([x, x - 1], -2), axis=(-1, -2)),
+                lambda x: lse(np.concatenate([x, x - 1])),
+                lambda d: plain(_regimes.well_conditioned(d)),
+                8,
+            ),
+        ),
+    ),
+    Theorem(
+        "M8-low",
+        "the gradient of bfloat16 and float16 logits is formed in float32 and rounded once",
+        "half an ulp of the result's own dtype, and what is left of the float32 errors",
+        "exponentials or sums in 8 or 11 bits: a bfloat16 sum sticks at 256",
+        (
+            Claim(
+                "logsumexp",
+                "value",
+                0,
+                over_last,
+                lse,
+                lambda d: plain(small(d) | {"zeros, V = 65536": np.zeros((1, 65536))}),
+                1,
+                dtypes=_regimes.LOW_PRECISION,
+            ),
+            Claim(
+                "logsumexp",
+                "gradient",
+                1,
+                over_last,
+                probs,
+                lambda d: plain(small(d)),
+                1,
+                dtypes=_regimes.LOW_PRECISION,
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,167 @@
+"""Exact values of one row's functions, at 50 digits, and errors against them in ulps."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+
+DIGITS = 50
+_ZERO, _ONE, _INFINITY = mpmath.mpf(0), mpmath.mpf(1), mpmath.mpf("inf")
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """To float64; an object that stands in several places is rounded once."""
+    known: dict[int, float] = {}
+    for value in values.flat:
+        if id(value) not in known:
+            known[id(value)] = float(value)
+    return np.array([known[id(value)] for value in values.flat], np.float64).reshape(values.shape)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """An exact result, and the size to whose ulp it is promised: of itself, or of the terms that are rounded."""
+
+    value: np.ndarray
+    magnitude: np.ndarray
+
+    @cached_property
+    def high(self) -> np.ndarray:
+        """The value, rounded to float64."""
+        return _rounded(self.value)
+
+    @cached_property
+    def low(self) -> np.ndarray:
+        """What the rounding left, so that high + low holds 32 digits."""
+        known: dict[int, float] = {}
+        for value, high in zip(self.value.flat, self.high.flat, strict=True):
+            if id(value) not in known:
+                known[id(value)] = float(value - mpmath.mpf(high)) if math.isfinite(high) else 0.0
+        return np.array([known[id(value)] for value in self.value.flat]).reshape(self.value.shape)
+
+    @cached_property
+    def high_magnitude(self) -> np.ndarray:
+        """The magnitude, rounded to float64; 0 where it isn't finite."""
+        size = np.abs(self.high if self.magnitude is self.value else _rounded(self.magnitude))
+        return np.where(np.isfinite(size), size, 0)
+
+    @classmethod
+    def stack(cls, rows: "Sequence[Expected]") -> "Expected":
+        """The results of several rows."""
+        value = np.stack([np.asarray(row.value, object) for row in rows])
+        if all(row.magnitude is row.value for row in rows):
+            return cls(value, value)
+        sizes = [np.broadcast_to(np.asarray(row.magnitude, object), np.shape(row.value)) for row in rows]
+        return cls(value, np.stack(sizes))
+
+
+def exact(array: np.ndarray | float) -> np.ndarray:
+    """The very numbers of a machine array, as mpmath numbers."""
+    values = np.asarray(array, np.float64)
+    return np.array([mpmath.mpf(value) for value in values.flat], object).reshape(values.shape)
+
+
+def itself(value: np.ndarray) -> Expected:
+    """A result promised to its own last bits."""
+    value = np.asarray(value, object)
+    return Expected(value, value)
+
+
+@dataclass(frozen=True)
+class ExactRow:
+    """A row of logits, in mpmath. Equal logits are computed once."""
+
+    x: np.ndarray
+
+    @cached_property
+    def _distinct(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        places = {value: i for i, value in enumerate(dict.fromkeys(self.x))}
+        index = np.array([places[value] for value in self.x], int)
+        return np.array(list(places), object), index, np.bincount(index, minlength=len(places))
+
+    @cached_property
+    def maximum(self) -> mpmath.mpf:
+        """The largest logit; 0 for a row of -inf alone."""
+        return max((value for value in self._distinct[0] if value != -_INFINITY), default=_ZERO)
+
+    @cached_property
+    def _exponentials(self) -> np.ndarray:
+        return np.array([mpmath.exp(value - self.maximum) for value in self._distinct[0]], object)
+
+    def _sum_without(self, i: int, terms: np.ndarray) -> mpmath.mpf:
+        """The sum over the row of `terms`, one for each distinct logit, with entry i left out."""
+        counts = self._distinct[2].copy()
+        counts[self._distinct[1][i]] -= 1
+        return sum((int(n) * term for n, term in zip(counts, terms, strict=True) if n), _ZERO)
+
+    @cached_property
+    def remainder(self) -> mpmath.mpf:
+        """The sum of the exponentials with one maximum left out."""
+        if self.maximum not in self.x:
+            return -_ONE
+        return self._sum_without(int(np.argmax(self.x == self.maximum)), self._exponentials)
+
+    @cached_property
+    def _distinct_probs(self) -> np.ndarray:
+        return self._exponentials / (1 + self.remainder) if self.remainder >= 0 else self._exponentials
+
+    @cached_property
+    def probs(self) -> np.ndarray:
+        """Softmax (M4); 0 for a row of -inf alone."""
+        return self._distinct_probs[self._distinct[1]]
+
+    @cached_property
+    def lse(self) -> mpmath.mpf:
+        """Log-sum-exp (M18)."""
+        return -_INFINITY if self.remainder < 0 else self.maximum + mpmath.log1p(self.remainder)
+
+    @cached_property
+    def nll(self) -> np.ndarray:
+        """Minus log-softmax (M19)."""
+        return ((self.maximum - self._distinct[0]) + mpmath.log1p(self.remainder))[self._distinct[1]]
+
+    def complement(self, i: int) -> mpmath.mpf:
+        """1 - s_i, as the sum of the others."""
+        return self._sum_without(i, self._distinct_probs)
+
+    @cached_property
+    def jacobian(self) -> np.ndarray:
+        """diag(s) - s s^T (M5)."""
+        matrix = -np.outer(self.probs, self.probs)
+        for i in range(len(self.x)):
+            matrix[i, i] = self.probs[i] * self.complement(i)
+        return matrix
+
+    def label_gradient(self, label: int) -> np.ndarray:
+        """Softmax minus one-hot, s - e_y (M11, M20)."""
+        gradient = self.probs.copy()
+        gradient[label] = -self.complement(label)
+        return gradient
+
+
+def ulps(got: np.ndarray, expected: Expected) -> tuple[float, str]:
+    """The worst error in ulps of the expected magnitude, and the entry it is at.
+
+    An ulp of y is eps |y|, with eps the distance from 1 to the next number: 2^-23 in float32. Below the smallest normal
+    number, which accelerators and XLA CPU flush to 0, it is that number.
+    """
+    if got.shape != expected.value.shape:
+        return np.inf, f"shape {got.shape}, expected {expected.value.shape}"
+    if got.size == 0:
+        return 0.0, ""
+    info, wide = jnp.finfo(got.dtype), got.astype(np.float64)
+    smallest = float(info.smallest_normal)
+    ulp = np.where(expected.high_magnitude < smallest, smallest, float(info.eps) * expected.high_magnitude)
+    ulp = np.maximum(ulp, np.finfo(np.float64).smallest_subnormal)
+    with np.errstate(invalid="ignore", over="ignore"):
+        error = np.abs((wide - expected.high) - expected.low) / ulp
+    special = ~np.isfinite(expected.high) | ~np.isfinite(wide)
+    same = (wide == expected.high) | (np.isnan(wide) & np.isnan(expected.high))
+    error = np.where(same & (special | (expected.low == 0)), 0, np.where(special, np.inf, error))
+    where = np.unravel_index(np.argmax(error), error.shape)
+    exactly = mpmath.nstr(mpmath.mpf(expected.value[where]), 17)
+    return float(error[where]), f"got {float(got[where])!r}, expected {exactly} at {[int(i) for i in where]}"

@@ -1,0 +1,125 @@
+"""The inputs a theorem is tried on, by regime.
+
+Logits are multiples of a power of two, so that their differences are machine numbers: what is promised is then free
+of the inputs' own conditioning. For other logits the rounding of x_j - m moves exp(x_j - m) by up to |x_j - m| ulps.
+"""
+
+import numpy as np
+
+VOCAB = 7
+RAGGED = 2053  # a prime above every common block size
+LONG = 17 * 4096  # reduced in pieces
+GAPS = (1, 5, 10, 17, 20, 30, 40, 60, 80)
+GAPS_FLOAT64 = (1, 10, 17, 37, 40, 80, 200, 500, 700)
+LOW_PRECISION = ("bfloat16", "float16")
+
+
+def ordinary(dtype: str, rows: int = 4, vocab: int = VOCAB, seed: int = 0) -> np.ndarray:
+    """Logits of a few nats in which no probability comes near 1."""
+    step = 2.0**-4 if dtype in LOW_PRECISION else 2.0**-6
+    return np.clip(np.round(np.random.default_rng(seed).normal(0, 1.2, (rows, vocab)) / step) * step, -3.5, 3.5)
+
+
+def shifted(dtype: str) -> np.ndarray:
+    """Ordinary logits moved by 1e4 either way, which overflows exp."""
+    return ordinary(dtype) + np.array([[1e4], [-1e4], [1e4], [-1e4]])
+
+
+def ties(dtype: str) -> np.ndarray:
+    """Two, three and all maxima equal."""
+    del dtype
+    return np.array(
+        [[2, 2, -1, 0, 1, -3, 0], [1, 2, 2, 2, 0, -1, -2], [0.5] * 7, [-3, -3, -3, -3, -3, -3, -3]], np.float64
+    )
+
+
+def masked(dtype: str) -> np.ndarray:
+    """Some logits -inf; the first and the last class stay."""
+    x = ordinary(dtype, seed=1)
+    x[0, 2] = x[1, 1:4] = x[2, 5] = x[3, 1:6] = -np.inf
+    return x
+
+
+def confident(dtype: str) -> np.ndarray:
+    """One logit ahead of the others by each gap, at a changing place."""
+    gaps = np.array(GAPS_FLOAT64 if dtype == "float64" else GAPS, np.float64)
+    rows = -gaps[:, None] - np.array([0, 1, 0, 3, 0.5, 2, 1])
+    for i, row in enumerate(rows):
+        row[i % VOCAB] = 0
+    return rows
+
+
+def shifted_tails(dtype: str) -> dict[str, np.ndarray]:
+    """Rows whose shift is far larger than their gaps; the classes after the third are too far off to count."""
+    del dtype
+    x = np.array([[1e4, 9990, 9980, 0, 0, 0, 0], [1e6, 1e6 - 0.5, 1e6 - 0.9375, 0, 0, 0, 0]])
+    return {"[1e4, 9990, 9980, ...]": x}
+
+
+def separators(dtype: str) -> dict[str, np.ndarray]:
+    """Single rows on which other implementations lose everything."""
+    return shifted_tails(dtype) | {"[0] + [-17] * 4095": np.array([[0.0] + [-17.0] * 4095])}
+
+
+def many(dtype: str) -> dict[str, np.ndarray]:
+    """More classes than one step of a tree of partial sums takes, yet few enough for a Jacobian."""
+    return {"V = 200": ordinary(dtype, rows=1, vocab=200, seed=6)}
+
+
+def ragged(dtype: str) -> np.ndarray:
+    """Small logits over a prime number of classes."""
+    return ordinary(dtype, rows=2, vocab=RAGGED, seed=2)
+
+
+def long(dtype: str) -> np.ndarray:
+    """A row long enough to be reduced in pieces, over few distinct values."""
+    return np.round(ordinary(dtype, rows=1, vocab=LONG, seed=3))
+
+
+def well_conditioned(dtype: str) -> dict[str, np.ndarray]:
+    """The regimes that every sound implementation passes."""
+    regimes = {"ordinary": ordinary(dtype), "ties": ties(dtype), "-inf masks": masked(dtype)}
+    return regimes if dtype in LOW_PRECISION else regimes | {"shift 1e4": shifted(dtype)}
+
+
+def with_ragged(dtype: str) -> dict[str, np.ndarray]:
+    """The same, with a ragged row."""
+    return well_conditioned(dtype) | {f"ragged, V = {RAGGED}": ragged(dtype)}
+
+
+def with_sizes(dtype: str) -> dict[str, np.ndarray]:
+    """The same, with a ragged and a long row."""
+    return with_ragged(dtype) | {f"long, V = {LONG}": long(dtype)}
+
+
+def tails(dtype: str) -> dict[str, np.ndarray]:
+    """Confident rows."""
+    return {f"confident gap 1-{GAPS_FLOAT64[-1] if dtype == 'float64' else GAPS[-1]}": confident(dtype)}
+
+
+def labels_of(x: np.ndarray) -> np.ndarray:
+    """The first or the last class, neither of which a mask hides."""
+    return np.where(np.arange(len(x)) % 2 == 0, 0, x.shape[-1] - 1).astype(np.int32)
+
+
+def top_labels(x: np.ndarray) -> np.ndarray:
+    """The class that is ahead."""
+    return np.argmax(x, -1).astype(np.int32)
+
+
+def directions(x: np.ndarray, seed: int = 5) -> np.ndarray:
+    """A vector for every row: multiples of 1/8 of both signs; all ones in the last row."""
+    v = np.round(np.random.default_rng(seed).normal(0, 1, x.shape) * 8) / 8
+    v[-1] = 1.0
+    return v
+
+
+def targets_of(x: np.ndarray, kind: str) -> np.ndarray:
+    """Real targets: "distribution", "unnormalised" (sums of 2 and more) or "signed"; 0 where the logit is -inf."""
+    t = np.random.default_rng(7).integers(1, 9, x.shape) / 8.0
+    if kind == "distribution":
+        t = np.zeros_like(t)
+        t[:, 0], t[:, -1] = 0.625, 0.375
+    if kind == "signed":
+        t[:, ::2] *= -1
+    return np.where(np.isneginf(x), 0, t)

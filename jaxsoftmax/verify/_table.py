@@ -1,0 +1,181 @@
+"""A report as lines to read: what each theorem comes to on each function, and the verdict."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from jaxsoftmax.verify._record import Report, Row
+from jaxsoftmax.verify._theorem import Theorem
+
+_LONGEST_DETAIL = 400
+_SKIPPED_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Line:
+    """Every row of one theorem about one quantity of one function."""
+
+    theorem: str
+    function: str
+    quantity: str
+    rows: tuple[Row, ...]
+
+    @property
+    def worst(self) -> Row:
+        """The row nearest its bound, or furthest beyond it."""
+        return max(self.rows, key=strain)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every row holds."""
+        return all(row.passed for row in self.rows)
+
+
+def strain(row: Row) -> float:
+    """Returns error / bound; infinite for a NaN, and for any error where the bound is zero."""
+    if math.isnan(row.error):
+        return math.inf
+    if row.bound == 0.0:
+        return 0.0 if row.error == 0.0 else math.inf
+    return row.error / row.bound
+
+
+def lines_of(report: Report) -> dict[str, tuple[Line, ...]]:
+    """Returns the lines of each theorem that was checked, in the order of the report."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in report.rows:
+        groups.setdefault((row.theorem, row.function, row.quantity), []).append(row)
+    lines = [Line(*names, rows=tuple(rows)) for names, rows in groups.items()]
+    return {
+        theorem: tuple(line for line in lines if line.theorem == theorem)
+        for theorem in dict.fromkeys(line.theorem for line in lines)
+    }
+
+
+def failures_of(report: Report) -> dict[str, tuple[Row, ...]]:
+    """Returns the failing rows of each theorem that fails, the worst first."""
+    failed = sorted(report.failed, key=strain, reverse=True)
+    return {
+        theorem: tuple(row for row in failed if row.theorem == theorem)
+        for theorem in dict.fromkeys(row.theorem for row in report.failed)
+    }
+
+
+def verdict(report: Report) -> str:
+    """Returns the certificate's last line."""
+    versions = ", ".join(f"{name} {report.versions[name]}" for name in ("jaxsoftmax", "jax") if name in report.versions)
+    made_on = f"on {report.device}, {versions}, {report.seconds:.0f} s"
+    if report.passed:
+        theorems = len({row.theorem for row in report.rows})
+        return f"certificate holds: {count(len(report.rows), 'row')} of {count(theorems, 'theorem')} {made_on}"
+    failing = ", ".join(failures_of(report))
+    return (
+        f"certificate FAILS: {len(report.failed)} of {count(len(report.rows), 'row')}, "
+        f"{'theorem' if len(failures_of(report)) == 1 else 'theorems'} {failing}, {made_on}"
+    )
+
+
+def count(number: int, noun: str) -> str:
+    """Returns `number` with its noun."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def ulps(value: float) -> str:
+    """Returns a number of ulps in three figures."""
+    return f"{value:.3g}".replace("inf", "∞")
+
+
+def where(row: Row) -> str:
+    """Returns the dtype, transformation and regime of a row."""
+    return f"{row.dtype}, {row.transformation}, {row.regime}"
+
+
+def print_report(report: Report, theorems: Mapping[str, Theorem], console: Console) -> None:
+    """Prints the table, what is wrong with each failing theorem, what was skipped, and the verdict."""
+    console.print(Text(f"Certificate of {report.implementation}", style="bold"))
+    console.print(Text("Of each line's rows the one nearest its bound is shown, or furthest beyond it.", style="dim"))
+    lines = lines_of(report)
+    widths = _widths([line for group in lines.values() for line in group], console.width)
+    for number, group in lines.items():
+        console.print()
+        console.print(Text.assemble((number, "bold cyan"), "  ", _statement(theorems, number)))
+        console.print(_grid(group, widths))
+    for number, rows in failures_of(report).items():
+        _print_failure(number, rows, theorems, console)
+    if report.skipped:
+        console.print()
+        console.print(Text(_skipped(report.skipped), style="dim"))
+    console.print()
+    console.print(Text(verdict(report), style="bold green" if report.passed else "bold red"), soft_wrap=True)
+
+
+def _statement(theorems: Mapping[str, Theorem], number: str) -> str:
+    return one_line(theorems[number].statement) if number in theorems else ""
+
+
+def _widths(lines: list[Line], available: int) -> tuple[int, int]:
+    """Returns the widths of the columns that hold names and places, as wide as they need or as there is room for."""
+    room = max(available - 42, 30)  # the mark, the count, the error beside its bound, and the gaps between
+    names = max((len(_name(line)) for line in lines), default=0)
+    places = max((len(where(line.worst)) for line in lines), default=0)
+    names = min(names, max(room - places, room // 2))
+    return names, min(places, room - names)
+
+
+def _name(line: Line) -> str:
+    return f"{line.function}: {line.quantity}"
+
+
+def _grid(lines: tuple[Line, ...], widths: tuple[int, int]) -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(width=1)
+    grid.add_column(width=widths[0], overflow="fold")
+    grid.add_column(width=9, justify="right")
+    grid.add_column(width=20, justify="right")
+    grid.add_column(width=widths[1], overflow="fold")
+    for line in lines:
+        worst, style = line.worst, "" if line.passed else "red"
+        grid.add_row(
+            Text("✓", style="green") if line.passed else Text("✗", style="bold red"),
+            Text(_name(line), style=style),
+            Text(count(len(line.rows), "row")),
+            Text(f"{ulps(worst.error)} of {ulps(worst.bound)} ulps", style=style),
+            Text(where(worst), style="dim"),
+        )
+    return grid
+
+
+def _print_failure(number: str, rows: tuple[Row, ...], theorems: Mapping[str, Theorem], console: Console) -> None:
+    worst = rows[0]
+    console.print()
+    console.print(Text.assemble((f"{number} fails", "bold red"), f" in {count(len(rows), 'row')}"))
+    if number in theorems:
+        console.print(_indented(f"why: {one_line(theorems[number].symptom)}"))
+    console.print(_indented(f"worst: {worst.function}: {worst.quantity}, {where(worst)}; judged by {worst.judge}"))
+    if worst.detail:
+        console.print(_indented(shortened(one_line(worst.detail), _LONGEST_DETAIL)))
+
+
+def _indented(text: str) -> Padding:
+    return Padding(Text(text), (0, 0, 0, 2), expand=False)
+
+
+def _skipped(skipped: tuple[str, ...]) -> str:
+    shown = "; ".join(one_line(reason) for reason in skipped[:_SKIPPED_SHOWN])
+    more = len(skipped) - _SKIPPED_SHOWN
+    return f"skipped ({len(skipped)}): {shown}" + (f"; and {more} more, listed by --json" if more > 0 else "")
+
+
+def one_line(text: str) -> str:
+    """Returns `text` with every run of white space as one blank."""
+    return " ".join(text.split())
+
+
+def shortened(text: str, length: int) -> str:
+    """Returns `text`, cut after `length` characters."""
+    return text if len(text) <= length else text[: length - 1] + "…"

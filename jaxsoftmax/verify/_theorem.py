@@ -1,0 +1,47 @@
+"""A theorem as a named object, and the claims it makes about functions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Theorem:
+    """One line of the mathematics, and how a wrong implementation usually breaks it."""
+
+    number: str  # "M5", or "M8-mask" for a named part of one
+    statement: str
+    reason: str  # why the bound in ulps is what it is
+    symptom: str  # what an implementation that fails most likely does, and the issue it is known by
+    claims: tuple["Claim", ...]
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The public functions that the theorem speaks of, in order."""
+        return tuple(dict.fromkeys(claim.function for claim in self.claims))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What one theorem says of one function: a call, differentiated `order` times, and what must come out."""
+
+    function: str  # a dotted name on the implementation
+    quantity: str
+    order: int  # 0: the call's value; 1: its derivative in the first input; 2: its Hessian
+    call: Callable[..., Any]  # (function, x, *constants) -> scalar per row or array per row, over the last axis
+    oracle: Callable[..., Any]  # (x, *constants) of one row, in mpmath -> Expected
+    inputs: Callable[..., Any]  # (dtype) -> list of Inputs
+    bound: float  # ulps of the expected magnitude
+    dtypes: tuple[str, ...] = ("float32", "float64")
+    rowwise: bool = True  # whether the call takes a whole batch of rows at once
+    textbook: Callable[..., Any] | None = None  # (x, *constants): the naive formula, for autodiff in float64
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch of rows of one regime; the first array is what is differentiated."""
+
+    regime: str
+    arrays: tuple[np.ndarray, ...]

@@ -1,0 +1,113 @@
+"""The transformations of JAX through which a claim is seen.
+
+A claim is a call on one row; each transformation returns the stacked results of all rows: of the call (order 0), of
+its derivative in the first input (order 1, the derivative's axes last), or of its Hessian (order 2).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+Rows = Callable[..., Any]  # (x rows, *constants rows) -> results, one a row
+
+FORWARD = ("jacfwd", "jvp", "linearize")
+EAGER = ("eager", "grad")  # operation by operation; the others are compiled
+LARGE_ROWS = ("jit", "vmap")  # for rows too long to be differentiated along each axis
+LOW_PRECISION = ("jit", "vmap", "jacrev")
+QUICK = ("jit", "vmap", "jacfwd", "jacrev", "hessian")
+
+
+def by_scan(f: Rows) -> Rows:
+    """Row by row, in a `lax.scan`."""
+    return lambda *rows: jax.lax.map(lambda row: f(*row), rows)
+
+
+def by_loop(f: Rows) -> Rows:
+    """Row by row, in Python."""
+    return lambda *rows: jnp.stack([f(*(column[i] for column in rows)) for i in range(len(rows[0]))])
+
+
+def gradient_of_sum(f: Rows) -> Rows:
+    """The gradient of the batch's sum: each row's own gradient."""
+    return jax.grad(lambda x, *constants: jnp.sum(f(x, *constants)))
+
+
+def by_pushforward(f: Rows, push: Callable[..., Any]) -> Rows:
+    """The derivative from directional derivatives along each axis, the input's axes last."""
+
+    def derivative(x, *constants):
+        directions = jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape)
+        columns = jax.vmap(push(lambda x: f(x, *constants), x))(directions)
+        return jnp.moveaxis(columns, 0, -1).reshape(*columns.shape[1:], *x.shape)
+
+    return derivative
+
+
+def _by_jvp(f, x):
+    return lambda v: jax.jvp(f, (x,), (v,))[1]
+
+
+def _by_linearize(f, x):
+    return jax.linearize(f, x)[1]
+
+
+jvp = partial(by_pushforward, push=_by_jvp)
+linearize = partial(by_pushforward, push=_by_linearize)
+
+
+def _order_0(f: Rows, rowwise: bool) -> dict[str, Rows]:
+    whole = f if rowwise else by_loop(f)
+    return {
+        "eager": whole,
+        "jit": whole,
+        "vmap": jax.vmap(f),
+        "scan": by_scan(f),
+        "checkpoint": jax.vmap(jax.checkpoint(f)),
+    }
+
+
+def _order_1(f: Rows, whole: bool) -> dict[str, Rows]:
+    forward = {"jacfwd": jax.vmap(jax.jacfwd(f)), "jvp": jax.vmap(jvp(f)), "linearize": jax.vmap(linearize(f))}
+    batch = gradient_of_sum if whole else lambda f: by_loop(jax.jacrev(f))
+    return forward | {
+        "grad": batch(f),
+        "jit": batch(f),
+        "vmap": jax.vmap(jax.jacrev(f)),
+        "scan": by_scan(jax.jacrev(f)),
+        "checkpoint": batch(jax.checkpoint(f)),
+    }
+
+
+def _order_2(f: Rows) -> dict[str, Rows]:
+    gradient = jax.grad(f)
+    return {
+        "hessian": by_scan(jax.hessian(f)),
+        "vmap": jax.vmap(jax.hessian(f)),
+        "jacrev": jax.vmap(jax.jacrev(gradient)),
+        "jacfwd": jax.vmap(jax.jacfwd(jax.jacfwd(f))),
+        "jvp": jax.vmap(jvp(gradient)),
+        "linearize": jax.vmap(linearize(gradient)),
+        "checkpoint": jax.vmap(jax.hessian(jax.checkpoint(f))),
+    }
+
+
+def transformations(f: Rows, order: int, rowwise: bool, scalar: bool) -> dict[str, Rows]:
+    """Every transformation that applies to a call of that kind, by name."""
+    if order == 0:
+        return _order_0(f, rowwise)
+    return _order_1(f, whole=rowwise and scalar) if order == 1 else _order_2(f)
+
+
+def finite_differences(f: Callable[[Array], Array], x: Array, step: float) -> Array:
+    """df/dx by central differences of fourth order, the input's axes last."""
+
+    def along(h):
+        return (8 * (f(x + h) - f(x - h)) - (f(x + 2 * h) - f(x - 2 * h))) / (12 * step)
+
+    directions = step * jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape)
+    columns = jax.vmap(along)(directions)
+    return jnp.moveaxis(columns, 0, -1).reshape(*columns.shape[1:], *x.shape)

@@ -1,0 +1,80 @@
+"""The machinery that every experiment shares: exit codes, one-line errors, whole files."""
+
+import json
+import math
+import os
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from experiments import _results
+from experiments._experiment import Experiment, Outcome, run
+
+
+def experiment_that(measure):
+    return Experiment("sample", "A claim.", measure)
+
+
+def outcome_with(holds):
+    return Outcome({"the part": holds}, ["1 of 1."], {"value": math.inf}, figures={"sample": Figure()})
+
+
+def test_failed_claim_exits_1_and_is_named(tmp_path, capsys):
+    assert run(experiment_that(lambda options, progress: outcome_with(False)), ["--results", str(tmp_path)]) == 1
+    assert "FAILS" in capsys.readouterr().out
+    assert json.loads((tmp_path / "sample.json").read_text())["passed"] is False
+
+
+def test_infinity_is_written_as_a_string(tmp_path):
+    assert run(experiment_that(lambda options, progress: outcome_with(True)), ["--results", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "sample.json").read_text())["measurements"] == {"value": "inf"}
+
+
+def test_interrupt_is_one_line_and_exit_130_and_leaves_no_file(tmp_path, capsys):
+    def interrupted(options, progress):
+        raise KeyboardInterrupt
+
+    assert run(experiment_that(interrupted), ["--results", str(tmp_path)]) == 130
+    assert capsys.readouterr().err.strip() == "experiments.sample: interrupted"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_results_are_one_line_and_exit_2(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+
+    assert (
+        run(experiment_that(lambda options, progress: outcome_with(True)), ["--results", str(tmp_path / "file")]) == 2
+    )
+
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "cannot write results" in error
+
+
+@pytest.mark.parametrize("arguments", [["--quik"], ["--seed", "-1"], ["--seed", "x"], ["--results"]])
+def test_bad_arguments_are_one_line_and_exit_2(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run(experiment_that(lambda options, progress: outcome_with(True)), arguments)
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_interrupted_write_leaves_the_old_file_and_no_part(tmp_path, monkeypatch):
+    path = tmp_path / "result.json"
+    _results.write_json(path, {"value": 1})
+    monkeypatch.setattr(os, "fsync", raise_interrupt)
+
+    with pytest.raises(KeyboardInterrupt):
+        _results.write_json(path, {"value": 2})
+
+    assert json.loads(path.read_text()) == {"value": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def raise_interrupt(_):
+    raise KeyboardInterrupt
+
+
+def test_arrays_and_numpy_scalars_are_written_as_json(tmp_path):
+    _results.write_json(tmp_path / "a.json", {"a": np.array([1.0, np.nan]), "b": np.float32(0.5), "c": (True, None)})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": [1.0, "nan"], "b": 0.5, "c": [True, None]}

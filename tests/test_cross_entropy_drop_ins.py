@@ -1,0 +1,333 @@
+"""The drop-ins for optax: values, gradients of any labels, axes, masks and the edges (M11, M12, M15, M19, M20)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxsoftmax import softmax_cross_entropy, softmax_cross_entropy_with_integer_labels
+from tests.tolerances import (
+    DTYPES,
+    FINITE_DIFFERENCE,
+    FINITE_ROWS,
+    ORDINARY_ROWS,
+    array,
+    assert_close,
+    exact,
+    exact_softmax,
+    finite_differences,
+    log,
+    loss_dtype,
+    precision,
+)
+
+INTEGER_LABELS, FLOAT_LABELS = softmax_cross_entropy_with_integer_labels, softmax_cross_entropy
+
+
+def with_gradients(function, argnums=0):
+    """The losses of a batch, and the gradient of each row's own."""
+
+    def losses_and_gradients(logits, labels, axis=-1, where=None):
+        losses, vjp = jax.vjp(lambda *arrays: function(*arrays, axis, where), logits, labels)
+        return losses, *(vjp(jnp.ones_like(losses))[i] for i in np.atleast_1d(argnums))
+
+    return jax.jit(losses_and_gradients, static_argnames="axis")
+
+
+INTEGER = with_gradients(INTEGER_LABELS)
+FLOAT = with_gradients(FLOAT_LABELS, (0, 1))
+EVALUATE = {INTEGER_LABELS: INTEGER, FLOAT_LABELS: with_gradients(FLOAT_LABELS)}
+OPTAX_INTEGER = with_gradients(optax.softmax_cross_entropy_with_integer_labels)
+OPTAX_FLOAT = with_gradients(optax.softmax_cross_entropy, (0, 1))
+
+RNG = np.random.default_rng(0)
+EVERY_LABEL = np.repeat(FINITE_ROWS, 5, 0), np.tile(np.arange(5), len(FINITE_ROWS))
+TARGETS = {  # on a grid of 1/8, where their sums are exact
+    "one-hot": [0.0, 1.0, 0.0, 0.0, 0.0],
+    "probabilities": [0.5, 0.125, 0.125, 0.25, 0.0],
+    "unnormalised": [2.0, 0.5, 1.0, 0.25, 3.0],
+    "signed": [1.0, -0.5, 2.0, -1.0, 0.25],
+    "of sum 0": [1.0, -0.5, 0.5, -1.0, 0.0],
+    "zero": [0.0, 0.0, 0.0, 0.0, 0.0],
+}
+X = RNG.normal(size=(2, 3, 4))
+T = RNG.uniform(-1, 2, size=(2, 3, 4))
+MASK = RNG.random((2, 3, 4)) < 0.7
+INF, NAN = np.inf, np.nan
+
+in_every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+of_both = pytest.mark.parametrize("function", [INTEGER_LABELS, FLOAT_LABELS], ids=["integer", "float"])
+
+
+def textbook(logits, targets):
+    return -jnp.sum(targets * jnp.log(jnp.exp(logits) / jnp.sum(jnp.exp(logits), -1, keepdims=True)), -1)
+
+
+def labels_for(function, logits):
+    """Class 0 throughout."""
+    one_hot = np.broadcast_to(np.arange(logits.shape[-1]) == 0, logits.shape).astype(logits.dtype)
+    return {INTEGER_LABELS: np.zeros(logits.shape[:-1], np.int32), FLOAT_LABELS: one_hot}[function]
+
+
+def assert_within(got, expected, size):
+    """4 ulps of float32 at the size of the terms, which may cancel."""
+    assert np.all(abs(exact(got) - expected) <= 4 * 2.0**-24 * size)
+
+
+@in_every_dtype
+def test_integer_label_loss_and_gradient_are_exact(dtype):  # (M11, M19, M20)
+    rows, labels = EVERY_LABEL
+    with precision(dtype):
+        logits = array(rows, dtype)
+        losses, gradients = INTEGER(logits, labels)
+        probs = exact_softmax(logits)
+        assert_close(losses, -log(probs[np.arange(len(labels)), labels]), loss_dtype(dtype))
+        assert_close(gradients, probs - exact(np.eye(5)[labels]), dtype)
+
+
+@in_every_dtype
+def test_one_hot_labels_give_the_loss_and_gradient_of_integer_labels_exactly(dtype):  # (M11, M20)
+    rows, labels = EVERY_LABEL
+    with precision(dtype):
+        logits = array(rows, dtype)
+        losses, by_logits, by_labels = FLOAT(logits, array(np.eye(5)[labels], dtype))
+        probs = exact_softmax(logits)
+        assert_close(losses, -log(probs[np.arange(len(labels)), labels]), loss_dtype(dtype))
+        assert_close(by_logits, probs - exact(np.eye(5)[labels]), dtype)
+        assert_close(by_labels, -log(probs), dtype)  # (M12)
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_gradient_of_any_real_labels_is_s_times_their_sum_less_them(kind):  # (M11, M12)
+    with precision("float32"):
+        logits = array(ORDINARY_ROWS, "float32")
+        labels = array(np.broadcast_to(TARGETS[kind], logits.shape), "float32")
+        losses, by_logits, by_labels = FLOAT(logits, labels)
+        probs, targets = exact_softmax(logits), exact(labels)
+        terms = -targets * log(probs)
+        assert_within(losses, terms.sum(-1), abs(terms).sum(-1))
+        expected = probs * targets.sum(-1, keepdims=True) - targets
+        assert_within(by_logits, expected, probs * abs(targets.sum(-1, keepdims=True)) + abs(targets))
+        assert_close(by_labels, -log(probs), "float32")
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_float_label_derivatives_are_autodiff_of_the_textbook_formula(kind):
+    with precision("float64"):
+        logits = np.array(ORDINARY_ROWS)
+        labels = np.broadcast_to(TARGETS[kind], logits.shape)
+        expected = with_gradients(lambda x, t, axis, where: textbook(x, t), (0, 1))(logits, labels)
+        for got, judge in zip(FLOAT(logits, labels), expected, strict=True):
+            np.testing.assert_allclose(got, judge, rtol=1e-14, atol=1e-14)  # the judge's own rounding
+
+
+@pytest.mark.parametrize("argument", [0, 1])
+def test_float_label_derivatives_are_limits_of_difference_quotients(argument):
+    with precision("float64"):
+        arguments = [np.array([ORDINARY_ROWS[0]]), np.array([TARGETS["signed"]])]
+
+        def of_one(values):
+            return FLOAT_LABELS(*(values if i == argument else a[0] for i, a in enumerate(arguments)))
+
+        quotients = finite_differences(of_one, arguments[argument][0])
+        gradient = FLOAT(*arguments)[1 + argument][0]
+        np.testing.assert_allclose(gradient, quotients, rtol=0, atol=FINITE_DIFFERENCE)
+
+
+def test_integer_label_gradient_is_the_limit_of_difference_quotients():
+    with precision("float64"):
+        x = np.array(ORDINARY_ROWS[0])
+        quotients = finite_differences(lambda x: INTEGER_LABELS(x, 2), x)
+        gradient = INTEGER(x[None], np.array([2]))[1][0]
+        np.testing.assert_allclose(gradient, quotients, rtol=0, atol=FINITE_DIFFERENCE)
+
+
+@pytest.mark.parametrize(
+    ("axis", "where"),
+    [
+        (0, None),
+        ((2, 0), None),
+        ((-1, -2, 0), None),
+        (-1, MASK[:, :, 0]),
+        ((2, 1), MASK),
+    ],
+)
+def test_integer_labels_equal_optax_on_its_whole_signature(axis, where):
+    axes = np.atleast_1d(axis)
+    batch = np.delete(X.shape, axes)
+    labels = RNG.integers(0, np.prod(np.array(X.shape)[axes]), batch)
+    with precision("float64"):
+        for got, expected in zip(*(f(X, labels, axis, where) for f in (INTEGER, OPTAX_INTEGER)), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-13, atol=1e-15, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("axis", "where"),
+    [(0, None), ((2, 0), None), (None, None), ((2, 1), MASK), (-1, MASK[:, :, 0])],
+)
+def test_float_labels_equal_optax_on_its_whole_signature(axis, where):
+    with precision("float64"):
+        ours, (losses, by_logits, by_labels) = (f(X, T, axis, where) for f in (FLOAT, OPTAX_FLOAT))
+        theirs = losses, by_logits, np.nan_to_num(by_labels)  # optax gives a masked label gradient nan, not 0
+        for got, expected in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("where", [np.array([True, False]), np.array([[True], [False]])], ids=["[batch]", "[batch, 1]"])
+@of_both
+def test_mask_of_the_batch_leaves_whole_rows_out(function, where):
+    logits = array([[1.0, 2.0, 4.0], [NAN, NAN, NAN]], "float32")
+    losses, gradients = EVALUATE[function](logits, labels_for(function, logits), where=where)
+    np.testing.assert_array_equal(losses, [function(logits[0], labels_for(function, logits[0])), 0])
+    np.testing.assert_array_equal(gradients[1], 0)
+
+
+@of_both
+def test_masked_logit_counts_for_nothing_whatever_it_holds(function):
+    logits = array([[0.5, hidden, -1.0] for hidden in (0.0, 1e30, INF, -INF, NAN)], "float32")
+    labels = labels_for(function, logits)
+    losses, gradients = EVALUATE[function](logits, labels, where=np.array([[True, False, True]]))
+    expected, kept = EVALUATE[function](logits[:, ::2], labels[..., ::2] if labels.ndim == 2 else labels)
+    np.testing.assert_array_equal(losses, expected)
+    np.testing.assert_array_equal(gradients[:, ::2], kept)
+    np.testing.assert_array_equal(gradients[:, 1], 0)
+
+
+def test_label_on_a_masked_logit_still_names_it_as_in_optax():
+    logits, labels, where = np.array([[1.0, 2.0, 4.0]]), np.array([1]), np.array([[True, False, True]])
+    with precision("float64"):
+        for got, expected in zip(*(f(logits, labels, where=where) for f in (INTEGER, OPTAX_INTEGER)), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-15)
+
+
+def test_labels_broadcast_with_the_logits_and_their_gradient_sums_over_the_copies():
+    with precision("float64"):
+        losses, by_logits, by_labels = FLOAT(X, T[0, 0])
+        repeated = FLOAT(X, np.broadcast_to(T[0, 0], X.shape))
+        np.testing.assert_array_equal(losses, repeated[0])
+        np.testing.assert_array_equal(by_logits, repeated[1])
+        np.testing.assert_allclose(by_labels, np.sum(repeated[2], (0, 1)), rtol=1e-14)
+
+
+def test_integer_one_hot_labels_are_weights():
+    logits = array(ORDINARY_ROWS, "float32")
+    one_hot = np.eye(5, dtype=np.int32)[[0, 1, 2, 3]]
+    got, expected = (FLOAT_LABELS(logits, labels) for labels in (one_hot, one_hot.astype(np.float32)))
+    np.testing.assert_array_equal(got, expected)
+
+
+@of_both
+def test_row_of_minus_infinities_costs_infinity_with_gradient_0(function):
+    logits = array([[-INF] * 3, [0.0, 0.0, 0.0]], "float32")
+    losses, gradients = EVALUATE[function](logits, labels_for(function, logits))
+    assert losses[0] == np.inf
+    np.testing.assert_array_equal(gradients[0], 0)
+
+
+def test_label_on_minus_infinity_costs_infinity():
+    losses, gradients = INTEGER(array([[0.0, -INF, 0.0]], "float32"), np.array([1]))
+    assert losses[0] == np.inf
+    np.testing.assert_array_equal(gradients, [[0.5, -1.0, 0.5]])
+
+
+@of_both
+@pytest.mark.parametrize("bad", [NAN, INF])
+def test_nan_or_plus_infinity_makes_its_own_row_nan(function, bad):
+    logits = array([[0.0, bad, 1.0], [0.0, 1.0, 2.0]], "float32")
+    losses, gradients = EVALUATE[function](logits, labels_for(function, logits))
+    assert not np.isfinite(losses[0])
+    assert np.isnan(gradients[0]).any()
+    assert np.isfinite(losses[1])
+    assert np.isfinite(gradients[1]).all()
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint32", "uint64"])
+def test_labels_of_every_integer_dtype_name_their_class(dtype):
+    with jax.enable_x64(True):
+        logits = np.random.default_rng(0).normal(size=(2, 300))
+        got, expected = (INTEGER(logits, np.array([3, 127], kind)) for kind in (dtype, "int32"))
+        np.testing.assert_array_equal(got[0], expected[0])
+        np.testing.assert_array_equal(got[1], expected[1])
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int64"])
+def test_label_outside_the_vocabulary_makes_its_own_row_nan(dtype):
+    with jax.enable_x64(True):
+        labels = np.array([-1, 0, 3, -128, 127], dtype)
+        losses, gradients = INTEGER(np.zeros((5, 3)), labels)
+        outside = np.array([True, False, True, True, True])
+        np.testing.assert_array_equal(np.isnan(losses), outside)
+        np.testing.assert_array_equal(np.isnan(gradients), np.broadcast_to(outside[:, None], (5, 3)))
+
+
+def test_labels_past_the_range_of_int32_do_not_wrap():
+    with jax.enable_x64(True):
+        labels = np.array([2**32, 2**32 + 1, -(2**32)])
+        losses, gradients = INTEGER(np.zeros((3, 3), np.float32), labels)
+        assert np.isnan(losses).all()
+        assert np.isnan(gradients).all()
+
+
+@of_both
+def test_empty_batch_gives_no_losses(function):
+    logits = np.zeros((0, 3), np.float32)
+    losses, gradients = EVALUATE[function](logits, labels_for(function, logits))
+    assert (losses.shape, gradients.shape) == ((0,), (0, 3))
+
+
+def test_float_labels_of_no_classes_cost_0_as_in_optax():
+    logits = np.zeros((3, 0), np.float32)
+    (got, *gradients), (expected, *_) = (f(logits, logits) for f in (FLOAT, OPTAX_FLOAT))
+    np.testing.assert_array_equal(got, expected)
+    assert [gradient.shape for gradient in gradients] == [(3, 0), (3, 0)]
+
+
+def test_integer_labels_of_no_classes_raise():
+    with pytest.raises(ValueError, match=r"logits: expected at least one class, got vocab = 0"):
+        INTEGER_LABELS(np.zeros((3, 0), np.float32), np.zeros(3, np.int32))
+
+
+@of_both
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_losses_are_at_least_float32_and_gradients_of_the_input_dtype(function, dtype):
+    with precision(dtype):
+        logits = array(np.zeros((2, 5)), dtype)
+        labels = labels_for(function, logits)
+        losses, gradients = jax.eval_shape(EVALUATE[function], logits, labels)
+        assert (losses.dtype, gradients.dtype) == (loss_dtype(dtype), dtype)
+
+
+def test_float64_labels_of_float32_logits_keep_their_precision():
+    with jax.enable_x64(True):
+        logits, labels = array([ORDINARY_ROWS[0]], "float32"), np.array([TARGETS["probabilities"]]) / 3
+        losses, by_logits, by_labels = FLOAT(logits, labels)
+        assert (losses.dtype, by_logits.dtype, by_labels.dtype) == ("float64", "float32", "float64")
+        assert losses.dtype == optax.softmax_cross_entropy(logits, labels).dtype
+        assert_close(losses, np.sum(-exact(labels) * log(exact_softmax(logits)), -1), "float64")
+
+
+PRODUCERS = {
+    "scale": lambda h: 1.1 * h,
+    "square": lambda h: h * h / 30,
+    "softcap": lambda h: 35 * jnp.tanh(h / 35),
+}
+
+
+@of_both
+@pytest.mark.parametrize("producer", PRODUCERS)
+def test_producing_the_logits_inside_the_same_jit_keeps_the_tail(producer, function):
+    h = np.random.default_rng(0).normal(size=(256, 8)) + 30 * np.eye(8)[0]
+    h = np.asarray(h, np.float32)
+    logits = np.asarray(jax.jit(PRODUCERS[producer])(h), np.float64)
+    remainder = np.sum(np.exp(logits[:, 1:] - logits[:, :1]), -1)
+
+    def loss(logits):
+        return jnp.sum(function(logits, labels))
+
+    labels, produce = labels_for(function, h), PRODUCERS[producer]
+    losses = jax.jit(lambda h: function(produce(h), labels))(h)
+    gradient = jax.jit(lambda h: jax.grad(loss)(produce(h)))(h)
+    # XLA rounds 1.1 h - m once, not twice: a difference of 30 to 64 moves by 2^-19, 32 ulps of its exponential.
+    assert_close(losses, np.log1p(remainder), "float32", 32)
+    assert_close(gradient[:, 0], -remainder / (1 + remainder), "float32", 32)

@@ -1,0 +1,105 @@
+"""Data flows one way: earlier modules never import later ones, and what judges the library sees its public names."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# A module may import those of the rows above its own.
+ARROWS = [
+    ["_checks"],
+    ["_lse_state"],
+    ["_weighted_sum"],
+    ["_logsumexp"],
+    ["_softmax"],
+    ["_token_loss"],
+    ["_integer_labels", "_float_labels"],
+    ["_cross_entropy"],
+    ["_linear_cross_entropy"],
+    ["_parallel"],
+]
+RANK = {module: rank for rank, modules in enumerate(ARROWS) for module in modules}
+LIBRARY = sorted((ROOT / "jaxsoftmax").rglob("*.py"))
+EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.py"))
+OUTSIDE = [path for path in [*LIBRARY, *EXPERIMENTS] if path.is_relative_to(ROOT / "jaxsoftmax" / "verify")]
+OUTSIDE += EXPERIMENTS
+ANALYTIC = [path for path in LIBRARY if path.is_relative_to(ROOT / "jaxsoftmax" / "analytic")]
+EVERY_FILE = [*LIBRARY, *EXPERIMENTS, *sorted((ROOT / "tests").rglob("*.py"))]
+SHAPELESS = {"utils", "util", "helpers", "helper", "misc", "common"}
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+def each(paths):
+    return pytest.mark.parametrize("path", paths, ids=name_of)
+
+
+def imported(path):
+    """The dotted names that a file imports, `from a import b` as `a.b`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def dotted_names(path):
+    """Every `a.b.c` in the code."""
+    return {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+
+
+def package_of(path):
+    return ".".join(path.relative_to(ROOT).parent.parts)
+
+
+def private_parts(name, package):
+    """The private parts of a name of jaxsoftmax outside of `package`."""
+    own = name.startswith(package + ".") and package != "jaxsoftmax"
+    return [] if own or name.split(".")[0] != "jaxsoftmax" else [part for part in name.split(".") if part[0] == "_"]
+
+
+@each([path for path in LIBRARY if path.stem in RANK and path.parent.name == "jaxsoftmax"])
+def test_module_imports_none_of_its_own_rank_or_later(path):
+    modules = [name.split(".")[1] for name in imported(path) if name.startswith("jaxsoftmax.")]
+    assert [module for module in modules if RANK.get(module, len(ARROWS)) >= RANK[path.stem]] == []
+
+
+@each([path for path in LIBRARY if path.stem in RANK and path.parent.name == "jaxsoftmax"])
+def test_core_module_imports_the_package_by_its_modules_alone(path):
+    assert "jaxsoftmax" not in set(imported(path))
+
+
+def test_every_module_of_the_core_has_its_place_in_the_arrows():
+    private = {path.stem for path in (ROOT / "jaxsoftmax").glob("_*.py")} - {"__init__", "__main__"}
+    assert private - RANK.keys() == set()
+
+
+@each(OUTSIDE)
+def test_verify_and_experiments_import_public_names(path):
+    assert [name for name in imported(path) if private_parts(name, package_of(path))] == []
+
+
+@each([*OUTSIDE, *ANALYTIC])
+def test_no_private_name_is_reached_through_the_package(path):
+    dunders = {"jaxsoftmax.__version__", "jaxsoftmax.__name__"}
+    assert [n for n in dotted_names(path) - dunders if private_parts(n, package_of(path))] == []
+
+
+@each(ANALYTIC)
+def test_analytic_uses_public_forward_values(path):
+    names = [name for name in imported(path) if private_parts(name, "jaxsoftmax.analytic")]
+    assert [name for name in names if name.split(".")[-1][0] == "_" and name != "jaxsoftmax._checks"] == []
+
+
+@each([*LIBRARY, *EXPERIMENTS])
+def test_file_has_under_300_lines(path):
+    assert len(path.read_text().splitlines()) < 300
+
+
+@each(EVERY_FILE)
+def test_file_is_named_after_what_it_holds(path):
+    assert path.stem.strip("_") not in SHAPELESS

@@ -1,0 +1,323 @@
+"""Log-sum-exp: jax.nn's whole signature, exact tails with and without weights, and its gradients (M8, M18)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsoftmax import forward_mode, logsumexp
+from tests.tolerances import (
+    DTYPES,
+    FINITE_DIFFERENCE,
+    FINITE_ROWS,
+    ORDINARY_ROWS,
+    ROWS,
+    array,
+    assert_close,
+    exact,
+    exact_softmax,
+    exp,
+    finite_differences,
+    log,
+    precision,
+)
+
+STATIC = ("axis", "keepdims", "return_sign")
+OURS, THEIRS = (jax.jit(f, static_argnames=STATIC) for f in (logsumexp, jax.nn.logsumexp))
+ROW_SUMS = jax.jit(jax.vmap(logsumexp))
+GRADIENTS = jax.jit(jax.vmap(jax.grad(logsumexp)))
+WEIGHTED = jax.jit(lambda a, b, where=None: logsumexp(a, -1, b, return_sign=True, where=where))
+WEIGHTED_GRADIENTS = jax.jit(
+    jax.vmap(jax.grad(lambda a, b: logsumexp(a, b=b, return_sign=True)[0], argnums=(0, 1)), (0, 0))
+)
+
+RNG = np.random.default_rng(0)
+A = RNG.normal(size=(2, 3, 5))
+B = np.where(RNG.random((2, 3, 5)) < 0.2, 0, RNG.uniform(0.25, 2, (2, 3, 5)))
+MASK = RNG.random((2, 3, 5)) < 0.7
+SIGNED = B * np.where(RNG.random((2, 3, 5)) < 0.5, -1, 1)
+LARGER = RNG.uniform(0.25, 2, (4, 2, 3, 5))
+
+SIGNATURES = {
+    "negative axis, kept": {"axis": -2, "keepdims": True},
+    "tuple of axes": {"axis": (0, 2)},
+    "tuple of axes out of order, kept": {"axis": (2, -3), "keepdims": True},
+    "no axes": {"axis": ()},
+    "all axes, kept": {"keepdims": True},
+    "b broadcasts along the sum": {"axis": (1, 2), "b": B[:, :1, :1] + 1},
+    "b scalar": {"axis": 0, "b": 2.5},
+    "b larger than a": {"axis": -1, "b": LARGER},
+    "b signed": {"axis": (0, 2), "b": SIGNED, "return_sign": True},
+    "where": {"axis": -1, "where": MASK},
+    "where broadcasts along the sum": {"axis": -1, "where": MASK[:, :, :1]},
+    "where larger than a": {"axis": -1, "where": LARGER > 1},
+    "b and where": {"axis": (0, -1), "b": SIGNED, "where": MASK, "return_sign": True},
+    "b along one axis, where along another": {"axis": None, "b": B[0, 0], "where": MASK[:, :, :1], "keepdims": True},
+}
+
+INF, NAN = np.inf, np.nan
+SPECIAL = {  # a, b, where
+    "plus infinity": ([0.0, INF, -INF], None, None),
+    "two plus infinities": ([INF, INF, 0.0], None, None),
+    "nan": ([0.0, NAN, -INF], None, None),
+    "nan and plus infinity": ([INF, NAN, 0.0], None, None),
+    "minus infinities": ([-INF, -INF, -INF], None, None),
+    "masked nan": ([0.0, NAN, 1.0], None, [True, False, True]),
+    "masked plus infinity": ([0.0, INF, 1.0], None, [True, False, True]),
+    "fully masked": ([0.0, NAN, 1.0], None, [False, False, False]),
+    "plus infinity, weighted": ([0.0, INF, 1.0], [1.0, 2.0, 1.0], None),
+    "plus infinity, weighted below 0": ([0.0, INF, 1.0], [1.0, -2.0, 1.0], None),
+    "nan, weighted": ([0.0, NAN, 1.0], [1.0, 2.0, 1.0], None),
+    "minus infinities, weighted": ([-INF, -INF, -INF], [1.0, -2.0, 1.0], None),
+    "weight 0 on a nan": ([0.0, NAN, 1.0], [1.0, 0.0, 1.0], None),
+    "weight 0 on plus infinity": ([0.0, INF, 1.0], [1.0, 0.0, 1.0], None),
+    "weights 0": ([0.0, 2.0, 1.0], [0.0, 0.0, 0.0], None),
+    "weight nan": ([0.0, 2.0, 1.0], [1.0, NAN, 1.0], None),
+    "weight plus infinity": ([0.0, 2.0, 1.0], [1.0, INF, 1.0], None),
+    "masked weight nan": ([0.0, 2.0, 1.0], [1.0, NAN, 1.0], [True, False, True]),
+    "masked weight plus infinity": ([0.0, 2.0, 1.0], [1.0, INF, 1.0], [True, False, True]),
+    "weights that cancel": ([1.0, 1.0, -INF], [1.0, -1.0, 1.0], None),
+    "negative sum": ([0.0, 2.0, 1.0], [1.0, -1.0, 1.0], None),
+}
+
+# Summands far apart in size, in both their weights and their exponents.
+TAILS = {  # a, b
+    "weight 1e-9": ([0.0, 0.0], [1.0, 1e-9]),
+    "weight 1e-9 on the maximum": ([0.0, 5.0], [1.0, 1e-9]),
+    "weight 1e-30 on the maximum": ([0.0, 40.0], [1.0, 1e-30]),
+    "weights that even the exponents out": ([0.0, 69.0], [1.0, 1e-30]),
+    "weights of 1e-30": ([0.0, -40.0], [1e-30, 1e-30]),
+    "weights 60 orders apart": ([0.0, 100.0], [1e30, 1e-30]),
+    "a sum near 1": ([0.0, -20.0], [1.0, -1.0]),
+    "a sum near -1": ([0.0, -20.0], [-1.0, 1.0]),
+    "a sum of 1 and -1/2": ([0.0, 0.0], [1.0, -0.5]),
+    "a tail under a weight 0": ([0.0, 90.0], [1.0, 0.0]),
+}
+
+in_every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+on_every_tail = pytest.mark.parametrize("tail", TAILS)
+
+
+def tail_in(dtype, tail):
+    return tuple(array([values], dtype) for values in TAILS[tail])
+
+
+def exact_weighted(a, b):
+    return np.sum(exact(b) * exp(exact(a)), -1)
+
+
+@pytest.mark.parametrize("signature", SIGNATURES)
+def test_equals_jax_nn_on_its_whole_signature(signature):
+    with precision("float64"):
+        got, expected = (f(A, **SIGNATURES[signature]) for f in (OURS, THEIRS))
+        assert jax.tree.structure(got) == jax.tree.structure(expected)
+        jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=1e-13, strict=True), got, expected)
+
+
+@pytest.mark.parametrize(
+    "signature",
+    ["b broadcasts along the sum", "b larger than a", "b and where", "b along one axis, where along another"],
+)
+def test_gradients_equal_those_of_jax_nn(signature):
+    arguments = SIGNATURES[signature] | {"return_sign": True}
+    b = np.array(arguments.pop("b", 1.0))
+    b = np.where(b == 0, 0.5, b)  # jax.nn gives a weight 0 no gradient
+
+    def gradients(function):
+        return jax.jit(jax.grad(lambda a, b: jnp.sum(function(a, b=b, **arguments)[0]), argnums=(0, 1)))(A, b)
+
+    with precision("float64"):
+        for got, expected in zip(gradients(logsumexp), gradients(jax.nn.logsumexp), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14, strict=True)
+
+
+@pytest.mark.parametrize("case", SPECIAL)
+def test_equals_jax_nn_on_infinities_and_nans(case):
+    a, b, where = (None if values is None else np.array(values) for values in SPECIAL[case])
+    arguments = {"axis": -1, "b": b, "where": where, "return_sign": True}
+    with precision("float64"):
+        np.testing.assert_allclose(OURS(a, **arguments), THEIRS(a, **arguments), rtol=1e-15)
+
+
+@in_every_dtype
+def test_is_the_logarithm_of_the_sum_of_exponentials(dtype):  # (M18)
+    with precision(dtype):
+        a = array(ROWS, dtype)
+        assert_close(ROW_SUMS(a), log(np.sum(exp(exact(a)), -1)), dtype)
+
+
+@in_every_dtype
+def test_keeps_a_tail_beside_a_maximum_of_0(dtype):  # (M18)
+    with precision(dtype):
+        a = array([[0.0, -gap, -np.inf, -gap - 1, -np.inf] for gap in (1, 5, 10, 16, 17, 20, 40, 60, 80, 85)], dtype)
+        assert_close(ROW_SUMS(a), log(np.sum(exp(exact(a)), -1)), dtype)
+
+
+@in_every_dtype
+def test_gradient_is_softmax(dtype):  # (M8)
+    with precision(dtype):
+        a = array(ROWS, dtype)
+        assert_close(GRADIENTS(a), exact_softmax(a), dtype)
+
+
+@in_every_dtype
+def test_minus_infinities_give_minus_infinity_with_gradient_0(dtype):  # (jax#6811)
+    with precision(dtype):
+        a = array(np.full((10, 5), -np.inf), dtype)
+        np.testing.assert_array_equal(np.asarray(ROW_SUMS(a)), -np.inf)
+        np.testing.assert_array_equal(np.asarray(GRADIENTS(a)), 0)
+
+
+@on_every_tail
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weighted_sum_keeps_its_tails(dtype, tail):  # (M18)
+    with precision(dtype):
+        a, b = tail_in(dtype, tail)
+        total = exact_weighted(a, b)
+        log_size, sign = WEIGHTED(a, b)
+        assert_close(log_size, log(abs(total)), dtype)
+        np.testing.assert_array_equal(sign, np.sign(total).astype(float))
+
+
+@pytest.mark.parametrize("tail", [tail for tail in TAILS if "60 orders" not in tail])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gradients_of_a_weighted_sum_are_its_summands_over_it(dtype, tail):
+    with precision(dtype):
+        a, b = tail_in(dtype, tail)
+        total = exact_weighted(a, b)[..., None]
+        by_a, by_b = WEIGHTED_GRADIENTS(a, b)
+        assert_close(by_a, exact(b) * exp(exact(a)) / total, dtype)
+        slopes = exp(exact(a)) / total
+        overflows = abs(slopes) > float(jnp.finfo(dtype).max)
+        assert_close(by_b, np.where(overflows, exact(np.inf), slopes), dtype)
+
+
+@pytest.mark.parametrize("argument", [0, 1])
+def test_gradients_are_the_limits_of_difference_quotients(argument):
+    with precision("float64"):
+        a, b = np.array(ORDINARY_ROWS[0]), np.array([1.0, -0.5, 2.0, 0.75, -1.5])
+
+        def of_one(values):
+            return logsumexp(values, b=b) if argument == 0 else logsumexp(a, b=values)
+
+        quotients = finite_differences(of_one, (a, b)[argument])
+        np.testing.assert_allclose(jax.jit(jax.grad(of_one))((a, b)[argument]), quotients, atol=FINITE_DIFFERENCE)
+
+
+def test_gradients_are_autodiff_of_the_textbook_formula():
+    def textbook(a, b):
+        return jnp.log(jnp.sum(b * jnp.exp(a), -1))
+
+    def gradients(function):
+        return jax.jit(jax.grad(lambda a, b: jnp.sum(function(a, b)), (0, 1)))(np.array(ORDINARY_ROWS), weights)
+
+    with precision("float64"):
+        weights = np.array([1.0, -0.125, 2.0, 0.75, 0.5])
+        expected = gradients(textbook)
+        for got, judge in zip(gradients(lambda a, b: logsumexp(a, -1, b)), expected, strict=True):
+            np.testing.assert_allclose(got, judge, rtol=1e-14)
+
+
+def test_gradient_at_a_masked_element_is_0_whatever_it_holds():
+    a = np.array([[0.5, hidden, -1.0] for hidden in (0.0, 1e3, INF, -INF, NAN)])
+    where = np.array([True, False, True])
+    with precision("float64"):
+        summed = jax.jit(jax.grad(lambda a, b: jnp.sum(logsumexp(a, -1, b, where=where)), (0, 1)))
+        by_a, by_b = summed(a, np.ones_like(a))
+        plain = jax.jit(jax.grad(lambda a: jnp.sum(logsumexp(a, -1, where=where))))(a)
+        kept = np.exp([0.5, -1.0]) / np.sum(np.exp([0.5, -1.0]))
+        for gradient in (by_a, plain, by_b):  # the weights are 1
+            np.testing.assert_array_equal(gradient[:, 1], 0)
+            np.testing.assert_allclose(gradient[:, ::2], np.broadcast_to(kept, (5, 2)), rtol=1e-15)
+
+
+def test_weight_0_has_a_gradient_though_its_element_has_none():
+    with precision("float64"):
+        by_a, by_b = WEIGHTED_GRADIENTS(np.array([[0.0, 1.0]]), np.array([[1.0, 0.0]]))
+        np.testing.assert_array_equal(by_a, [[1.0, 0.0]])
+        np.testing.assert_allclose(by_b, [[1.0, np.e]], rtol=1e-15)
+
+
+def test_negative_sum_without_its_sign_is_nan_with_gradient_nan():
+    summed = jax.jit(jax.value_and_grad(lambda a, b: logsumexp(a, b=b)))
+    value, gradient = summed(array([0.0, 1.0], "float32"), array([1.0, -1.0], "float32"))
+    assert np.isnan(value)
+    assert np.isnan(gradient).all()
+
+
+def test_plus_infinity_has_gradient_nan_as_in_jax_nn():
+    a = array([0.0, INF], "float32")
+    for function in (jax.nn.logsumexp, logsumexp):
+        assert np.isnan(jax.jit(jax.grad(function))(a)).any()
+
+
+@pytest.mark.parametrize("b", [None, np.zeros((3, 0), np.float32)], ids=["plain", "weighted"])
+def test_sum_over_nothing_is_minus_infinity_of_sign_0_as_in_jax_nn(b):
+    got, expected = (f(np.zeros((3, 0), np.float32), axis=-1, b=b, return_sign=True) for f in (OURS, THEIRS))
+    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(got, [[-np.inf] * 3, [0] * 3])
+
+
+def test_empty_batch_gives_an_empty_batch():
+    assert OURS(np.zeros((0, 3), np.float32), axis=-1).shape == (0,)
+    assert jax.jit(jax.grad(lambda a: jnp.sum(logsumexp(a, -1))))(np.zeros((0, 3), np.float32)).shape == (0, 3)
+
+
+def dtype_of_result(function, a, b):
+    return str(jax.eval_shape(lambda a, b: function(a, b=b), jax.ShapeDtypeStruct((3,), jnp.dtype(a)), b).dtype)
+
+
+@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("a", ["bool", "int32", "bfloat16", "float32"])
+def test_result_has_the_dtype_of_jax_nn(a, x64):
+    with jax.enable_x64(x64):
+        weights = {"none": None, "2": 2, "2.0": 2.0} | {b: np.ones(3, jnp.dtype(b)) for b in ("int32", *DTYPES[:3])}
+        got, expected = (
+            {name: dtype_of_result(f, a, b) for name, b in weights.items()} for f in (logsumexp, jax.nn.logsumexp)
+        )
+        assert got == expected
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_gradients_have_the_dtypes_of_their_arguments(dtype):
+    a, b = array(ORDINARY_ROWS, dtype), array(ORDINARY_ROWS, "float32") + 5
+    by_a, by_b = jax.eval_shape(jax.grad(lambda a, b: jnp.sum(logsumexp(a, -1, b)), (0, 1)), a, b)
+    assert (by_a.dtype, by_b.dtype) == (dtype, "float32")
+
+
+def test_scalar_is_its_own_log_sum_exp():
+    assert tuple(map(float, jax.jit(jax.value_and_grad(logsumexp))(3.0))) == (3, 1)
+
+
+def test_list_of_axes_is_a_tuple_of_axes():
+    a = A.astype(np.float32)
+    np.testing.assert_array_equal(logsumexp(a, [0, 2]), OURS(a, axis=(0, 2)))
+
+
+def test_zeros_in_bfloat16_sum_to_the_logarithm_of_their_number():
+    zeros = array(np.zeros((1, 262144)), "bfloat16")
+    assert_close(ROW_SUMS(zeros), log(exact([262144])), "bfloat16")
+
+
+def test_hessian_is_that_of_the_textbook_formula():  # (M9)
+    def textbook(a):
+        return jnp.log(jnp.sum(jnp.exp(a)))
+
+    with precision("float64"):
+        a = np.array(FINITE_ROWS[0])
+        got, expected = (jax.jit(jax.hessian(f))(a) for f in (logsumexp, textbook))
+        np.testing.assert_allclose(got, expected, rtol=1e-14, atol=1e-15)
+
+
+def test_weighted_hessian_is_that_of_the_textbook_formula():
+    b = np.array([1.0, -0.125, 2.0, 0.75, 0.5])
+
+    def textbook(a):
+        return jnp.log(jnp.sum(b * jnp.exp(a)))
+
+    with precision("float64"):
+        a = np.array(FINITE_ROWS[0])
+        ours = (lambda a: logsumexp(a, b=b), lambda a: forward_mode.logsumexp(a, b=b))
+        expected = jax.jit(jax.hessian(textbook))(a)
+        for function in ours:
+            np.testing.assert_allclose(jax.jit(jax.hessian(function))(a), expected, rtol=1e-13, atol=1e-15)

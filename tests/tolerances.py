@@ -1,0 +1,116 @@
+"""How far a result may lie from the exact one: one table, in ulps, the ruler that measures them, and the rows measured.
+
+An ulp is the spacing of a dtype's numbers in the binade of the exact value. Results of 16 bits are formed in float32
+and rounded once, hence half an ulp and the little that float32 adds to it.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+
+DTYPES = ("bfloat16", "float16", "float32", "float64")
+
+ULPS = {"bfloat16": 0.51, "float16": 0.51, "float32": 4.0, "float64": 4.0}
+
+# Central differences of float64 with a step of 1e-5: 1e-10 by truncation, and 1e-11 by cancellation.
+FINITE_DIFFERENCE = 1e-8
+STEP = 1e-5
+
+# On a grid of 1/8 the differences of a row are exact, so that the judge sees the error of the formula alone.
+ORDINARY_ROWS = [
+    [0.5, -1.25, 2.0, 0.125, -0.5],
+    [0.125, 0.0, -0.125, 0.25, 0.0],  # low scale
+    [3.0, 2.875, -4.5, 1.0, 0.0],  # a near tie
+    [1.0, 1.0, 1.0, -2.0, 0.0],  # ties
+]
+FINITE_ROWS = [
+    *ORDINARY_ROWS,
+    [10000.5, 9998.75, 10002.0, 10000.125, 9999.5],  # shift 1e4
+    [0.0, 20.0, -1.0, 0.5, -2.0],  # gaps of 20, 40 and 80
+    [0.0, 0.25, -0.5, 40.0, 0.0],
+    [80.0, 0.0, -0.5, 1.0, 0.0],
+]
+ROWS = [
+    *FINITE_ROWS,
+    [0.5, -np.inf, 2.0, -np.inf, 1.0],
+    [-np.inf, 1.5, -np.inf, -np.inf, -np.inf],
+]
+
+# The textbook formulas then need no care: a gap of 700 costs 304 digits, which leaves more than 50.
+MP = mpmath.MPContext()
+MP.dps = 380
+
+_to_mpf = np.frompyfunc(MP.mpf, 1, 1)
+exp = np.frompyfunc(MP.exp, 1, 1)
+log = np.frompyfunc(MP.log, 1, 1)
+tanh = np.frompyfunc(MP.tanh, 1, 1)
+
+
+def array(values: Any, dtype: str) -> np.ndarray:
+    """NumPy's array, which unlike JAX's compiles nothing."""
+    return np.array(values, jnp.dtype(dtype))
+
+
+def exact(array: Any) -> np.ndarray:
+    """The very numbers of `array`, as mpmath's in an object array."""
+    array = np.asarray(array)
+    return np.asarray(array if array.dtype == object else _to_mpf(array.astype(np.float64)), object)
+
+
+def exact_softmax(x: Any) -> np.ndarray:
+    """exp(x) over its sum, as the textbook has it (M4)."""
+    e = exp(exact(x))
+    return e / e.sum(-1, keepdims=True)
+
+
+def ulps(got: Any, expected: Any, dtype: str) -> float:
+    """The largest distance from `expected` (mpmath or float64) in ulps of `dtype`; inf where only one is finite.
+
+    XLA flushes float32 and bfloat16 results below the least normal number to 0, so below it that number is the unit.
+    """
+    return float(np.max(_distances(got, expected, dtype), initial=0.0))
+
+
+def assert_close(got: Any, expected: Any, dtype: str, tolerance: float | None = None) -> None:
+    """`got` has that dtype and the shape of `expected`, and lies within the table's ulps (or those stated) of it."""
+    assert str(got.dtype) == dtype
+    assert got.shape == np.shape(expected)
+    distances = _distances(got, expected, dtype)
+    worst = np.unravel_index(np.argmax(distances), distances.shape) if distances.size else ()
+    message = f"{np.max(distances, initial=0):.3g} ulps of {dtype}; the worst at {tuple(map(int, worst))}"
+    assert np.max(distances, initial=0) <= (ULPS[dtype] if tolerance is None else tolerance), message
+
+
+def precision(dtype: str) -> Any:
+    """A context in which arrays of `dtype` exist."""
+    return jax.enable_x64(dtype == "float64")
+
+
+def loss_dtype(dtype: str) -> str:
+    """Losses are at least float32."""
+    return "float64" if dtype == "float64" else "float32"
+
+
+def finite_differences(function: Any, x: Any) -> np.ndarray:
+    """Central differences of `function`, evaluated in one batch, in every entry of the float64 row `x`."""
+    steps = np.concatenate([STEP * np.eye(len(x)), -STEP * np.eye(len(x))])
+    forward, backward = np.split(np.asarray(jax.jit(jax.vmap(function))(x + steps)), 2)
+    return np.moveaxis((forward - backward) / (2 * STEP), 0, -1)
+
+
+def _distances(got: Any, expected: Any, dtype: str) -> np.ndarray:
+    got, expected = np.broadcast_arrays(exact(got), exact(expected))
+    info = jnp.finfo(dtype)
+    pairs = zip(got.flat, expected.flat, strict=True)
+    return np.array([_distance(g, e, info) for g, e in pairs]).reshape(got.shape)
+
+
+def _distance(got: Any, expected: Any, info: Any) -> float:
+    if not (MP.isfinite(got) and MP.isfinite(expected)):
+        return 0.0 if got == expected or (MP.isnan(got) and MP.isnan(expected)) else float("inf")
+    binade = MP.ldexp(1, max(MP.mag(expected) - 1, int(info.minexp)) - int(info.nmant))
+    flushed = abs(expected) < float(info.tiny) and info.dtype != jnp.float16
+    return float(abs(got - expected) / (float(info.tiny) if flushed else binade))

@@ -1,0 +1,103 @@
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from jaxsoftmax.verify._figures import confidence_errors
+from jaxsoftmax.verify._page import render_page
+from jaxsoftmax.verify._record import Report, Row
+from jaxsoftmax.verify._theorem import Theorem
+
+THEOREMS = {
+    "M5": Theorem("M5", "J = diag(s) − s sᵀ", "one product", "loses the diagonal", ()),
+    "M8-mask": Theorem("M8-mask", "LSE of an empty row", "exact", "nan", ()),
+    "M19": Theorem("M19", "x < y & r > 0", "one log1p", "subtracts <script>alert(1)</script>", ()),
+}
+VOID = {"meta", "link", "img", "source", "wbr", "br"}
+
+
+class Outline(HTMLParser):
+    """Checks that tags nest, and keeps the text and whatever an element would load."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.text, self.loaded = [], [], "", []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.open += [tag] * (tag not in VOID)
+        self.loaded += [value for name, value in attrs if name in ("src", "srcset", "href", "data", "action")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def _row(theorem, error, detail=""):
+    return Row(theorem, "log_softmax", "value", "mpmath, 50 digits", "jit", "float32", "ordinary", error, 4.0, detail)
+
+
+@pytest.fixture(scope="module")
+def html():
+    rows = (_row("M5", 1.5), _row("M8-mask", 0.0), _row("M19", float("inf"), "got <b>nan</b>")) + (
+        _row("M19", 9.0),
+    ) * 9
+    report = Report("mine:<i>losses</i>", rows, ("softmax: not offered",), "cpu", {"jax": "0.12.0"}, 1.0)
+    return render_page(report, THEOREMS, ["jaxsoftmax", "verify", "--html", "a page"], "2026-01-01")
+
+
+@pytest.fixture(scope="module")
+def outline(html):
+    parsed = Outline()
+    parsed.feed(html)
+    parsed.close()
+    return parsed
+
+
+def test_tags_nest_and_close(outline):
+    assert outline.open == []
+    assert outline.tags[:2] == ["html", "head"]
+
+
+def test_the_page_loads_nothing_from_elsewhere(html, outline):
+    assert outline.loaded
+    assert all(value.startswith("data:") for value in outline.loaded)
+    assert "script" not in outline.tags
+    assert not re.search(r"url\(|@import|https?:", html)
+
+
+def test_every_theorem_is_in_the_table_and_among_the_details(outline):
+    for number, theorem in THEOREMS.items():
+        assert outline.text.count(number) >= 2
+        assert outline.text.count(theorem.statement) == 2
+        assert theorem.reason in outline.text
+
+
+def test_only_what_fails_shows_its_symptom_and_its_worst_rows(outline):
+    assert THEOREMS["M19"].symptom in outline.text
+    assert THEOREMS["M5"].symptom not in outline.text
+    assert "got <b>nan</b>" in outline.text
+    assert "∞ ulps where 4 are allowed" in outline.text
+    assert "and 5 more, listed by --json" in outline.text
+
+
+def test_the_header_names_verdict_implementation_and_command(outline):
+    assert "certificate FAILS: 10 of 12 rows, theorem M19, on cpu, jax 0.12.0, 1 s" in outline.text
+    assert "Certificate of mine:<i>losses</i>" in outline.text
+    assert "jaxsoftmax verify --html 'a page'" in outline.text
+
+
+def test_each_of_five_drawings_is_there_for_light_and_dark(outline):
+    drawings = [value for value in outline.loaded if value.startswith("data:image/svg+xml;base64,")]
+    assert len(drawings) == 10
+    assert len(set(drawings)) == 10
+
+
+def test_the_curves_show_others_lose_everything_and_this_library_nothing():
+    for errors in confidence_errors():
+        assert errors["jaxsoftmax"].max() < 4 * np.finfo(np.float32).eps
+        assert errors["jax.nn"][-1] == 1.0
+        assert errors["optax"][-1] == 1.0
