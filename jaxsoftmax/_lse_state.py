@@ -12,6 +12,7 @@ and each of these is relatively accurate however confident the row is: a tail of
 the only one for which s - 1 would cancel. It is where e = 1 and r < 1.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -48,17 +49,14 @@ def of_array(x: Array, axes: tuple[int, ...]) -> LseState:
 @partial(jax.jit, static_argnums=1)  # outside of jit, a bare `lax.cond` would be compiled anew at every call
 def _of_array(x: Array, axes: tuple[int, ...]) -> LseState:
     maximum = jnp.max(x, axes, keepdims=True, initial=-jnp.inf)
-    total = _sum_of_exponentials(x, maximum, axes)
+    total = _sum(exp_shifted, x, maximum, axes)
     confident = total < CONFIDENT
 
     def subtracted() -> Array:
         return total - 1
 
     def left_out() -> Array:
-        # e - floor(e) is e, but 0 where x = m: the maximum is left out without a mask or an argmax, either of
-        # which would keep XLA from fusing the exponential into the sum. (Two maxima make a total of 2.)
-        e = exp_shifted(x, maximum)
-        rest = jnp.sum(e - jnp.floor(e), axes, keepdims=True)
+        rest = _sum(_exp_below_one, x, maximum, axes)
         return jnp.where(confident, jnp.where(maximum == -jnp.inf, -1, rest), total - 1)
 
     return LseState(maximum, lax.cond(jnp.any(confident), left_out, subtracted))
@@ -125,11 +123,19 @@ def is_empty(state: LseState) -> Array:
     return state.maximum == -jnp.inf
 
 
-def _sum_of_exponentials(x: Array, maximum: Array, axes: tuple[int, ...]) -> Array:
+def _exp_below_one(x: Array, maximum: Array) -> Array:
+    """exp(x - m), but 0 where x = m (two maxima make a total of 2, where this isn't read).
+
+    Subtracting the floor needs no mask and no argmax, either of which keeps XLA from fusing the exponential and its sum.
+    """
+    e = exp_shifted(x, maximum)
+    return e - jnp.floor(e)
+
+
+def _sum(terms: Callable[[Array, Array], Array], x: Array, maximum: Array, axes: tuple[int, ...]) -> Array:
     length = x.shape[-1] if axes == (x.ndim - 1,) else 0
     if length < LONG_ROW or length % PIECE:
-        return jnp.sum(exp_shifted(x, maximum), axes, keepdims=True)
+        return jnp.sum(terms(x, maximum), axes, keepdims=True)
     pieces = x.reshape(*x.shape[:-1], length // PIECE, PIECE)
-    tops = jnp.max(pieces, -1, keepdims=True)
-    totals = jnp.sum(exp_shifted(pieces, tops), -1, keepdims=True)
-    return jnp.sum(exp_shifted(tops, maximum[..., None]) * totals, (-2, -1))[..., None]
+    sums = jnp.sum(terms(pieces, maximum[..., None]), -1)
+    return jnp.sum(lax.optimization_barrier(sums), -1, keepdims=True)  # without it XLA makes one sum of the two
