@@ -126,7 +126,7 @@ def is_empty(state: LseState) -> Array:
 def _exp_below_one(x: Array, maximum: Array) -> Array:
     """exp(x - m), but 0 where x = m (two maxima make a total of 2, where this isn't read).
 
-    Subtracting the floor needs no mask and no argmax, either of which keeps XLA from fusing the exponential and its sum.
+    The floor needs no mask and no argmax, either of which keeps XLA from fusing the exponential and its sum.
     """
     e = exp_shifted(x, maximum)
     return e - jnp.floor(e)

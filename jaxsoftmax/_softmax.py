@@ -18,9 +18,7 @@ from jaxsoftmax import _checks, _lse_state
 
 
 def softmax(
-    x: Num[ArrayLike, "..."],
-    axis: int | tuple[int, ...] | None = -1,
-    where: Num[ArrayLike, "..."] | None = None,
+    x: Num[ArrayLike, "..."], axis: int | tuple[int, ...] | None = -1, where: Num[ArrayLike, "..."] | None = None
 ) -> Float[Array, "..."]:
     r"""Probabilities s_i = exp(x_i) / \sum_k exp(x_k) (M4).
 
@@ -56,9 +54,7 @@ def softmax(
 
 
 def log_softmax(
-    x: Num[ArrayLike, "..."],
-    axis: int | tuple[int, ...] | None = -1,
-    where: Num[ArrayLike, "..."] | None = None,
+    x: Num[ArrayLike, "..."], axis: int | tuple[int, ...] | None = -1, where: Num[ArrayLike, "..."] | None = None
 ) -> Float[Array, "..."]:
     r"""Log-probabilities log s_i = x_i - LSE(x), as (x_i - m) - log1p(r) (M10, M19).
 
@@ -146,6 +142,6 @@ def _less_mean(axes: tuple[int, ...], s: Array, v: Array) -> Array:
     dominant = s > 0.5
     others = jnp.where(dominant, 0, s)
     centre = jnp.sum(jnp.where(dominant, v, 0), axes, keepdims=True)
-    # <s, h>. Two sums over v that don't wait for each other; a sum over h would, and XLA CPU of jaxlib 0.10 gets it wrong.
+    # <s, h>, as sums over v: one over h would wait for the centre, and XLA CPU of jaxlib 0.10 gets such a chain wrong.
     mean = jnp.sum(others * v, axes, keepdims=True) - centre * jnp.sum(others, axes, keepdims=True)
     return jnp.where(dominant, 0, v - centre) - mean

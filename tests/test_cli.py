@@ -164,8 +164,7 @@ def test_a_module_that_exits_is_refused_in_one_line(certify, here, capsys):
 
 
 @pytest.mark.parametrize(
-    ("package", "argv"),
-    [("rich", []), ("mpmath", []), ("jinja2", ["--html", "f"]), ("matplotlib", ["--html", "f"])],
+    ("package", "argv"), [("rich", []), ("mpmath", []), ("jinja2", ["--html", "f"]), ("matplotlib", ["--html", "f"])]
 )
 def test_a_missing_extra_is_named(certify, here, capsys, monkeypatch, package, argv):
     monkeypatch.setitem(sys.modules, package, None)

@@ -15,10 +15,7 @@ import jaxsoftmax
 from jaxsoftmax import forward_mode
 
 REPLACED = ("softmax_cross_entropy", "softmax_cross_entropy_with_integer_labels")
-SHIPPED = (
-    _classification_test.SoftmaxCrossEntropyTest,
-    _classification_test.SoftmaxCrossEntropyWithIntegerLabelsTest,
-)
+SHIPPED = (_classification_test.SoftmaxCrossEntropyTest, _classification_test.SoftmaxCrossEntropyWithIntegerLabelsTest)
 TESTS = [(case, name) for case in SHIPPED for name in unittest.TestLoader().getTestCaseNames(case)]
 REVERSE_MODE = [(case, name) for case, name in TESTS if name != "test_gradient"]
 

@@ -84,7 +84,7 @@ def test_softmax_jacobian_is_diag_s_minus_s_s_transposed(dtype, mode):  # (M5, j
 
 
 @in_both_modes
-@in_every_dtype
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
 def test_log_softmax_jacobian_is_the_identity_minus_1_s_transposed(dtype, mode):  # (M10)
     with precision(dtype):
         x = array(FINITE_ROWS, dtype)
@@ -148,13 +148,7 @@ def test_adding_a_constant_to_every_logit_changes_no_bit(function):  # (M7)
 
 @pytest.mark.parametrize(
     ("axis", "where"),
-    [
-        (0, None),
-        ((0, 2), MASK[0, 0]),
-        ((2, 1), MASK[:, :1]),
-        (None, MASK),
-        (-1, MASK.astype(np.float64)),
-    ],
+    [(0, None), ((0, 2), MASK[0, 0]), ((2, 1), MASK[:, :1]), (None, MASK), (-1, MASK.astype(np.float64))],
 )
 @of_both
 def test_equals_jax_nn_on_its_whole_signature(function, axis, where):
@@ -165,7 +159,8 @@ def test_equals_jax_nn_on_its_whole_signature(function, axis, where):
 
 @of_both
 def test_list_of_axes_is_a_tuple_of_axes(function):
-    np.testing.assert_array_equal(function(X.astype(np.float32), [0, 1]), VALUES[function](X, axis=(0, 1)))
+    of_list = jax.jit(lambda x: function(x, [0, 1]))(X)
+    np.testing.assert_array_equal(of_list, VALUES[function](X, axis=(0, 1)))
 
 
 @of_both
@@ -256,3 +251,14 @@ def test_scaling_inside_the_same_jit_keeps_the_tail_of_log_softmax():
     got = jax.jit(lambda h: log_softmax(scaled(h)))(h)[:, 0]
     # XLA rounds 1.1 h - m once, not twice: a difference of 30 to 64 moves by 2^-19, 32 ulps of its exponential.
     assert_close(got, tail, "float32", 32)
+
+
+@of_both
+def test_multiplying_to_bfloat16_inside_the_same_jit_rounds_once(function):
+    """XLA may skip the rounding of an intermediate, but not in one place and not in another."""
+    rng = np.random.default_rng(0)
+    hidden, kernel = array(4 * rng.normal(size=(64, 32)), "bfloat16"), array(rng.normal(size=(32, 16)), "bfloat16")
+    probs = exact_softmax(jax.jit(jnp.matmul)(hidden, kernel))
+    expected = {softmax: probs, log_softmax: log(probs)}[function]
+    got = jax.jit(lambda hidden, kernel: function(hidden @ kernel))(hidden, kernel)
+    assert_close(got, expected, "bfloat16")

@@ -69,10 +69,7 @@ _TABLE = (
         lambda x: jnp.sin(x) * jnp.exp(x) + jnp.cos(x) * jnp.exp(x),
     ),
     _row(
-        "(u + v)′, u = sin x, v = eˣ",
-        "u′ + v′",
-        lambda x: jnp.sin(x) + jnp.exp(x),
-        lambda x: jnp.cos(x) + jnp.exp(x),
+        "(u + v)′, u = sin x, v = eˣ", "u′ + v′", lambda x: jnp.sin(x) + jnp.exp(x), lambda x: jnp.cos(x) + jnp.exp(x)
     ),
     _row(
         "(u/v)′, u = sin x, v = eˣ",

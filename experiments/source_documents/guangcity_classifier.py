@@ -73,8 +73,7 @@ _SAMPLE = (
         (
             Line("∂Lᵢ/∂qᵢ", lambda p: jax.grad(lambda q: _loss_of_probabilities(p, q))(softmax(_scores(p)))),
             Line(
-                "= [0, …, −1/q_{iyᵢ}, …, 0]",
-                lambda p: jnp.zeros_like(p.e).at[p.y].set(-1.0 / softmax(_scores(p))[p.y]),
+                "= [0, …, −1/q_{iyᵢ}, …, 0]", lambda p: jnp.zeros_like(p.e).at[p.y].set(-1.0 / softmax(_scores(p))[p.y])
             ),
         ),
     ),
@@ -208,10 +207,7 @@ _CODE = (
         "M16",
         "the gradient in the features",
         (
-            Line(
-                "∂loss/∂X",
-                lambda p: jax.grad(lambda X: _code_loss(p._replace(features=X), p.W, p.b))(p.features),
-            ),
+            Line("∂loss/∂X", lambda p: jax.grad(lambda X: _code_loss(p._replace(features=X), p.W, p.b))(p.features)),
             Line("= (S − Y) Wᵀ / N", lambda p: _residual(p) @ p.W.T / p.ys.size),
             Line(
                 "= jaxsoftmax.cross_entropy, by jax.grad",

@@ -31,18 +31,12 @@ _RULES = (
     Derivation(
         "M1",
         "a constant",
-        (
-            Line("dA", lambda p: differential(lambda _: p.const, p.X, p.dX)),
-            Line("= 0", lambda p: jnp.zeros_like(p.X)),
-        ),
+        (Line("dA", lambda p: differential(lambda _: p.const, p.X, p.dX)), Line("= 0", lambda p: jnp.zeros_like(p.X))),
     ),
     Derivation(
         "M1",
         "a scalar factor",
-        (
-            Line("d(aX)", lambda p: differential(lambda X: p.a * X, p.X, p.dX)),
-            Line("= a dX", lambda p: p.a * p.dX),
-        ),
+        (Line("d(aX)", lambda p: differential(lambda X: p.a * X, p.X, p.dX)), Line("= a dX", lambda p: p.a * p.dX)),
     ),
     Derivation(
         "M1",

@@ -55,8 +55,7 @@ _LOG_SOFTMAX = (
                 lambda p: differential(lambda x: x - logsumexp(x) * jnp.ones_like(x), p.x, p.dx),
             ),
             Line(
-                "= dx − 1 d(log(1ᵀexp°(x)))",
-                lambda p: p.dx - jnp.ones_like(p.x) * differential(logsumexp, p.x, p.dx),
+                "= dx − 1 d(log(1ᵀexp°(x)))", lambda p: p.dx - jnp.ones_like(p.x) * differential(logsumexp, p.x, p.dx)
             ),
             Line("= dx − 1 softmaxᵀ(x) dx", lambda p: p.dx - jnp.ones_like(p.x) * (softmax(p.x) @ p.dx)),
             Line("= (I − 1 softmaxᵀ(x)) dx", lambda p: _log_softmax_jacobian(p.x) @ p.dx),
@@ -133,10 +132,7 @@ _LOSS = (
         "the mean loss; without the sum, one row for each sample",
         (
             Line("∂ softmax_loss(S)/∂xᵢ", lambda p: jax.grad(lambda xs: _softmax_loss(p, xs))(p.xs)),
-            Line(
-                "= (softmax(xᵢ) − e(yᵢ)) / N",
-                lambda p: (jax.vmap(softmax)(p.xs) - _one_hot(p)) / p.xs.shape[0],
-            ),
+            Line("= (softmax(xᵢ) − e(yᵢ)) / N", lambda p: (jax.vmap(softmax)(p.xs) - _one_hot(p)) / p.xs.shape[0]),
             Line(
                 "= jaxsoftmax.cross_entropy, by jax.grad in x",
                 lambda p: jax.grad(lambda xs: _library_loss(p, xs))(p.xs),

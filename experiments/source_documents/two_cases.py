@@ -64,8 +64,7 @@ _CASES = (
                 lambda p: off_diagonal((0.0 * total(p.x) - _exp_column(p.x) * _exp_row(p.x)) / total(p.x) ** 2),
             ),
             Line(
-                "= −exp(zᵢ) exp(zⱼ) / S²",
-                lambda p: off_diagonal(-_exp_column(p.x) * _exp_row(p.x) / total(p.x) ** 2),
+                "= −exp(zᵢ) exp(zⱼ) / S²", lambda p: off_diagonal(-_exp_column(p.x) * _exp_row(p.x) / total(p.x) ** 2)
             ),
             Line(
                 "= −(exp(zᵢ) / S) (exp(zⱼ) / S)",
@@ -83,10 +82,7 @@ _CASES = (
         "both cases in one formula",
         (
             Line("∂aᵢ/∂zⱼ", lambda p: jax.jacfwd(softmax)(p.x)),
-            Line(
-                "= aᵢ (δᵢⱼ − aⱼ)",
-                lambda p: softmax(p.x)[:, None] * (identity_like(p.x) - softmax(p.x)[None, :]),
-            ),
+            Line("= aᵢ (δᵢⱼ − aⱼ)", lambda p: softmax(p.x)[:, None] * (identity_like(p.x) - softmax(p.x)[None, :])),
             Line("= jaxsoftmax.softmax, by jax.jacfwd", lambda p: jax.jacfwd(jaxsoftmax.softmax)(p.x)),
         ),
     ),
@@ -126,8 +122,7 @@ _LOSS = (
         (
             Line("∂L/∂zⱼ = ∂(−log(aₜ))/∂zⱼ", lambda p: jax.grad(lambda z: -_log_probability(p, z))(p.x)),
             Line(
-                "= −(1/aₜ) (∂aₜ/∂zⱼ)",
-                lambda p: -(1.0 / softmax(p.x)[p.y]) * jax.grad(lambda z: softmax(z)[p.y])(p.x),
+                "= −(1/aₜ) (∂aₜ/∂zⱼ)", lambda p: -(1.0 / softmax(p.x)[p.y]) * jax.grad(lambda z: softmax(z)[p.y])(p.x)
             ),
             Line(
                 "= −(1/aₜ) [aₜ (δₜⱼ − aⱼ)]",

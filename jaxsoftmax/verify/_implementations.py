@@ -26,10 +26,7 @@ def resolve(name: str) -> Any:
     """
     if name == "jax":
         return SimpleNamespace(
-            __name__="jax.nn",
-            logsumexp=jax.nn.logsumexp,
-            softmax=jax.nn.softmax,
-            log_softmax=jax.nn.log_softmax,
+            __name__="jax.nn", logsumexp=jax.nn.logsumexp, softmax=jax.nn.softmax, log_softmax=jax.nn.log_softmax
         )
     if name == "optax":
         return SimpleNamespace(

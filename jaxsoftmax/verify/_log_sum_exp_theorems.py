@@ -5,8 +5,8 @@ import mpmath
 import numpy as np
 
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._oracle import Expected, ExactRow, exact, itself
-from jaxsoftmax.verify._softmax_theorems import everything, jacobian, plain, probs, small
+from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
+from jaxsoftmax.verify._softmax_forms import everything, jacobian, naive_lse, plain, probs
 from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
 
 
@@ -27,11 +27,6 @@ def hessian_product(x, v):
     """J v, to the ulp of its terms (M9)."""
     row, v = ExactRow(exact(x)), exact(v)
     return Expected(row.jacobian @ v, row.probs * (np.abs(v) + np.dot(row.probs, np.abs(v))))
-
-
-def naive_lse(x):
-    """The formula as printed (M8)."""
-    return jnp.log(jnp.sum(jnp.exp(x)))
 
 
 def weighted(f, a, b):
@@ -235,34 +230,6 @@ LOG_SUM_EXP_THEOREMS = (
                 lambda x: lse(np.concatenate([x, x - 1])),
                 lambda d: plain(_regimes.well_conditioned(d)),
                 8,
-            ),
-        ),
-    ),
-    Theorem(
-        "M8-low",
-        "the gradient of bfloat16 and float16 logits is formed in float32 and rounded once",
-        "half an ulp of the result's own dtype, and what is left of the float32 errors",
-        "exponentials or sums in 8 or 11 bits: a bfloat16 sum sticks at 256",
-        (
-            Claim(
-                "logsumexp",
-                "value",
-                0,
-                over_last,
-                lse,
-                lambda d: plain(small(d) | {"zeros, V = 65536": np.zeros((1, 65536))}),
-                1,
-                dtypes=_regimes.LOW_PRECISION,
-            ),
-            Claim(
-                "logsumexp",
-                "gradient",
-                1,
-                over_last,
-                probs,
-                lambda d: plain(small(d)),
-                1,
-                dtypes=_regimes.LOW_PRECISION,
             ),
         ),
     ),

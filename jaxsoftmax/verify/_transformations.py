@@ -16,9 +16,10 @@ Rows = Callable[..., Any]  # (x rows, *constants rows) -> results, one a row
 
 FORWARD = ("jacfwd", "jvp", "linearize")
 EAGER = ("eager", "grad")  # operation by operation; the others are compiled
-LARGE_ROWS = ("jit", "vmap")  # for rows too long to be differentiated along each axis
-LOW_PRECISION = ("jit", "vmap", "jacrev")
 QUICK = ("jit", "vmap", "jacfwd", "jacrev", "hessian")
+ALL = (*QUICK, *EAGER, "jvp", "linearize", "scan", "checkpoint")
+LOW_PRECISION = ("jit", "vmap", "jacrev")
+TWIN = (*FORWARD, "jit", "jacrev")
 
 
 def by_scan(f: Rows) -> Rows:
@@ -61,22 +62,19 @@ linearize = partial(by_pushforward, push=_by_linearize)
 
 def _order_0(f: Rows, rowwise: bool) -> dict[str, Rows]:
     whole = f if rowwise else by_loop(f)
-    return {
-        "eager": whole,
-        "jit": whole,
-        "vmap": jax.vmap(f),
-        "scan": by_scan(f),
-        "checkpoint": jax.vmap(jax.checkpoint(f)),
-    }
+    return {"eager": whole, "jit": whole, "vmap": jax.vmap(f), "scan": by_scan(f)}
 
 
 def _order_1(f: Rows, whole: bool) -> dict[str, Rows]:
-    forward = {"jacfwd": jax.vmap(jax.jacfwd(f)), "jvp": jax.vmap(jvp(f)), "linearize": jax.vmap(linearize(f))}
     batch = gradient_of_sum if whole else lambda f: by_loop(jax.jacrev(f))
-    return forward | {
+    return {
         "grad": batch(f),
         "jit": batch(f),
-        "vmap": jax.vmap(jax.jacrev(f)),
+        "vmap": jax.vmap(jax.grad(f) if whole else jax.jacrev(f)),
+        "jacrev": jax.vmap(jax.jacrev(f)),
+        "jacfwd": jax.vmap(jax.jacfwd(f)),
+        "jvp": jax.vmap(jvp(f)),
+        "linearize": jax.vmap(linearize(f)),
         "scan": by_scan(jax.jacrev(f)),
         "checkpoint": batch(jax.checkpoint(f)),
     }

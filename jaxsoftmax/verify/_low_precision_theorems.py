@@ -1,0 +1,147 @@
+"""What is promised of bfloat16 and float16 inputs: arithmetic in float32, rounded once."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsoftmax.verify import _regimes
+from jaxsoftmax.verify._cross_entropy_forms import (
+    FLOAT,
+    INTEGER,
+    call,
+    label_gradient,
+    nll,
+    one_hot_gradient,
+    one_hot_nll,
+    with_labels,
+    with_one_hot,
+)
+from jaxsoftmax.verify._log_sum_exp_theorems import lse, over_last
+from jaxsoftmax.verify._softmax_forms import jacobian, log_jacobian, log_probs, plain, probs, small
+from jaxsoftmax.verify._theorem import Claim, Theorem
+
+LOW_PRECISION_THEOREMS = (
+    Theorem(
+        "M4-low",
+        "probabilities and log-probabilities of bfloat16 and float16 logits are formed in float32 and rounded once",
+        "half an ulp of the result's own dtype, and what is left of the float32 errors",
+        "exponentials or sums in 8 or 11 bits",
+        (
+            Claim(
+                "softmax",
+                "value",
+                0,
+                lambda f, x: f(x),
+                probs,
+                lambda d: plain(small(d)),
+                1,
+                dtypes=_regimes.LOW_PRECISION,
+            ),
+            Claim(
+                "softmax",
+                "Jacobian",
+                1,
+                lambda f, x: f(x),
+                jacobian,
+                lambda d: plain(small(d)),
+                1,
+                dtypes=_regimes.LOW_PRECISION,
+            ),
+            Claim(
+                "log_softmax",
+                "value",
+                0,
+                lambda f, x: f(x),
+                log_probs,
+                lambda d: plain(small(d)),
+                1,
+                dtypes=_regimes.LOW_PRECISION,
+            ),
+            Claim(
+                "log_softmax",
+                "Jacobian",
+                1,
+                lambda f, x: f(x),
+                log_jacobian,
+                lambda d: plain(small(d)),
+                1,
+                dtypes=_regimes.LOW_PRECISION,
+            ),
+        ),
+    ),
+    Theorem(
+        "M8-low",
+        "the gradient of bfloat16 and float16 logits is formed in float32 and rounded once",
+        "half an ulp of the result's own dtype, and what is left of the float32 errors",
+        "exponentials or sums in 8 or 11 bits: a bfloat16 sum sticks at 256",
+        (
+            Claim(
+                "logsumexp",
+                "value",
+                0,
+                over_last,
+                lse,
+                lambda d: plain(small(d) | {"zeros, V = 65536": np.zeros((1, 65536))}),
+                1,
+                dtypes=_regimes.LOW_PRECISION,
+            ),
+            Claim(
+                "logsumexp",
+                "gradient",
+                1,
+                over_last,
+                probs,
+                lambda d: plain(small(d)),
+                1,
+                dtypes=_regimes.LOW_PRECISION,
+            ),
+        ),
+    ),
+    Theorem(
+        "M19-low",
+        "losses of bfloat16 and float16 logits are float32; their gradients are formed in float32 and rounded once",
+        "values as M19 in float32 ulps; gradients half an ulp of their own dtype",
+        "a loss in 8 or 11 bits; p formed there, and 1 subtracted after (Liger#1329)",
+        (
+            Claim(
+                INTEGER,
+                "value",
+                0,
+                lambda f, x, y: f(x, y).astype(jnp.float32),
+                nll,
+                lambda d: with_labels(_regimes.well_conditioned(d) | _regimes.tails(d), _regimes.top_labels),
+                4,
+                dtypes=_regimes.LOW_PRECISION,
+            ),
+            Claim(
+                INTEGER,
+                "gradient",
+                1,
+                call,
+                label_gradient,
+                lambda d: with_labels(_regimes.well_conditioned(d) | _regimes.tails(d), _regimes.top_labels),
+                1,
+                dtypes=_regimes.LOW_PRECISION,
+            ),
+            Claim(
+                FLOAT,
+                "value",
+                0,
+                lambda f, x, t: f(x, t.astype(x.dtype)).astype(jnp.float32),
+                one_hot_nll,
+                lambda d: with_one_hot(_regimes.well_conditioned(d) | _regimes.tails(d), _regimes.top_labels),
+                4,
+                dtypes=_regimes.LOW_PRECISION,
+            ),
+            Claim(
+                FLOAT,
+                "gradient",
+                1,
+                call,
+                one_hot_gradient,
+                lambda d: with_one_hot(_regimes.well_conditioned(d) | _regimes.tails(d), _regimes.top_labels),
+                1,
+                dtypes=_regimes.LOW_PRECISION,
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,182 @@
+"""What `certify` judges, refuses and records; and which theorems the functions of jax and optax don't satisfy."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import jaxsoftmax
+from jaxsoftmax.verify import THEOREMS, Report, certify
+
+JAX = SimpleNamespace(
+    __name__="jax.nn", logsumexp=jax.nn.logsumexp, softmax=jax.nn.softmax, log_softmax=jax.nn.log_softmax
+)
+OPTAX = SimpleNamespace(
+    __name__="optax",
+    softmax_cross_entropy=optax.softmax_cross_entropy,
+    softmax_cross_entropy_with_integer_labels=optax.softmax_cross_entropy_with_integer_labels,
+)
+PEERS = {"dtypes": ("float32", "bfloat16"), "quick": True}
+QUICK = {"dtypes": ("float32",), "quick": True}
+
+
+def _failed(report, **columns):
+    """The failed theorems, among rows with these columns."""
+    return {row.theorem for row in report.failed if all(getattr(row, c) == v for c, v in columns.items())}
+
+
+def _judged(report):
+    return {row.theorem for row in report.rows}
+
+
+def _wrong_softmax(x, axis=-1, where=None):
+    return 2 * jax.nn.softmax(x, axis, where)
+
+
+def _raising_softmax(x, axis=-1, where=None):
+    raise RuntimeError("no softmax today")
+
+
+@pytest.fixture(scope="module")
+def of_jax():
+    return certify(JAX, theorems=[n for n in THEOREMS if n not in ("M1", "M2", "M3")], **PEERS)
+
+
+@pytest.fixture(scope="module")
+def of_optax():
+    return certify(OPTAX, theorems=[n for n in THEOREMS if n not in ("M1", "M2", "M3")], **PEERS)
+
+
+def test_every_line_of_the_mathematics_is_a_theorem():
+    assert {number.partition("-")[0] for number in THEOREMS} == {f"M{i}" for i in range(1, 28)}
+
+
+def test_every_theorem_is_stated_in_full_and_makes_claims():
+    for number, theorem in THEOREMS.items():
+        assert theorem.number == number
+        assert all((theorem.statement, theorem.reason, theorem.symptom, theorem.claims, theorem.functions))
+        assert all(claim.bound >= 0 and claim.order in (0, 1, 2) and claim.dtypes for claim in theorem.claims)
+
+
+@pytest.mark.parametrize("unknown", ["M28", "M0", "M8-full", "5", ""])
+def test_an_unknown_theorem_is_refused_by_name(unknown):
+    with pytest.raises(ValueError, match=f"theorems: expected some of M1, .*, got {unknown}"):
+        certify(theorems=["M5", unknown])
+
+
+@pytest.mark.parametrize("unknown", ["float8", "int32", ""])
+def test_an_unknown_dtype_is_refused_by_name(unknown):
+    with pytest.raises(ValueError, match=f"dtypes: expected some of float32, .*, got {unknown}"):
+        certify(theorems=["M5"], dtypes=["float32", unknown])
+
+
+def test_a_number_stands_for_its_named_parts_and_a_part_for_itself():
+    assert _judged(certify(OPTAX, theorems=["M11-mask"], **QUICK)) == {"M11-mask"}
+    assert _judged(certify(JAX, theorems=["M4"], dtypes=["float32", "bfloat16"], quick=True)) == {"M4", "M4-low"}
+
+
+def test_a_function_that_is_missing_is_skipped_and_listed_once():
+    only_softmax = SimpleNamespace(softmax=jaxsoftmax.softmax)
+    report = certify(only_softmax, theorems=["M7", "M13", "M18", "M19"], **QUICK)
+    assert report.passed
+    assert {row.function for row in report.rows} == {"softmax"}
+    assert report.skipped == (
+        "logsumexp: not offered",
+        "softmax_cross_entropy_with_integer_labels: not offered",
+        "softmax_cross_entropy: not offered",
+        "cross_entropy: not offered",
+    )
+
+
+def test_a_certificate_of_nothing_does_not_pass():
+    report = certify(SimpleNamespace(), theorems=["M7"], **QUICK)
+    assert report.rows == ()
+    assert report.skipped == ("softmax: not offered",)
+    assert not report.passed
+    assert not Report("nothing", (), (), "cpu", {}, 0.0).passed
+
+
+def test_progress_counts_every_step_once_up_to_the_total():
+    steps = []
+    certify(JAX, theorems=["M7", "M4-low"], progress=lambda *step: steps.append(step), quick=True)
+    done, totals, labels = zip(*steps, strict=True)
+    assert done == tuple(range(1, len(steps) + 1))
+    assert set(totals) == {len(steps)}
+    assert labels[0] == "M4-low softmax, value, bfloat16"
+    assert len(set(labels)) == len(labels)
+
+
+def test_a_row_that_fails_says_what_came_and_one_that_holds_is_silent():
+    report = certify(SimpleNamespace(softmax=_wrong_softmax), theorems=["M4", "M7"], **QUICK)
+    assert _failed(report) == {"M4"}
+    assert all(row.detail.startswith("got ") and ", expected " in row.detail for row in report.failed)
+    assert all(row.detail == "" for row in report.rows if row.passed)
+
+
+def test_a_call_that_raises_fails_its_row_with_the_exception():
+    report = certify(SimpleNamespace(softmax=_raising_softmax), theorems=["M7"], **QUICK)
+    assert not report.passed
+    assert {(row.error, row.detail) for row in report.rows} == {(float("inf"), "RuntimeError: no softmax today")}
+
+
+def test_a_refusal_of_forward_mode_is_listed_and_fails_nothing():
+    report = certify(SimpleNamespace(logsumexp=jaxsoftmax.logsumexp), theorems=["M8-empty"], **QUICK)
+    assert report.passed
+    assert report.skipped == ("logsumexp under jacfwd: forward mode refused",)
+
+
+def test_a_twin_is_judged_under_its_own_name():
+    offered = SimpleNamespace(forward_mode=SimpleNamespace(logsumexp=jaxsoftmax.forward_mode.logsumexp))
+    report = certify(offered, theorems=["M8-empty"], **QUICK)
+    assert report.passed
+    assert {row.function for row in report.rows} == {"forward_mode.logsumexp"}
+    assert "jacfwd" in {row.transformation for row in report.rows}
+
+
+def test_a_nan_where_a_number_is_expected_is_an_infinite_error():
+    offered = SimpleNamespace(softmax=lambda x, axis=-1, where=None: jnp.nan * x)
+    report = certify(offered, theorems=["M4"], **QUICK)
+    assert {row.error for row in report.rows} == {float("inf")}
+    assert report.as_dict()["rows"][0]["error"] == "inf"
+
+
+def test_a_report_names_what_it_was_made_on(of_jax):
+    assert of_jax.implementation == "jax.nn"
+    assert of_jax.versions["jax"] == jax.__version__
+    assert of_jax.device
+    assert of_jax.seconds > 0
+
+
+def test_jax_fails_at_tails_empty_rows_and_low_precision_and_nowhere_else(of_jax):
+    # jax#40344: the tail is lost from values (M18, M21) and gradients; jax#6811: nan gradient of a row of -inf alone.
+    assert _failed(of_jax) == {"M18", "M21", "M8-empty", "M4-low", "M8-low"}
+    assert _judged(of_jax) - _failed(of_jax) == {"M4", "M5", "M6", "M7", "M8", "M9", "M10", "M13", "M22"}
+
+
+def test_jax_fails_m18_and_m21_on_confident_and_shifted_rows_alone(of_jax):
+    regimes = {row.regime for row in of_jax.failed if row.theorem in ("M18", "M21")}
+    assert regimes == {"confident gap 1-80", "[40, 0, ...]", "[1e4, 9990, 9980, ...]", "[0] + [-17] * 4095"}
+
+
+def test_jax_fails_m8_on_a_row_of_minus_infinity_and_on_a_weight_0(of_jax):
+    failed = {(row.regime, row.quantity) for row in of_jax.failed if row.theorem == "M8-empty"}
+    assert failed == {("-inf alone", "gradient"), ("weights 0", "gradient in a weight 0")}
+
+
+def test_optax_fails_at_tails_masks_labels_out_of_range_and_low_precision_and_nowhere_else(of_optax):
+    assert _failed(of_optax) == {"M19", "M20", "M11-mask", "M11-range", "M19-low"}
+    assert _judged(of_optax) - _failed(of_optax) == {"M11", "M12", "M14", "M15", "M16", "M17"}
+
+
+def test_optax_with_one_hot_labels_loses_a_loss_to_0_times_infinity(of_optax):
+    failed = [row for row in of_optax.failed if row.theorem == "M11-mask"]
+    assert {row.function for row in failed} == {"softmax_cross_entropy"}
+    assert all("got nan" in row.detail for row in failed)
+
+
+def test_optax_with_integer_labels_wraps_minus_1_to_the_last_class(of_optax):
+    failed = [row for row in of_optax.failed if row.theorem == "M11-range"]
+    assert {row.function for row in failed} == {"softmax_cross_entropy_with_integer_labels"}
+    assert {row.quantity for row in failed} == {"value", "gradient"}
