@@ -24,10 +24,15 @@ def as_array(name: str, value: Any) -> Array:
 
 def as_inexact(name: str, value: Any) -> Array:
     """`value` as a floating array; integers and booleans are promoted, as jax.nn does."""
-    array = as_array(name, value)
-    if jnp.issubdtype(array.dtype, jnp.floating):
-        return array
-    return array.astype(jnp.result_type(array.dtype, float))
+    return as_array(name, value).astype(inexact_dtype(value))
+
+
+def inexact_dtype(*values: Any) -> jnp.dtype:
+    """The dtype jax.nn gives a function of these: theirs together, or the floating type of an integer's width."""
+    dtype = jnp.result_type(*values)
+    if jnp.issubdtype(dtype, jnp.floating):
+        return dtype
+    return jnp.dtype("float64" if dtype.itemsize == 8 else "float32")
 
 
 def as_floating(name: str, value: Any) -> Array:
@@ -81,6 +86,24 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     if len(set(axes)) != len(axes):
         raise ValueError(f"axis: expected distinct axes, got {axis!r}")
     return axes
+
+
+def require_broadcastable(name: str, array: Array, shape: tuple[int, ...], meaning: str) -> None:
+    """ValueError unless `array` broadcasts to `shape`."""
+    fits = array.ndim <= len(shape) and all(n in (1, m) for n, m in zip(array.shape[::-1], shape[::-1], strict=False))
+    if not fits:
+        raise ValueError(f"{name}: expected a shape that broadcasts to {shape} ({meaning}), got {array.shape}")
+
+
+def as_int(name: str, value: Any) -> int:
+    """`value` as a Python int of 32 bits, known when tracing."""
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(f"{name}: expected an int, known when tracing, got a traced value")
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+    if not -(2**31) <= int(value) < 2**31:
+        raise ValueError(f"{name}: expected an int of 32 bits, got {value}")
+    return int(value)
 
 
 def as_number(name: str, value: Any, expected: str) -> float:

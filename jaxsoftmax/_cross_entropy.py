@@ -9,7 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Real
 
-from jaxsoftmax import _checks, _integer_labels, _token_loss
+from jaxsoftmax import _checks, _integer_labels, _lse_state, _token_loss
 from jaxsoftmax._float_labels import float_label_losses
 from jaxsoftmax._integer_labels import integer_label_losses
 from jaxsoftmax._token_loss import LossOptions
@@ -177,7 +177,7 @@ def apply_float_labels(rules: LossRules, logits: Any, labels: Any, axis: Any, wh
         labels = labels.astype(logits.dtype)
     shape = _checks.broadcast_shape({"logits": logits, "labels": labels})
     axes = _checks.as_axes(axis, len(shape))
-    logits, labels = (_classes_last(jnp.broadcast_to(array, shape), axes) for array in (logits, labels))
+    logits, labels = (_lse_state.axes_last(jnp.broadcast_to(array, shape), axes) for array in (logits, labels))
     mask = _mask_classes_last(where, shape, axes)
     return _unless_masked(rules.float_labels(LossOptions(), logits, labels, None, mask), mask)
 
@@ -189,7 +189,7 @@ def apply_integer_labels(rules: LossRules, logits: Any, labels: Any, axis: Any, 
         raise ValueError("axis: expected an int or a tuple of ints, got None")
     axes = _checks.as_axes(axis, logits.ndim)
     mask = _mask_classes_last(where, logits.shape, axes)
-    logits = _classes_last(logits, axes)
+    logits = _lse_state.axes_last(logits, axes)
     labels = _class_indices(labels, logits)
     return _unless_masked(rules.integer_labels(LossOptions(), logits, labels, None, mask), mask)
 
@@ -233,8 +233,8 @@ def apply_training_loss(
 
 def loss_options(ignore_index: Any, label_smoothing: Any, z_loss: Any, logit_softcap: Any) -> LossOptions:
     """The static options, each in its range."""
-    if ignore_index is not None and (isinstance(ignore_index, bool) or not hasattr(ignore_index, "__index__")):
-        raise TypeError(f"ignore_index: expected an int or None, got {type(ignore_index).__name__}")
+    if ignore_index is not None:
+        ignore_index = _checks.as_int("ignore_index", ignore_index)
     smoothing = _checks.as_number("label_smoothing", label_smoothing, "a number in [0, 1]")
     if not 0 <= smoothing <= 1:
         raise ValueError(f"label_smoothing: expected a number in [0, 1], got {smoothing}")
@@ -244,7 +244,7 @@ def loss_options(ignore_index: Any, label_smoothing: Any, z_loss: Any, logit_sof
     cap = None if logit_softcap is None else _checks.as_number("logit_softcap", logit_softcap, "a number > 0")
     if cap is not None and cap <= 0:
         raise ValueError(f"logit_softcap: expected a number > 0 or None, got {cap}")
-    return LossOptions(None if ignore_index is None else int(ignore_index), smoothing, penalty, cap)
+    return LossOptions(ignore_index, smoothing, penalty, cap)
 
 
 def _class_indices(labels: Any, logits: Array) -> Array:
@@ -254,17 +254,7 @@ def _class_indices(labels: Any, logits: Array) -> Array:
     _checks.require_shape("labels", labels, batch, "[*batch] of the logits")
     if vocab == 0:
         raise ValueError("logits: expected at least one class, got vocab = 0")
-    return labels.astype(jnp.promote_types(labels.dtype, jnp.int32)) if labels.dtype != jnp.uint32 else labels
-
-
-def _classes_last(array: Array, axes: tuple[int, ...]) -> Array:
-    """The class axes, in their order, as one last axis."""
-    moved = jnp.moveaxis(array, axes, range(-len(axes), 0))
-    batch = moved.shape[: array.ndim - len(axes)]
-    classes = 1
-    for axis in axes:
-        classes *= array.shape[axis]
-    return moved.reshape(*batch, classes)
+    return labels.astype(jnp.int64 if labels.dtype.itemsize == 8 else jnp.int32)  # from 2^31 or 2^63 on: negative
 
 
 def _mask_classes_last(where: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array | None:
@@ -273,9 +263,8 @@ def _mask_classes_last(where: Any, shape: tuple[int, ...], axes: tuple[int, ...]
     mask = _checks.as_mask("where", where)
     if mask.ndim != len(shape):
         mask = jnp.expand_dims(mask, axes) if mask.ndim + len(axes) == len(shape) else mask
-    if _checks.broadcast_shape({"logits": jnp.empty(shape, bool), "where": mask}) != shape:
-        raise ValueError(f"where: expected a shape that broadcasts to the logits' {shape}, got {mask.shape}")
-    return _classes_last(jnp.broadcast_to(mask, shape), axes)
+    _checks.require_broadcastable("where", mask, shape, "the logits' shape")
+    return _lse_state.axes_last(jnp.broadcast_to(mask, shape), axes)
 
 
 def _unless_masked(losses: Array, mask: Array | None) -> Array:

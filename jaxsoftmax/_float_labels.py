@@ -24,7 +24,7 @@ def primal(
     options: LossOptions, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
 ) -> tuple[Array, Statistics]:
     """Losses [*batch], and each row's statistics."""
-    capped = _token_loss.softcap(options, exponents(logits, where))
+    capped = _token_loss.softcap(options, _exponents(logits, labels, where))
     targets = _targets(options, capped, labels, class_weights, where)
     state = _lse_state.of_array(capped, (capped.ndim - 1,))
     losses = _token_loss.float_label_loss(options, state, targets, capped)[..., 0]  # (M26)
@@ -41,16 +41,22 @@ def gradients(
 ) -> tuple[Array, Array]:
     """The derivatives of each row's loss in its logits (M11, M26) and in its labels (M12), both [*batch, vocab]."""
     state, totals = statistics
-    x = exponents(logits, where)
+    x = _exponents(logits, labels, where)
     capped = _token_loss.softcap(options, x)
     targets = _targets(options, x, labels, class_weights, where)
     e = _lse_state.exponentials(capped, state)
     by_logits = _token_loss.float_label_gradient(options, state, targets, totals, e)
     by_logits *= _token_loss.softcap_slope(options, x)  # (M23)
-    by_labels = (1 - options.label_smoothing) * _token_loss.negative_log_likelihood(state, capped)  # (M12)
+    nll = _token_loss.negative_log_likelihood(state, -_lse_state.gaps(capped, state))
+    by_labels = (1 - options.label_smoothing) * nll  # (M12)
     if class_weights is not None:
         by_labels *= class_weights.astype(e.dtype)
     return by_logits, by_labels if where is None else jnp.where(where, by_labels, 0)
+
+
+def _exponents(logits: Array, labels: Array, where: Array | None) -> Array:
+    x = exponents(logits, where)
+    return x.astype(jnp.promote_types(x.dtype, labels.dtype))
 
 
 def _targets(options: LossOptions, x: Array, labels: Array, class_weights: Array | None, where: Array | None) -> Array:

@@ -18,9 +18,12 @@ def primal(
     """Losses [*batch], and the state of each row."""
     capped = _token_loss.softcap(options, exponents(logits, where))
     state = _lse_state.of_array(capped, (capped.ndim - 1,))
-    row = _row(options, logits, labels, class_weights, state, capped)
-    losses = _token_loss.integer_label_loss(options, row, logits.shape[-1])[..., 0]  # (M24)
-    losses = jnp.where(is_class(labels, logits.shape[-1]), losses, jnp.nan)
+    vocab = logits.shape[-1]
+    row = _row(labels, class_weights, state, vocab)
+    label_gap = _label_gap(options, logits, labels, where, state)
+    weighted_gap = _weighted_gap(capped, class_weights, state) if options.label_smoothing else 0.0
+    losses = _token_loss.integer_label_loss(options, row, label_gap, weighted_gap, vocab)[..., 0]  # (M24)
+    losses = jnp.where(is_class(labels, vocab), losses, jnp.nan)
     return jnp.where(is_ignored(options, labels), 0, losses), state
 
 
@@ -37,7 +40,7 @@ def gradient(
     x = exponents(logits, where)
     e = _lse_state.exponentials(_token_loss.softcap(options, x), state)
     is_label = labels[..., None] == jnp.arange(vocab, dtype=labels.dtype)
-    row = _row(options, logits, labels, class_weights, state, None)
+    row = _row(labels, class_weights, state, vocab)
     weights = 1.0 if class_weights is None else class_weights.astype(e.dtype)
     rows = _token_loss.integer_label_gradient(options, row, e, is_label, weights, vocab)
     rows *= _token_loss.softcap_slope(options, x)  # (M23)
@@ -62,30 +65,32 @@ def label_weights(labels: Array, class_weights: Array | None, vocab: int, dtype:
     return class_weights.astype(dtype)[jnp.where(is_class(labels, vocab), labels, 0)]
 
 
-def _row(
-    options: LossOptions,
-    logits: Array,
-    labels: Array,
-    class_weights: Array | None,
-    state: LseState,
-    capped: Array | None,
-) -> IntegerRow:
-    """Row statistics; without `capped` those that the gradient needs."""
-    vocab, dtype = logits.shape[-1], state.maximum.dtype
-    index = jnp.where(is_class(labels, vocab), labels, 0)[..., None]
-    label_logit = jnp.take_along_axis(logits, index, -1, mode="promise_in_bounds").astype(dtype)
-    weighted_gap: Array | float = 0.0
-    if options.label_smoothing and capped is not None:
-        gap = state.maximum - capped
-        weights = 1.0 if class_weights is None else class_weights.astype(dtype)
-        weighted_gap = jnp.sum(jnp.where(weights == 0, 0, weights * gap), -1, keepdims=True)
+def _row(labels: Array, class_weights: Array | None, state: LseState, vocab: int) -> IntegerRow:
+    dtype = state.maximum.dtype
+    label_weight = label_weights(labels, class_weights, vocab, dtype)[..., None]
     return IntegerRow(
-        state,
-        _token_loss.softcap(options, label_logit),
-        label_weights(labels, class_weights, vocab, dtype)[..., None],
-        float(vocab) if class_weights is None else jnp.sum(class_weights.astype(dtype)),
-        weighted_gap,
+        state, label_weight, float(vocab) if class_weights is None else jnp.sum(class_weights.astype(dtype))
     )
+
+
+def _weighted_gap(capped: Array, class_weights: Array | None, state: LseState) -> Array:
+    """sum_j w_j (m - z_j), without the classes of weight 0."""
+    gaps = -_lse_state.gaps(capped, state)
+    if class_weights is not None:
+        gaps = jnp.where(class_weights == 0, 0, class_weights.astype(gaps.dtype) * gaps)
+    return jnp.sum(gaps, -1, keepdims=True)
+
+
+def _label_gap(options: LossOptions, logits: Array, labels: Array, where: Array | None, state: LseState) -> Array:
+    """m - z_y; a masked label still names its own logit, which may lie above m."""
+    index = jnp.where(is_class(labels, logits.shape[-1]), labels, 0)[..., None]
+
+    def of_label(array: Array) -> Array:
+        return jnp.take_along_axis(array, index, -1, mode="promise_in_bounds")
+
+    logit = _token_loss.softcap(options, _lse_state.widen(of_label(logits)))
+    gap = -_lse_state.gaps(logit, state)
+    return gap if where is None else jnp.where(of_label(where), gap, -_lse_state.shifted(logit, state.maximum))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

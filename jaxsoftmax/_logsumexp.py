@@ -63,30 +63,27 @@ def apply(
     rules: "Rules", a: Any, axis: Any, b: Any, keepdims: bool, return_sign: bool, where: Any
 ) -> Array | tuple[Array, Array]:
     """Validate, normalise, and hand over to the one of `rules` that fits."""
-    given = {"a": _checks.as_inexact("a", a)}
-    if b is not None:
-        given["b"] = _checks.as_inexact("b", b)
-    dtype = jnp.result_type(*given.values())
+    given = {"a": _checks.as_array("a", a)} | ({} if b is None else {"b": _checks.as_array("b", b)})
+    dtype = _checks.inexact_dtype(*(x for x in (a, b) if x is not None))
     if where is not None:
         given["where"] = _checks.as_mask("where", where)
     shape = _checks.broadcast_shape(given)
     axes = _checks.as_axes(axis, len(shape))
-    a = jnp.broadcast_to(given["a"].astype(dtype), shape)
-    where = _with_rank(given.get("where"), len(shape))
+    given = {name: jnp.broadcast_to(array, shape) for name, array in given.items()}
+    a, mask = given["a"].astype(dtype), given.get("where")
     if b is None:
-        log_sum = rules.plain(axes, a, where)
-        sign = jnp.where(log_sum == -jnp.inf, 0, jnp.ones_like(log_sum))
+        log_sum = rules.plain(axes, a, mask)
+        sign = jnp.where(log_sum == -jnp.inf, 0, jnp.where(jnp.isnan(log_sum), log_sum, 1))
     else:
-        log_sum, sign = rules.weighted(axes, a, _with_rank(given["b"].astype(dtype), len(shape)), where)
+        rows = (a, given["b"].astype(dtype), mask)
+        kept = [1 if i in axes else n for i, n in enumerate(shape)]
+        log_sum, sign = rules.weighted(*(x if x is None else _lse_state.axes_last(x, axes) for x in rows))
+        log_sum, sign = log_sum.reshape(kept), sign.reshape(kept)
     if not keepdims:
         log_sum, sign = jnp.squeeze(log_sum, axes), jnp.squeeze(sign, axes)
     if return_sign:
         return log_sum, sign
     return log_sum if b is None else log_sum * jnp.where(sign < 0, jnp.nan, 1).astype(dtype)
-
-
-def _with_rank(array: Array | None, ndim: int) -> Array | None:
-    return None if array is None else array.reshape((1,) * (ndim - array.ndim) + array.shape)
 
 
 class Rules(NamedTuple):
@@ -98,7 +95,7 @@ class Rules(NamedTuple):
 
 def exponents(a: Array, where: Array | None) -> Array:
     """`a` at accumulation precision, -inf where masked."""
-    wide = a.astype(_lse_state.accumulation_dtype(a.dtype))
+    wide = _lse_state.widen(a)
     return wide if where is None else jnp.where(where, wide, -jnp.inf)
 
 
@@ -113,24 +110,26 @@ def plain_gradient(a: Array, where: Array | None, state: LseState) -> Array:
     return _lse_state.exponentials(exponents(a, where), state) / _lse_state.denominator(state)
 
 
-def weighted_sum(
-    axes: tuple[int, ...], a: Array, b: Array, where: Array | None
-) -> tuple[tuple[Array, Array], WeightedState]:
-    """(log |sum|, sign), and the state they came from."""
-    x = exponents(a, where)
-    state = _weighted_sum.of_array(jnp.where(b != 0, x, -jnp.inf), b.astype(x.dtype), axes)
-    log_sum, sign = _weighted_sum.log_absolute(state), _weighted_sum.sign(state)
+def weighted_sum(a: Array, b: Array, where: Array | None) -> tuple[tuple[Array, Array], WeightedState]:
+    """(log |sum|, sign) of rows, and the state they came from."""
+    state = _weighted_sum.of_array(*_weighted_terms(a, b, where))
+    log_sum, sign = _weighted_sum.log_absolute(state)[..., 0], _weighted_sum.sign(state)[..., 0]
     return (log_sum.astype(a.dtype), sign.astype(a.dtype)), state
 
 
 def weighted_gradients(a: Array, b: Array, where: Array | None, state: WeightedState) -> tuple[Array, Array]:
-    """With z the sum over exp(m): b e / z for `a`, e / z for `b`."""
-    x = exponents(a, where)
-    z = _weighted_sum.denominator(state)
-    kept = _lse_state.exp_shifted(jnp.where(b != 0, x, -jnp.inf), state.lse.maximum)
-    a_gradient = jnp.where(kept == 0, 0, b.astype(x.dtype) * kept / z)
-    b_gradient = jnp.where(jnp.isneginf(x), 0, _lse_state.exp_shifted(x, state.lse.maximum) / z)
-    return a_gradient, b_gradient
+    """b exp(a) / sum in `a`; exp(a) / sum in `b`, which a weight 0 has too, and which is NaN for an empty sum."""
+    x, weights = _weighted_terms(a, b, where)
+    total = 1 + state.remainder
+    empty = _weighted_sum.is_empty(state)
+    by_a = jnp.where(empty, 0, _weighted_sum.relative(x, weights, state) / jnp.where(empty, 1, total))
+    by_b = _weighted_sum.relative(x, jnp.ones_like(x), state) / jnp.where(empty, jnp.nan, total)
+    return by_a, jnp.where(jnp.isneginf(x), 0, by_b)
+
+
+def _weighted_terms(a: Array, b: Array, where: Array | None) -> tuple[Array, Array]:
+    x, weights = exponents(a, where), _lse_state.widen(b)
+    return x, weights if where is None else jnp.where(where, weights, 0)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -152,31 +151,24 @@ def _plain_bwd(_axes, residuals, log_sum_bar):
 _plain.defvjp(_plain_fwd, _plain_bwd)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _weighted(axes: tuple[int, ...], a: Array, b: Array, where: Array | None) -> tuple[Array, Array]:
-    return weighted_sum(axes, a, b, where)[0]
+@jax.custom_vjp
+def _weighted(a: Array, b: Array, where: Array | None) -> tuple[Array, Array]:
+    return weighted_sum(a, b, where)[0]
 
 
-def _weighted_fwd(axes, a, b, where):
-    log_sum_and_sign, state = weighted_sum(axes, a, b, where)
-    return log_sum_and_sign, (a, b, where, state)  # the inputs, and (m, r, lead) per row
+def _weighted_fwd(a, b, where):
+    log_sum_and_sign, state = weighted_sum(a, b, where)
+    return log_sum_and_sign, (a, b, where, state)  # the inputs, and (a_k, b_k, r) per row
 
 
-def _weighted_bwd(_axes, residuals, cotangents):
+def _weighted_bwd(residuals, cotangents):
     a, b, where, state = residuals
     log_sum_bar, _ = cotangents  # the sign is piecewise constant
-    a_gradient, b_gradient = weighted_gradients(a, b, where, state)
-    log_sum_bar = log_sum_bar.astype(a_gradient.dtype)
-    b_bar = _sum_to(b.shape, log_sum_bar * b_gradient)
-    return (log_sum_bar * a_gradient).astype(a.dtype), b_bar.astype(b.dtype), None
+    by_a, by_b = weighted_gradients(a, b, where, state)
+    log_sum_bar = log_sum_bar.astype(by_a.dtype)[..., None]
+    return (log_sum_bar * by_a).astype(a.dtype), (log_sum_bar * by_b).astype(b.dtype), None
 
 
 _weighted.defvjp(_weighted_fwd, _weighted_bwd)
 
 REVERSE_MODE = Rules(_plain, _weighted)
-
-
-def _sum_to(shape: tuple[int, ...], array: Array) -> Array:
-    """The transpose of broadcasting `shape` to `array.shape`, the ranks being equal."""
-    stretched = tuple(i for i, (small, large) in enumerate(zip(shape, array.shape, strict=True)) if small != large)
-    return jnp.sum(array, stretched, keepdims=True)

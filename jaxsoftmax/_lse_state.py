@@ -12,6 +12,7 @@ and each of these is relatively accurate however confident the row is: a tail of
 the only one for which s - 1 would cancel. It is where e = 1 and r < 1.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -40,6 +41,30 @@ def accumulation_dtype(dtype: DTypeLike) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
+def axes_last(array: Array, axes: tuple[int, ...]) -> Array:
+    """The given axes, in their order, as one last axis."""
+    moved = jnp.moveaxis(array, axes, range(-len(axes), 0))
+    batch = moved.shape[: array.ndim - len(axes)]
+    return moved.reshape(*batch, math.prod(array.shape[axis] for axis in axes))
+
+
+def widen(x: Array) -> Array:
+    """`x` at accumulation precision, rounded to its own dtype in every place where XLA computes it anew."""
+    wide = x.astype(accumulation_dtype(x.dtype))
+    return wide if wide.dtype == x.dtype else _rounded(wide, x.dtype)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _rounded(wide: Array, dtype: jnp.dtype) -> Array:
+    info = jnp.finfo(dtype)
+    return lax.reduce_precision(wide, info.nexp, info.nmant)
+
+
+@_rounded.defjvp
+def _rounded_jvp(dtype, primals, tangents):
+    return _rounded(*primals, dtype), *tangents  # already rounded: a derivative is not to be rounded again
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def of_array(x: Array, axes: tuple[int, ...]) -> LseState:
     """The state of `x` over `axes`, which are kept with size 1; `x` at accumulation precision."""
@@ -56,7 +81,7 @@ def _of_array(x: Array, axes: tuple[int, ...]) -> LseState:
         return total - 1
 
     def left_out() -> Array:
-        rest = _sum(_exp_below_one, x, maximum, axes)
+        rest = _sum(_exp_of_others, x, maximum, axes)
         return jnp.where(confident, jnp.where(maximum == -jnp.inf, -1, rest), total - 1)
 
     return LseState(maximum, lax.cond(jnp.any(confident), left_out, subtracted))
@@ -83,14 +108,21 @@ def merge(a: LseState, b: LseState) -> LseState:
     return LseState(leader.maximum, leader.remainder + share * (1 + follower.remainder))
 
 
-def exponentials(x: Array, state: LseState) -> Array:
-    """e = exp(x - m), in [0, 1]; 0 throughout an empty row.
+def gaps(x: Array, state: LseState) -> Array:
+    """x - m, exactly and constantly 0 at the dominant entry.
 
-    A dominant entry is the constant 1: x - m doesn't vary there, and differentiating it as if it did would add and
-    subtract 1 in a transpose that should see the tail alone.
+    XLA may compute x anew where it is used, a rounding apart from the x that m was taken of: the dominant entry is
+    known by its probability, not by x = m. Nor is it differentiated as if it varied: a transpose would add and
+    subtract 1 where it should see the tail alone.
     """
-    e = exp_shifted(x, state.maximum)
-    return jnp.where((2 * e > 1 + state.remainder) & (state.remainder < 1), 1, e)
+    above_half = jnp.where(state.remainder < 1, log_denominator(state) - jnp.log(2.0).astype(x.dtype), jnp.inf)
+    gap = shifted(x, state.maximum)
+    return jnp.where(gap > above_half, 0, gap)
+
+
+def exponentials(x: Array, state: LseState) -> Array:
+    """e = exp(x - m), in [0, 1]; 0 throughout an empty row."""
+    return jnp.exp(gaps(x, state))
 
 
 def dominant(e: Array, state: LseState) -> Array:
@@ -98,9 +130,14 @@ def dominant(e: Array, state: LseState) -> Array:
     return (e == 1) & (state.remainder < 1)
 
 
+def shifted(x: Array, maximum: Array) -> Array:
+    """x - m; -inf throughout an empty row."""
+    return x - jnp.where(maximum == -jnp.inf, 0, maximum)
+
+
 def exp_shifted(x: Array, maximum: Array) -> Array:
     """exp(x - m); 0 throughout an empty row."""
-    return jnp.exp(x - jnp.where(maximum == -jnp.inf, 0, maximum))
+    return jnp.exp(shifted(x, maximum))
 
 
 def denominator(state: LseState) -> Array:
@@ -123,13 +160,13 @@ def is_empty(state: LseState) -> Array:
     return state.maximum == -jnp.inf
 
 
-def _exp_below_one(x: Array, maximum: Array) -> Array:
-    """exp(x - m), but 0 where x = m (two maxima make a total of 2, where this isn't read).
+def _exp_of_others(x: Array, maximum: Array) -> Array:
+    """exp(x - m), but 0 where that is 1/2 or more: at the maximum alone, in a row whose sum is below CONFIDENT.
 
-    The floor needs no mask and no argmax, either of which keeps XLA from fusing the exponential and its sum.
+    Rounding needs no mask and no argmax, either of which keeps XLA from fusing the exponential and its sum.
     """
     e = exp_shifted(x, maximum)
-    return e - jnp.floor(e)
+    return e - e * jnp.floor(e + 0.5)
 
 
 def _sum(terms: Callable[[Array, Array], Array], x: Array, maximum: Array, axes: tuple[int, ...]) -> Array:

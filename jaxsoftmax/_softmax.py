@@ -98,8 +98,7 @@ def _rows(x, axis, where) -> _Rows:
     if where is not None:
         where = _checks.as_mask("where", where)
         x = jnp.broadcast_to(x, _checks.broadcast_shape({"x": x, "where": where}))
-    wide = x.astype(_lse_state.accumulation_dtype(x.dtype))
-    return _Rows(wide, _checks.as_axes(axis, x.ndim), where, x.dtype)
+    return _Rows(_lse_state.widen(x), _checks.as_axes(axis, x.ndim), where, x.dtype)
 
 
 def _masked(array: Array, where: Array | None, outside: float) -> Array:
@@ -109,25 +108,22 @@ def _masked(array: Array, where: Array | None, outside: float) -> Array:
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _softmax(axes: tuple[int, ...], x: Array, where: Array | None) -> Array:
     x = _masked(x, where, -jnp.inf)
-    maximum = jnp.max(x, axes, keepdims=True, initial=-jnp.inf)
-    e = jnp.exp(x - jnp.where(maximum == -jnp.inf, 0, maximum))
-    total = jnp.sum(e, axes, keepdims=True)
-    return e / jnp.where(total == 0, 1, total)  # (M4)
+    state = _lse_state.of_array(x, axes)
+    return _lse_state.exponentials(x, state) / _lse_state.denominator(state)  # (M4)
 
 
 @_softmax.defjvp
 def _softmax_jvp(axes, primals, tangents):
     (x, where), (v, _) = primals, tangents
     s = _softmax(axes, x, where)
-    return s, s * _less_mean(axes, s, _masked(v, where, 0))  # (M21)
+    return s, _times_less_mean(axes, s, _masked(v, where, 0))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _log_softmax(axes: tuple[int, ...], x: Array, where: Array | None) -> Array:
     x = _masked(x, where, -jnp.inf)
     state = _lse_state.of_array(x, axes)
-    gap = x - jnp.where(state.maximum == -jnp.inf, 0, state.maximum)
-    return gap - _lse_state.log_denominator(state)  # (M10)
+    return _lse_state.gaps(x, state) - _lse_state.log_denominator(state)  # (M10)
 
 
 @_log_softmax.defjvp
@@ -137,6 +133,13 @@ def _log_softmax_jvp(axes, primals, tangents):
     return _log_softmax(axes, x, where), _masked(_less_mean(axes, s, _masked(v, where, 0)), where, 0)  # (M10, M21)
 
 
+@partial(jax.checkpoint, prevent_cse=False, static_argnums=0)  # of all that it computes, only s is saved
+def _times_less_mean(axes: tuple[int, ...], s: Array, v: Array) -> Array:
+    """J v = s * (h - <s, h>) (M21)."""
+    return s * _less_mean(axes, s, v)
+
+
+@partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
 def _less_mean(axes: tuple[int, ...], s: Array, v: Array) -> Array:
     """v - <s, v>, as h - <s, h> where h = v - v_k 1 is exactly 0 at the dominant entry k, if there is one (M21)."""
     dominant = s > 0.5

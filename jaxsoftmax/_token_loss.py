@@ -45,23 +45,32 @@ class IntegerRow(NamedTuple):
     """Statistics of rows with integer labels, each [*batch, 1]."""
 
     state: LseState
-    label_logit: Array  # z_y
     label_weight: Array  # w_y
     total_weight: Array | float  # sum_j w_j
-    weighted_gap: Array | float  # sum_j w_j (m - z_j), read only where the labels are smoothed
 
 
-def negative_log_likelihood(state: LseState, logit: Array) -> Array:
-    """(m - z) + log1p(r), two terms that are never negative (M19); +inf for an empty row."""
-    return jnp.where(_lse_state.is_empty(state), jnp.inf, (state.maximum - logit) + _lse_state.log_denominator(state))
+def negative_log_likelihood(state: LseState, gap: Array) -> Array:
+    """(m - z) + log1p(r), two terms that are never negative (M19); +inf throughout an empty row."""
+    return gap + _lse_state.log_denominator(state)
 
 
-def integer_label_loss(options: LossOptions, row: IntegerRow, vocab: int) -> Array:
-    """(1 - eps) w_y nll_y + (eps / V) sum_j w_j (L - z_j) + zeta w_y L^2 (M24)."""
+def _unless_zero(weight: Array | float, term: Array) -> Array:
+    """Weight times term, and 0 where the weight is, even if the term is infinite."""
+    return jnp.where(weight == 0, 0, weight * term)
+
+
+def integer_label_loss(
+    options: LossOptions, row: IntegerRow, label_gap: Array, weighted_gap: Array | float, vocab: int
+) -> Array:
+    """(1 - eps) w_y nll_y + (eps / V) sum_j w_j (L - z_j) + zeta w_y L^2 (M24).
+
+    `label_gap` is m - z_y; `weighted_gap` is sum_j w_j (m - z_j), read only where the labels are smoothed.
+    """
     smoothing = options.label_smoothing
-    loss = (1 - smoothing) * row.label_weight * negative_log_likelihood(row.state, row.label_logit)
+    nll = negative_log_likelihood(row.state, label_gap)
+    loss = _unless_zero((1 - smoothing) * row.label_weight, nll)
     if smoothing:
-        spread = row.weighted_gap + row.total_weight * _lse_state.log_denominator(row.state)
+        spread = weighted_gap + row.total_weight * _lse_state.log_denominator(row.state)
         loss += smoothing / vocab * spread
     if options.z_loss:
         loss += options.z_loss * row.label_weight * jnp.square(_lse_state.log_sum_exp(row.state))
@@ -80,20 +89,20 @@ def integer_label_gradient(
         gradient += options.label_smoothing / vocab * (row.total_weight * probs - class_weights)
     if options.z_loss:
         gradient += 2 * options.z_loss * row.label_weight * _finite_log_sum_exp(row.state) * probs
-    return gradient
+    return jnp.where(_lse_state.is_empty(row.state), 0, gradient)
 
 
 def float_label_targets(options: LossOptions, labels: Array, class_weights: Array | None, vocab: int) -> Array:
     """t_j = w_j p'_j with p' = (1 - eps) p + eps / V (M26)."""
     smoothing = options.label_smoothing
-    smoothed = (1 - smoothing) * labels + smoothing / vocab if smoothing else labels
+    smoothed = (1 - smoothing) * labels + smoothing / max(vocab, 1) if smoothing else labels
     return smoothed if class_weights is None else class_weights * smoothed
 
 
 def float_label_loss(options: LossOptions, state: LseState, targets: Array, logits: Array) -> Array:
     """sum_j t_j (L - z_j) + zeta L^2 (M26); a target 0 is left out, even of an infinite logit."""
-    terms = targets * negative_log_likelihood(state, logits)
-    loss = jnp.sum(jnp.where(targets == 0, 0, terms), -1, keepdims=True)
+    terms = _unless_zero(targets, negative_log_likelihood(state, -_lse_state.gaps(logits, state)))
+    loss = jnp.sum(terms, -1, keepdims=True)
     if options.z_loss:
         loss += options.z_loss * jnp.square(_lse_state.log_sum_exp(state))
     return loss
@@ -122,7 +131,7 @@ def float_label_gradient(
     gradient = jnp.where(_lse_state.dominant(e, state), centred, totals.all * probs - targets)
     if options.z_loss:
         gradient += 2 * options.z_loss * _finite_log_sum_exp(state) * probs
-    return gradient
+    return jnp.where(_lse_state.is_empty(state), 0, gradient)
 
 
 def _dominant_less_one(state: LseState) -> Array:

@@ -1,7 +1,7 @@
-r"""The sum \sum_j b_j exp(a_j) as lead * exp(m) * (1 + r): the state (m, r) of a sum with real weights.
+r"""The sum \sum_j b_j exp(a_j) with real weights, as b_k exp(a_k) (1 + r) with k the summand of largest size.
 
-The lead is the summand of largest size, b_k exp(a_k - m), sign included. Divided by it, the leading summand is exactly
-1, and r holds the others, as it does without weights. Opposite signs may cancel in 1 + r, as they do in the sum.
+Divided by the k-th, the leading summand is exactly 1 and r holds the others, as the state (m, r) does without weights.
+Opposite signs may cancel in 1 + r, as they do in the sum. Rows are the last axis.
 """
 
 from typing import NamedTuple
@@ -9,44 +9,48 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsoftmax import _lse_state
-from jaxsoftmax._lse_state import LseState
-
 
 class WeightedState(NamedTuple):
-    """The sum is lead * exp(m) * (1 + r)."""
+    """The sum is b_k exp(a_k) (1 + r), each [*batch, 1]; a_k is -inf and b_k is 1 for an empty sum, which is 0."""
 
-    lse: LseState
-    lead: Array
+    exponent: Array  # a_k
+    weight: Array  # b_k
+    remainder: Array  # r
 
 
-def of_array(a: Array, b: Array, axes: tuple[int, ...]) -> WeightedState:
-    """The state of `b * exp(a)` over `axes`, which are kept with size 1; `a` is -inf wherever `b` is 0."""
-    maximum = jnp.max(a, axes, keepdims=True, initial=-jnp.inf)
-    summands = b * _lse_state.exp_shifted(a, maximum)
-    high = jnp.max(summands, axes, keepdims=True, initial=0)
-    low = jnp.min(summands, axes, keepdims=True, initial=0)
-    lead = jnp.where(high >= -low, high, low)
-    lead = jnp.where(lead == 0, 1, lead)
-    relative = summands / lead
-    leaders = jnp.trunc(relative)
-    rest = jnp.sum(relative - leaders, axes, keepdims=True)
-    remainder = rest + (jnp.sum(leaders, axes, keepdims=True) - 1)
-    return WeightedState(LseState(maximum, remainder), lead)
+def of_array(a: Array, b: Array) -> WeightedState:
+    """The state of `b * exp(a)` over the last axis."""
+    size = jnp.where(b == 0, -jnp.inf, a + jnp.log(jnp.abs(b)))
+    lead = jnp.argmax(size, -1, keepdims=True)
+    empty = jnp.max(size, -1, keepdims=True) == -jnp.inf
+    exponent = jnp.where(empty, -jnp.inf, jnp.take_along_axis(a, lead, -1))
+    weight = jnp.where(empty, 1, jnp.take_along_axis(b, lead, -1))
+    state = WeightedState(exponent, weight, -jnp.ones_like(weight))
+    others = jnp.where(jnp.arange(a.shape[-1]) == lead, 0, relative(a, b, state))
+    return state._replace(remainder=jnp.where(empty, -1, jnp.sum(others, -1, keepdims=True)))
+
+
+def relative(a: Array, b: Array, state: WeightedState) -> Array:
+    """b_j exp(a_j) / (b_k exp(a_k)), in two halves of which neither overflows before the whole does; 0 where b_j is."""
+    half = jnp.exp((a - jnp.where(is_empty(state), 0, state.exponent)) / 2)
+    ratio = b / state.weight
+    return jnp.where((ratio == 0) | jnp.isneginf(a), 0, ratio * jnp.where(ratio == 0, 1, half) * half)
 
 
 def log_absolute(state: WeightedState) -> Array:
     """Log of the absolute value of the sum."""
-    m, r = state.lse
+    r = state.remainder
     log_size = jnp.where(r < -0.5, jnp.log(jnp.abs(1 + r)), jnp.log1p(jnp.maximum(r, -0.5)))
-    return jnp.where(_lse_state.is_empty(state.lse), m, (m + log_size) + jnp.log(jnp.abs(state.lead)))
+    lead = state.exponent + jnp.log(jnp.abs(state.weight))
+    return jnp.where(jnp.isinf(lead), lead, lead + log_size)
 
 
 def sign(state: WeightedState) -> Array:
     """-1, 0 or 1."""
-    return jnp.sign(state.lead) * jnp.sign(1 + state.lse.remainder)
+    infinite = jnp.isposinf(state.exponent) | jnp.isinf(state.weight)
+    return jnp.sign(state.weight) * jnp.where(infinite, 1, jnp.sign(1 + state.remainder))
 
 
-def denominator(state: WeightedState) -> Array:
-    """The sum over exp(m), by which weighted exponentials are divided; NaN for an empty sum."""
-    return jnp.where(_lse_state.is_empty(state.lse), jnp.nan, state.lead * (1 + state.lse.remainder))
+def is_empty(state: WeightedState) -> Array:
+    """No element, weights of 0 or exponents of -inf alone."""
+    return state.exponent == -jnp.inf

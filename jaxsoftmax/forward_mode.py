@@ -129,18 +129,18 @@ def _plain_log_sum_jvp(axes, primals, tangents):
     return log_sum, _inner(by_a, a_dot, axes).astype(a.dtype)  # (M8)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _weighted_log_sum(axes: tuple[int, ...], a: Array, b: Array, where: Array | None) -> tuple[Array, Array]:
-    return _logsumexp.weighted_sum(axes, a, b, where)[0]
+@jax.custom_jvp
+def _weighted_log_sum(a: Array, b: Array, where: Array | None) -> tuple[Array, Array]:
+    return _logsumexp.weighted_sum(a, b, where)[0]
 
 
 @partial(_weighted_log_sum.defjvp, symbolic_zeros=True)
-def _weighted_log_sum_jvp(axes, primals, tangents):
+def _weighted_log_sum_jvp(primals, tangents):
     (a, b, where), (a_dot, b_dot, _) = primals, tangents
-    (log_sum, sign), state = _logsumexp.weighted_sum(axes, a, b, where)
+    (log_sum, sign), state = _logsumexp.weighted_sum(a, b, where)
     by_a, by_b = _logsumexp.weighted_gradients(a, b, where, state)
-    log_sum_dot = _inner(by_a, a_dot, axes) + _inner(by_b, b_dot, axes)
-    return (log_sum, sign), (log_sum_dot.astype(a.dtype), jnp.zeros_like(sign))
+    log_sum_dot = jnp.zeros_like(state.exponent) + _inner(by_a, a_dot, -1) + _inner(by_b, b_dot, -1)
+    return (log_sum, sign), (log_sum_dot[..., 0].astype(a.dtype), jnp.zeros_like(sign))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
