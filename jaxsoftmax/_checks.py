@@ -88,21 +88,21 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     return axes
 
 
-def require_broadcastable(name: str, array: Array, shape: tuple[int, ...], meaning: str) -> None:
+def require_broadcastable(name: str, array: Array, shape: tuple[int, ...], owner: str) -> None:
     """ValueError unless `array` broadcasts to `shape`."""
     fits = array.ndim <= len(shape) and all(n in (1, m) for n, m in zip(array.shape[::-1], shape[::-1], strict=False))
     if not fits:
-        raise ValueError(f"{name}: expected a shape that broadcasts to {shape} ({meaning}), got {array.shape}")
+        raise ValueError(f"{name}: expected a shape that broadcasts to the {owner}' {shape}, got {array.shape}")
 
 
 def as_int(name: str, value: Any) -> int:
     """`value` as a Python int of 32 bits, known when tracing."""
     if isinstance(value, jax.core.Tracer):
-        raise TypeError(f"{name}: expected an int, known when tracing, got a traced value")
+        raise TypeError(f"{name}: expected an int or None, known when tracing, got a traced value")
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+        raise TypeError(f"{name}: expected an int or None, got {type(value).__name__}")
     if not -(2**31) <= int(value) < 2**31:
-        raise ValueError(f"{name}: expected an int of 32 bits, got {value}")
+        raise ValueError(f"{name}: expected an int of 32 bits or None, got {value}")
     return int(value)
 
 

@@ -263,7 +263,7 @@ def _mask_classes_last(where: Any, shape: tuple[int, ...], axes: tuple[int, ...]
     mask = _checks.as_mask("where", where)
     if mask.ndim != len(shape):
         mask = jnp.expand_dims(mask, axes) if mask.ndim + len(axes) == len(shape) else mask
-    _checks.require_broadcastable("where", mask, shape, "the logits' shape")
+    _checks.require_broadcastable("where", mask, shape, "logits")
     return _lse_state.axes_last(jnp.broadcast_to(mask, shape), axes)
 
 

@@ -68,9 +68,8 @@ def label_weights(labels: Array, class_weights: Array | None, vocab: int, dtype:
 def _row(labels: Array, class_weights: Array | None, state: LseState, vocab: int) -> IntegerRow:
     dtype = state.maximum.dtype
     label_weight = label_weights(labels, class_weights, vocab, dtype)[..., None]
-    return IntegerRow(
-        state, label_weight, float(vocab) if class_weights is None else jnp.sum(class_weights.astype(dtype))
-    )
+    total_weight = float(vocab) if class_weights is None else jnp.sum(class_weights.astype(dtype))
+    return IntegerRow(state, label_weight, total_weight)
 
 
 def _weighted_gap(capped: Array, class_weights: Array | None, state: LseState) -> Array:

@@ -71,7 +71,7 @@ def apply(
     axes = _checks.as_axes(axis, len(shape))
     given = {name: jnp.broadcast_to(array, shape) for name, array in given.items()}
     a, mask = given["a"].astype(dtype), given.get("where")
-    if b is None:
+    if b is None or 0 in shape:
         log_sum = rules.plain(axes, a, mask)
         sign = jnp.where(log_sum == -jnp.inf, 0, jnp.where(jnp.isnan(log_sum), log_sum, 1))
     else:

@@ -95,7 +95,7 @@ def test_analytic_uses_public_forward_values(path):
     assert [name for name in names if name.split(".")[-1][0] == "_" and name != "jaxsoftmax._checks"] == []
 
 
-@each([*LIBRARY, *EXPERIMENTS])
+@each(EVERY_FILE)
 def test_file_has_under_300_lines(path):
     assert len(path.read_text().splitlines()) < 300
 
