@@ -24,7 +24,7 @@ from jax.typing import DTypeLike
 
 # Rows at least this long are summed in pieces: XLA CPU spreads the reduction of few long rows over few threads.
 LONG_ROW = 1 << 16
-PIECE = 4096
+PIECE = 1024
 # Below this sum of exponentials, taking the maximum's own 1 away again would cost bits.
 CONFIDENT = 1.875
 

@@ -125,7 +125,8 @@ def test_long_row_keeps_every_exponential(width, background):
     remainder = [math.fsum([*np.exp(row), -1]) for row in rows - maximum]
     state = OF_ROWS(rows)
     np.testing.assert_array_equal(state.maximum, maximum)
-    assert_close(state.remainder[:, 0], np.array(remainder), "float32")
+    # 2^16 and more equal terms round the same way at each of the levels at which they are added: 4 ulps, and 1 a level.
+    assert_close(state.remainder[:, 0], np.array(remainder), "float32", tolerance=6)
 
 
 def test_state_and_merge_are_the_same_under_vmap():

@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import jaxsoftmax
 from jaxsoftmax.verify import _oracle
 from jaxsoftmax.verify._cross_entropy_theorems import CROSS_ENTROPY_THEOREMS
+from jaxsoftmax.verify._edge_claims import EDGE_CLAIMS
 from jaxsoftmax.verify._judges import TWIN, Task, judge
 from jaxsoftmax.verify._linear_theorems import LINEAR_THEOREMS
 from jaxsoftmax.verify._log_sum_exp_theorems import LOG_SUM_EXP_THEOREMS
@@ -32,7 +34,7 @@ def _number(theorem: Theorem) -> tuple[int, str]:
 
 
 THEOREMS: dict[str, Theorem] = {
-    theorem.number: theorem
+    theorem.number: replace(theorem, claims=theorem.claims + EDGE_CLAIMS.get(theorem.number, ()))
     for theorem in sorted(
         LOW_PRECISION_THEOREMS
         + SOFTMAX_THEOREMS
@@ -61,7 +63,7 @@ def certify(
         signatures; those it lacks are skipped and listed. A `forward_mode` attribute is judged too.
       theorems: numbers such as "M5"; all if None. "M8" stands for its named parts too ("M8-empty").
       dtypes: of "float32", "float64", "bfloat16", "float16"; all if None.
-      quick: float32, bfloat16 and float64 through the main transformations only.
+      quick: the main transformations only.
       progress: called as progress(done, total, label) before each step.
 
     Returns:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsoftmax.verify import _oracle, _regimes, _transformations
+from jaxsoftmax.verify import _oracle, _transformations
 from jaxsoftmax.verify._record import Row
 from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
 
@@ -32,19 +32,22 @@ class Task:
     functions: dict[str, Callable[..., Any]]  # by their dotted names
     dtype: str
 
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the first claim that the theorem makes of the function."""
+        return self.claim is next(c for c in self.theorem.claims if c.function == self.claim.function)
+
 
 def judge(task: Task, quick: bool) -> tuple[list[Row], list[str]]:
     """The rows of a task, and what was refused."""
-    with jax.enable_x64(task.dtype == "float64"):
+    rows, refused = [], []
+    double = task.dtype == "float64"
+    with jax.enable_x64(double):
         inputs = task.claim.inputs(task.dtype)
-        expected = {id(i): _expected(task.claim, i) for i in inputs}
-        rows, refused = _by_transformations(task, _batches(inputs), expected, quick)
-        if (
-            task.dtype == "float64"
-            and task.claim.order
-            and task.claim.textbook
-            and task.claim.function in task.functions
-        ):
+        if task.is_first or not double:  # in float64 the other claims differ by their formulas alone
+            expected = {id(i): _expected(task.claim, i) for i in inputs}
+            rows, refused = _by_transformations(task, _batches(inputs), expected, quick)
+        if double and task.claim.order and task.claim.textbook and task.claim.function in task.functions:
             rows += _by_other_judges(task, inputs[0])
     return rows, refused
 
@@ -96,17 +99,15 @@ def _transformed(claim: Claim, function: Callable[..., Any], scalar: bool) -> di
 
 def _applicable(task: Task, name: str, x: jax.Array, quick: bool) -> set[str]:
     """Every transformation for a theorem's first claim on a function in float32, the main ones for the others."""
-    claim = task.claim
+    if name.startswith(TWIN) and task.dtype == "float32":
+        kept = set(_transformations.TWIN if task.is_first else ("jacfwd",))
+        return kept if x[0].size <= LARGE else set()
     if x[0].size > LARGE:
-        return {"jit"} if claim.order < 2 else {"vmap"}
-    first = next(c for c in task.theorem.claims if c.function == claim.function)
-    thorough = claim is first and task.dtype == "float32" and not name.startswith("analytic.") and not quick
-    kept = set(_transformations.ALL if thorough else _transformations.QUICK)
-    if task.dtype in _regimes.LOW_PRECISION:
-        kept &= set(_transformations.LOW_PRECISION)
-    if name.startswith(TWIN):
-        kept &= set(_transformations.TWIN if task.dtype != "float64" else ("jacfwd",))
-    return kept
+        return {"jit"} if task.claim.order < 2 else {"vmap"}
+    if task.dtype != "float32":
+        return set(_transformations.BY_DTYPE)
+    thorough = task.is_first and not name.startswith("analytic.") and not quick
+    return set(_transformations.ALL if thorough else _transformations.QUICK)
 
 
 _Key = tuple[str, int, str]  # a function, a batch, a transformation

@@ -61,6 +61,18 @@ def separators(dtype: str) -> dict[str, np.ndarray]:
     return shifted_tails(dtype) | {"[0] + [-17] * 4095": np.array([[0.0] + [-17.0] * 4095])}
 
 
+def long_confident(dtype: str) -> dict[str, np.ndarray]:
+    """A confident row long enough to be reduced in pieces."""
+    del dtype
+    return {f"[0] + [-17] * {LONG - 1}": np.array([[0.0] + [-17.0] * (LONG - 1)])}
+
+
+def empty(dtype: str) -> dict[str, np.ndarray]:
+    """Rows of -inf alone."""
+    del dtype
+    return {"-inf alone": np.full((2, VOCAB), -np.inf)}
+
+
 def many(dtype: str) -> dict[str, np.ndarray]:
     """More classes than one step of a tree of partial sums takes, yet few enough for a Jacobian."""
     return {"V = 200": ordinary(dtype, rows=1, vocab=200, seed=6)}

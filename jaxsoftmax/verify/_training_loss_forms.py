@@ -129,6 +129,16 @@ def token_hessian(options: Options):
     return hessian
 
 
+def capped_hessian(x, y):
+    """z' (diag(s) - s s^T) z' + diag((s - e_y) z''), z'' = -(2 / c) tanh(x / c) sech^2(x / c) (M15, M23)."""
+    row, slope = SOFTCAP.row(x), SOFTCAP.slope(x)
+    bend = np.array([-2 * mpmath.tanh(v / CAP) / CAP for v in exact(x)], object) * slope
+    gradient = row.label_gradient(int(y)) * bend
+    outer = slope[:, None] * row.jacobian * slope[None, :]
+    size = np.abs(outer) + np.diag(np.abs(gradient)) + np.diag(np.abs(bend) * row.probs)
+    return Expected(outer + np.diag(gradient), size * SOFTCAP.rounding(row))
+
+
 def label_gradient(options: Options):
     """(1 - eps) w_j (L - z_j) (M12, M26)."""
 
@@ -212,9 +222,9 @@ def reduced(reduction: str):
 
 def tokens(order: str):
     def inputs(dtype: str) -> list[Inputs]:
-        x = _regimes.ordinary(dtype, rows=18).reshape(3, 6, _regimes.VOCAB)
-        y = np.array([[0, IGNORED, 2, 3, 5, 6], [IGNORED] * 6, [1, 1, 4, IGNORED, 0, 2]], np.int32)
-        u = np.stack([TOKEN_WEIGHTS, TOKEN_WEIGHTS, np.ones(6)])
+        x = _regimes.ordinary(dtype, rows=24).reshape(4, 6, _regimes.VOCAB)
+        y = np.array([[0, IGNORED, 2, 3, 5, 6], [IGNORED] * 6, [1, 1, 4, IGNORED, 0, 2], [0, 1, 2, 3, 4, 6]], np.int32)
+        u = np.stack([TOKEN_WEIGHTS, TOKEN_WEIGHTS, np.ones(6), np.zeros(6)])
         arrays = {"x": x, "y": y, "u": u}
         return [Inputs("weighted, some or all ignored", tuple(arrays[name] for name in order))]
 
