@@ -85,7 +85,7 @@ class Sweep:
 
     def onset(self, condition: np.ndarray) -> float | None:
         """Returns the step from which ``condition`` [steps, draws] holds for every draw, to the end of the sweep."""
-        holds_to_the_end = np.logical_and.accumulate(condition.all(axis=1)[::-1])[::-1]
+        holds_to_the_end = np.logical_and.accumulate(np.asarray(condition.all(axis=1))[::-1])[::-1]
         return float(self.steps[holds_to_the_end][0]) if holds_to_the_end.any() else None
 
     def exact_loss_at(self, step: float) -> float:

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 
 
 def as_array(name: str, value: Any) -> Array:
@@ -97,7 +97,7 @@ def require_broadcastable(name: str, array: Array, shape: tuple[int, ...], owner
 
 def as_int(name: str, value: Any) -> int:
     """`value` as a Python int of 32 bits, known when tracing."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         raise TypeError(f"{name}: expected an int or None, known when tracing, got a traced value")
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: expected an int or None, got {type(value).__name__}")
@@ -108,7 +108,7 @@ def as_int(name: str, value: Any) -> int:
 
 def as_number(name: str, value: Any, expected: str) -> float:
     """`value` as a finite Python float: the loss's constants are static, so that they can be checked."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         raise TypeError(f"{name}: expected {expected}, known when tracing, got a traced value")
     try:
         number = float(value)

@@ -174,10 +174,10 @@ def _float_label_losses_jvp(options, primals, tangents):
     return losses, losses_dot[..., 0]
 
 
-def _inner(gradient: Array, tangent: Any, axes: int | tuple[int, ...]) -> Array | float:
+def _inner(gradient: Array, tangent: Any, axes: int | tuple[int, ...]) -> Array:
     """<gradient, tangent>, formed at the gradient's precision; 0 for an argument that isn't differentiated."""
     if isinstance(tangent, SymbolicZero):
-        return 0.0
+        return jnp.zeros((1,) * gradient.ndim, gradient.dtype)
     return jnp.sum(gradient * tangent.astype(gradient.dtype), axes, keepdims=True)
 
 

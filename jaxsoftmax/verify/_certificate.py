@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from operator import attrgetter
 from typing import Any
 
@@ -146,12 +147,10 @@ def _device() -> str:
 
 
 def _versions() -> dict[str, str]:
-    import jaxlib
-
     return {
         "jaxsoftmax": jaxsoftmax.__version__,
         "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
+        "jaxlib": version("jaxlib"),
         "numpy": np.__version__,
         "mpmath": mpmath.__version__,
         "python": platform.python_version(),

@@ -84,6 +84,11 @@ def weighted_hessian(a, b):
     return itself(row.jacobian)
 
 
+def jacobian_of_kept(x, where):
+    """diag(s) - s s^T among the elements that the mask lets in, and 0 elsewhere (M5)."""
+    return jacobian(np.where(where, x, -np.inf))
+
+
 def nothing(x, *_):
     """No gradient."""
     return itself(exact(np.zeros(len(x))))
@@ -124,6 +129,11 @@ def _weights(dtype: str, signs: float) -> list[Inputs]:
     return [Inputs("weights", (x, b * np.where(np.arange(len(x)) % 2, 1, signs)[:, None]))]
 
 
+def _kept(dtype: str) -> list[Inputs]:
+    x = _regimes.ordinary(dtype)
+    return [Inputs("where", (x, np.arange(x.shape[-1]) % 3 != np.arange(len(x))[:, None] % 3))]
+
+
 def _mixed(dtype: str) -> list[Inputs]:
     x = _regimes.ordinary(dtype)
     return [Inputs("ordinary", (x, _regimes.targets_of(x, "distribution"), _regimes.directions(x)))]
@@ -135,11 +145,8 @@ def _low(dtype: str) -> list[Inputs]:
 
 
 _CLAIMS: dict[str, tuple[Claim, ...]] = {
-    "M4": (
-        Claim("softmax", "value, long", 0, lambda f, x: f(x), probs, lambda d: plain(_long(d)), 4),
-        Claim("softmax", "value of -inf alone", 0, lambda f, x: f(x), probs, lambda d: plain(_regimes.empty(d)), 0),
-    ),
-    "M5": (Claim("softmax", "Jacobian, masked", 1, masked_call, jacobian, lambda d: plain(_masks(d)), 4),),
+    "M4": (Claim("softmax", "value, long", 0, lambda f, x: f(x), probs, lambda d: plain(_long(d)), 4),),
+    "M5": (Claim("softmax", "Jacobian, masked", 1, lambda f, x, w: f(x, where=w), jacobian_of_kept, _kept, 4),),
     "M6": (
         Claim(
             "softmax",
@@ -151,11 +158,7 @@ _CLAIMS: dict[str, tuple[Claim, ...]] = {
             4,
         ),
     ),
-    "M8-empty": (
-        Claim(INTEGER, "value", 0, call, infinite, lambda d: with_labels(_regimes.empty(d)), 0),
-        Claim(INTEGER, "gradient", 1, call, nothing, lambda d: with_labels(_regimes.empty(d)), 0),
-        Claim(LOSS, "gradient", 1, per_row, nothing, lambda d: with_labels(_regimes.empty(d)), 0),
-    ),
+    "M8-empty": (Claim("softmax", "value", 0, lambda f, x: f(x), probs, lambda d: plain(_regimes.empty(d)), 0),),
     "M9": (Claim("logsumexp", "Hessian, weighted", 2, weighted, weighted_hessian, lambda d: _weights(d, 1), 8),),
     "M10": (
         Claim("log_softmax", "value, long", 0, lambda f, x: f(x), log_probs, lambda d: plain(_long(d)), 4),
@@ -178,7 +181,7 @@ _CLAIMS: dict[str, tuple[Claim, ...]] = {
             0,
             lambda f, x, y: f(x.T, y, axis=0),
             nll,
-            lambda d: with_labels({"ordinary": _regimes.ordinary(d)}),
+            lambda d: with_labels({"ordinary": _regimes.ordinary(d, rows=_regimes.VOCAB)}),
             4,
         ),
         Claim(LOSS, "value of a row, long", 0, per_row, nll, lambda d: with_labels(unshifted(_long(d))), 4),
@@ -193,6 +196,9 @@ _CLAIMS: dict[str, tuple[Claim, ...]] = {
         ),
     ),
     "M11-mask": (
+        Claim(INTEGER, "value of -inf alone", 0, call, infinite, lambda d: with_labels(_regimes.empty(d)), 0),
+        Claim(INTEGER, "gradient at -inf alone", 1, call, nothing, lambda d: with_labels(_regimes.empty(d)), 0),
+        Claim(LOSS, "gradient at -inf alone", 1, per_row, nothing, lambda d: with_labels(_regimes.empty(d)), 0),
         Claim(FLOAT, "value, masked", 0, masked_targets, target_loss, lambda d: with_targets(_masks(d)), 6),
         Claim(LOSS, "value, float labels", 0, per_row, target_loss, lambda d: with_targets(_masks(d)), 6),
         Claim(LOSS, "gradient, float labels", 1, per_row, target_gradient, lambda d: with_targets(_masks(d)), 6),

@@ -100,8 +100,8 @@ def _transformed(claim: Claim, function: Callable[..., Any], scalar: bool) -> di
 def _applicable(task: Task, name: str, x: jax.Array, quick: bool) -> set[str]:
     """Every transformation for a theorem's first claim on a function in float32, the main ones for the others."""
     if name.startswith(TWIN) and task.dtype == "float32":
-        kept = set(_transformations.TWIN if task.is_first else ("jacfwd",))
-        return kept if x[0].size <= LARGE else set()
+        names = _transformations.TWIN if task.is_first else _transformations.FORWARD[:1]
+        return set(names) if x[0].size <= LARGE else set()
     if x[0].size > LARGE:
         return {"jit"} if task.claim.order < 2 else {"vmap"}
     if task.dtype != "float32":

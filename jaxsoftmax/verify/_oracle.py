@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import jax.numpy as jnp
 import mpmath
@@ -65,7 +66,7 @@ def exact(array: np.ndarray | float) -> np.ndarray:
     return np.array([mpmath.mpf(value) for value in values.flat], object).reshape(values.shape)
 
 
-def itself(value: np.ndarray) -> Expected:
+def itself(value: Any) -> Expected:
     """A result promised to its own last bits."""
     value = np.asarray(value, object)
     return Expected(value, value)
@@ -151,6 +152,8 @@ def ulps(got: np.ndarray, expected: Expected) -> tuple[float, str]:
     """
     if got.shape != expected.value.shape:
         return np.inf, f"shape {got.shape}, expected {expected.value.shape}"
+    if not jnp.issubdtype(got.dtype, jnp.floating):
+        return np.inf, f"dtype {got.dtype}, expected a floating one"
     if got.size == 0:
         return 0.0, ""
     info, wide = jnp.finfo(got.dtype), got.astype(np.float64)

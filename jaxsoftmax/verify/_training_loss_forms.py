@@ -180,9 +180,9 @@ def mean_of(x, y, u):
         for row, label in zip(x, y, strict=True)
     ]
     weights = [mpmath.mpf(0) if label == IGNORED else CLASS_WEIGHTS.weights[label] for label in y]
-    u = exact(u)
+    u, losses, weights = exact(u), np.array(losses, object), np.array(weights, object)
     below = np.dot(u, weights)
-    return (np.dot(u, losses) / below if below else mpmath.mpf(0)), np.array(losses), np.array(weights), below
+    return (np.dot(u, losses) / below if below else mpmath.mpf(0)), losses, weights, below
 
 
 def mean_value(x, y, u):

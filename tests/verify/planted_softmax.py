@@ -86,7 +86,7 @@ SOFTMAX = (
         lambda right, x, axis=-1, where=None: jnp.where(
             jnp.all(jnp.isneginf(x), axis, keepdims=True), jnp.nan, right(x, axis, where)
         )
-    ), ("M4",)),
+    ), ("M8-empty",)),
 )  # fmt: skip
 
 LOG_SOFTMAX = (

@@ -124,7 +124,7 @@ def test_a_call_that_raises_fails_its_row_with_the_exception():
 def test_a_refusal_of_forward_mode_is_listed_and_fails_nothing():
     report = certify(SimpleNamespace(logsumexp=jaxsoftmax.logsumexp), theorems=["M8-empty"], **QUICK)
     assert report.passed
-    assert report.skipped == ("logsumexp under jacfwd: forward mode refused",)
+    assert "logsumexp under jacfwd: forward mode refused" in report.skipped
 
 
 def test_a_twin_is_judged_under_its_own_name():
@@ -155,14 +155,17 @@ def test_jax_fails_at_tails_empty_rows_and_low_precision_and_nowhere_else(of_jax
     assert _judged(of_jax) - _failed(of_jax) == {"M4", "M5", "M6", "M7", "M8", "M9", "M10", "M13", "M22"}
 
 
+LONG_TAILS = ("[0] + [-17] * 4095", "[0] + [-17] * 69631")
+
+
 def test_jax_fails_m18_and_m21_on_confident_and_shifted_rows_alone(of_jax):
     regimes = {row.regime for row in of_jax.failed if row.theorem in ("M18", "M21")}
-    assert regimes == {"confident gap 1-80", "[40, 0, ...]", "[1e4, 9990, 9980, ...]", "[0] + [-17] * 4095"}
+    assert regimes == {"confident gap 1-80", "[40, 0, ...]", "[1e4, 9990, 9980, ...]", *LONG_TAILS}
 
 
 def test_jax_fails_m8_on_a_row_of_minus_infinity_and_on_a_weight_0(of_jax):
     failed = {(row.regime, row.quantity) for row in of_jax.failed if row.theorem == "M8-empty"}
-    assert failed == {("-inf alone", "gradient"), ("weights 0", "gradient in a weight 0")}
+    assert failed == {("-inf alone", "gradient"), ("-inf alone", "value"), ("weights 0", "gradient in a weight 0")}
 
 
 def test_optax_fails_at_tails_masks_labels_out_of_range_and_low_precision_and_nowhere_else(of_optax):
