@@ -149,7 +149,7 @@ INTEGER_LABELS = (
     Planted("a loss in 8 bits", INTEGER, by_call(_rounded_loss), ("M19-low",), dtypes=("bfloat16",)),
     Planted("Hessian zero", INTEGER, _logits(of_second_order(lambda d: 0 * d)), ("M15",), ("M14",)),
     Planted("an axis other than the last taken for the last", INTEGER, by_call(
-        lambda right, logits, labels, axis=-1, **k: right(logits, labels, **k) if axis == -1 else 0 * labels
+        lambda right, logits, labels, axis=-1, **k: right(logits, labels, **k) if axis == -1 else 0.0 * labels
     ), ("M11",)),
     Planted("nan gradient for a row of -inf alone", INTEGER, _logits(
         lambda bar, _, a: jnp.where(jnp.all(jnp.isneginf(a.logits), -1, keepdims=True), jnp.nan, bar)
