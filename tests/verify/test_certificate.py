@@ -175,6 +175,7 @@ def test_optax_fails_at_tails_masks_labels_out_of_range_and_low_precision_and_no
 
 def test_optax_with_one_hot_labels_loses_a_loss_to_0_times_infinity(of_optax):
     failed = [row for row in of_optax.failed if row.theorem == "M11-mask"]
+    failed = [row for row in failed if row.regime != "-inf alone"]  # there both are nan
     assert {row.function for row in failed} == {"softmax_cross_entropy"}
     assert all("got nan" in row.detail for row in failed)
 
