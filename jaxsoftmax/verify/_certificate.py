@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from importlib.metadata import version
 from operator import attrgetter
 from typing import Any
@@ -80,9 +79,9 @@ def certify(
     """
     start = time.monotonic()
     chosen = _chosen_theorems(theorems)
-    tasks, skipped = _tasks(implementation, chosen, _chosen_dtypes(dtypes))
+    tasks, skipped = _tasks(implementation, chosen, _chosen_dtypes(dtypes), quick)
     rows: list[Row] = []
-    for done, (task, (judged, refused)) in enumerate(_in_parallel(partial(judge, quick=quick), tasks), 1):
+    for done, (task, (judged, refused)) in enumerate(_in_parallel(judge, tasks), 1):
         rows += judged
         skipped += refused
         if progress:
@@ -109,16 +108,21 @@ def _chosen_dtypes(names: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(d for d in DTYPES if names is None or d in names)
 
 
-def _tasks(implementation: Any, theorems: list[Theorem], dtypes: tuple[str, ...]) -> tuple[list[Task], list[str]]:
-    tasks, skipped = [], []
+def _tasks(
+    implementation: Any, theorems: list[Theorem], dtypes: tuple[str, ...], quick: bool
+) -> tuple[list[Task], list[str]]:
+    """Every claim on a function that is offered, the first of each theorem under every transformation unless quick."""
+    tasks: list[Task] = []
+    skipped = []
     for theorem, claim in ((t, c) for t in theorems for c in t.claims):
         function, twin = (_offered(implementation, prefix + claim.function) for prefix in ("", TWIN))
         if function is None:
             skipped.append(f"{claim.function}: not offered")
         named = {claim.function: function, TWIN + claim.function: None if twin is function else twin}
         functions = {name: offered for name, offered in named.items() if offered is not None}
+        thorough = not quick and not any(task.theorem is theorem and task.thorough for task in tasks)
         if functions:
-            tasks += [Task(theorem, claim, functions, d) for d in dtypes if d in claim.dtypes]
+            tasks += [Task(theorem, claim, functions, d, thorough) for d in dtypes if d in claim.dtypes]
     return tasks, skipped
 
 
@@ -132,7 +136,7 @@ def _offered(implementation: Any, name: str) -> Callable[..., Any] | None:
 
 
 def _in_parallel(function: Callable[[Task], Any], tasks: list[Task]) -> Iterator[tuple[Task, Any]]:
-    """Each task with its result, in order; XLA compiles on every core, and an interrupt doesn't wait for the rest."""
+    """Each task with its result, in order; an interrupt doesn't wait for the rest."""
     executor = ThreadPoolExecutor(os.cpu_count())
     try:
         with mpmath.workdps(_oracle.DIGITS):

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxsoftmax.verify import _oracle, _transformations
 from jaxsoftmax.verify._record import Row
+from jaxsoftmax.verify._regimes import LOW_PRECISION
 from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
 
 TWIN = "forward_mode."
@@ -19,7 +20,7 @@ TEXTBOOK = "textbook autodiff, float64"
 DIFFERENCES = "finite differences, float64"
 # Fourth-order central differences: truncation h^4 f'''''/30 and rounding eps f/h meet near 1e-11.
 STEP, DIFFERENCES_BOUND = 2.0**-8, 1e-9 / 2.0**-52
-TEXTBOOK_BOUND = 64.0
+OTHER_JUDGES = {TEXTBOOK: 64.0, DIFFERENCES: DIFFERENCES_BOUND}  # with their bounds in ulps
 LARGE = 256  # rows longer than this are not differentiated along each axis
 
 
@@ -31,24 +32,24 @@ class Task:
     claim: Claim
     functions: dict[str, Callable[..., Any]]  # by their dotted names
     dtype: str
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this is the first claim that the theorem makes of the function."""
-        return self.claim is next(c for c in self.theorem.claims if c.function == self.claim.function)
+    thorough: bool  # under every transformation, or the main ones
 
 
-def judge(task: Task, quick: bool) -> tuple[list[Row], list[str]]:
+def judge(task: Task) -> tuple[list[Row], list[str]]:
     """The rows of a task, and what was refused."""
+    with jax.enable_x64(task.dtype == "float64"):
+        batches = _batches(task.claim.inputs(task.dtype))
+        expected = {id(i): _expected(task.claim, i) for batch in batches for i in batch}
+        arguments = [_arguments(batch, task.dtype) for batch in batches]
+        results = _results(_calls(task, arguments, expected[id(batches[0][0])]), arguments)
     rows, refused = [], []
-    double = task.dtype == "float64"
-    with jax.enable_x64(double):
-        inputs = task.claim.inputs(task.dtype)
-        if task.is_first or not double:  # in float64 the other claims differ by their formulas alone
-            expected = {id(i): _expected(task.claim, i) for i in inputs}
-            rows, refused = _by_transformations(task, _batches(inputs), expected, quick)
-        if double and task.claim.order and task.claim.textbook and task.claim.function in task.functions:
-            rows += _by_other_judges(task, inputs[0])
+    for (name, i, transformation), result in results.items():
+        if transformation in OTHER_JUDGES:
+            rows.append(_by_other_judge(task, batches[0][0], transformation, result))
+        elif _refuses_forward_mode(result):
+            refused.append(f"{name} under {transformation}: forward mode refused")
+        else:
+            rows += _rows(task, name, batches[i], expected, transformation, result)
     return rows, refused
 
 
@@ -69,25 +70,24 @@ def _arguments(batch: list[Inputs], dtype: str) -> list[jax.Array]:
     return [jnp.asarray(c, dtype if np.issubdtype(c.dtype, np.floating) else c.dtype) for c in columns]
 
 
-def _by_transformations(
-    task: Task, batches: list[list[Inputs]], expected: dict[int, _oracle.Expected], quick: bool
-) -> tuple[list[Row], list[str]]:
-    arguments = [_arguments(batch, task.dtype) for batch in batches]
-    calls: dict[_Key, Callable[..., Any]] = {}
-    for i, batch in enumerate(batches):
-        scalar = task.claim.order == 1 and expected[id(batch[0])].value.ndim == arguments[i][0].ndim
+_Key = tuple[str, int, str]  # a function, a batch, a transformation or another judge
+
+
+def _calls(task: Task, arguments: list[list[jax.Array]], expected: _oracle.Expected) -> dict[_Key, Callable[..., Any]]:
+    """What is to be computed: every transformation that applies, and in float64 what the other judges compare."""
+    claim, calls = task.claim, {}
+    scalar = claim.order == 1 and expected.value.ndim == arguments[0][0].ndim
+    for i, (x, *_) in enumerate(arguments):
         for name, function in task.functions.items():
-            kept = _applicable(task, name, arguments[i][0], quick)
-            for transformation, transformed in _transformed(task.claim, function, scalar).items():
+            kept = _applicable(task, name, x[0].size, thorough=task.thorough and i == 0)
+            for transformation, transformed in _transformed(claim, function, scalar).items():
                 if transformation in kept:
                     calls[name, i, transformation] = transformed
-    rows, refused = [], []
-    for (name, i, transformation), result in _results(calls, arguments).items():
-        if _refuses_forward_mode(result):
-            refused.append(f"{name} under {transformation}: forward mode refused")
-        else:
-            rows += _rows(task, name, batches[i], expected, transformation, result)
-    return rows, refused
+    if task.dtype == "float64" and claim.order and claim.textbook and claim.function in task.functions:
+        function = task.functions[claim.function]
+        calls[claim.function, 0, TEXTBOOK] = _both(claim, function, _of_textbook)
+        calls[claim.function, 0, DIFFERENCES] = _both(claim, function, _of_differences)
+    return calls
 
 
 def _transformed(claim: Claim, function: Callable[..., Any], scalar: bool) -> dict[str, Callable[..., Any]]:
@@ -97,20 +97,22 @@ def _transformed(claim: Claim, function: Callable[..., Any], scalar: bool) -> di
     return _transformations.transformations(call, claim.order, claim.rowwise, scalar)
 
 
-def _applicable(task: Task, name: str, x: jax.Array, quick: bool) -> set[str]:
-    """Every transformation for a theorem's first claim on a function in float32, the main ones for the others."""
-    if name.startswith(TWIN) and task.dtype == "float32":
-        names = _transformations.TWIN if task.is_first else _transformations.FORWARD[:1]
-        return set(names) if x[0].size <= LARGE else set()
-    if x[0].size > LARGE:
-        return {"jit"} if task.claim.order < 2 else {"vmap"}
+def _applicable(task: Task, name: str, length: int, thorough: bool) -> set[str]:
+    """The names of the transformations that a function is seen through, on rows of a length."""
+    order = task.claim.order
+    if name.startswith(TWIN):  # a twin's values are its namesake's: what is its own is the rule
+        return set(_of_twin(task.dtype, thorough)) if length <= LARGE else set()
+    if length > LARGE:
+        return {"jit"} if order < 2 else {"vmap"}
     if task.dtype != "float32":
-        return set(_transformations.BY_DTYPE)
-    thorough = task.is_first and not name.startswith("analytic.") and not quick
-    return set(_transformations.ALL if thorough else _transformations.QUICK)
+        return {_transformations.MAIN[order][-1] if order else "jit"}
+    return set(_transformations.ALL if thorough else _transformations.MAIN[order])
 
 
-_Key = tuple[str, int, str]  # a function, a batch, a transformation
+def _of_twin(dtype: str, thorough: bool) -> tuple[str, ...]:
+    if dtype in LOW_PRECISION:
+        return ("jacrev",)  # in forward mode, it is the loss's float32 that comes back
+    return _transformations.TWIN if thorough and dtype == "float32" else ("jacfwd",)
 
 
 def _results(calls: dict[_Key, Callable[..., Any]], arguments: list[list[jax.Array]]) -> dict[_Key, Any]:
@@ -166,34 +168,45 @@ def _row(
     return replace(row, detail="") if row.passed else row
 
 
-def _by_other_judges(task: Task, inputs: Inputs) -> list[Row]:
-    """The derivative against autodiff of the textbook formula, and against differences of the function's own values."""
-    claim, textbook = task.claim, task.claim.textbook
-    function = task.functions[claim.function]
-    assert textbook is not None
+def _both(claim: Claim, function: Callable[..., Any], other: Callable[..., Any]) -> Callable[..., Any]:
+    """The first row's derivative, and the same as another judge has it."""
 
-    @jax.jit
-    def derivatives(x, *constants):
+    def derivatives(*columns):
+        x, *constants = (column[0] for column in columns)
+
         def call(x):
             return claim.call(function, x, *constants)
 
-        def naive(x):
-            return textbook(x, *constants)
+        return _derivative(claim.order)(call)(x), other(claim, call, x, constants)
 
-        derivative, below = (jax.jacrev(call), call) if claim.order == 1 else (jax.hessian(call), jax.jacrev(call))
-        judged = jax.jacrev(naive) if claim.order == 1 else jax.hessian(naive)
-        return derivative(x), judged(x), _transformations.finite_differences(below, x, STEP)
+    return derivatives
 
-    row = [a[0] for a in inputs.arrays]
-    magnitude = np.asarray(claim.oracle(*row).high_magnitude)
+
+def _derivative(order: int) -> Callable[..., Any]:
+    return jax.jacrev if order == 1 else jax.hessian
+
+
+def _of_textbook(claim: Claim, call: Callable[..., Any], x: jax.Array, constants: list[jax.Array]) -> jax.Array:
+    """Autodiff of the formula as printed."""
+    del call
+    textbook = claim.textbook
+    assert textbook is not None
+    return _derivative(claim.order)(lambda x: textbook(x, *constants))(x)
+
+
+def _of_differences(claim: Claim, call: Callable[..., Any], x: jax.Array, constants: list[jax.Array]) -> jax.Array:
+    """Differences of the function's own values, or of its gradient."""
+    del constants
+    return _transformations.finite_differences(call if claim.order == 1 else jax.jacrev(call), x, STEP)
+
+
+def _by_other_judge(task: Task, inputs: Inputs, judge: str, result: Any) -> Row:
+    magnitude = np.asarray(task.claim.oracle(*(a[0] for a in inputs.arrays)).high_magnitude)
     magnitude = _oracle.exact(np.maximum(magnitude, np.max(magnitude) / 8))  # an absolute error, all but for the tails
-    how, rows = "jacrev" if claim.order == 1 else "hessian", []
-    try:
-        got, *others = jax.device_get(derivatives(*(a[0] for a in _arguments([inputs], task.dtype))))
-    except Exception as error:
-        detail = f"{type(error).__name__}: {error}"
-        return [_row(task, claim.function, TEXTBOOK, how, inputs.regime, np.inf, TEXTBOOK_BOUND, detail)]
-    for judge, bound, other in zip((TEXTBOOK, DIFFERENCES), (TEXTBOOK_BOUND, DIFFERENCES_BOUND), others, strict=True):
+    if isinstance(result, Exception):
+        error, detail = np.inf, f"{type(result).__name__}: {result}"
+    else:
+        got, other = result
         error, detail = _oracle.ulps(got, _oracle.Expected(_oracle.exact(other), magnitude))
-        rows.append(_row(task, claim.function, judge, how, inputs.regime, error, bound, detail))
-    return rows
+    how = "jacrev" if task.claim.order == 1 else "hessian"
+    return _row(task, task.claim.function, judge, how, inputs.regime, error, OTHER_JUDGES[judge], detail)

@@ -61,9 +61,9 @@ class Expected:
 
 
 def exact(array: np.ndarray | float) -> np.ndarray:
-    """The very numbers of a machine array, as mpmath numbers."""
-    values = np.asarray(array, np.float64)
-    return np.array([mpmath.mpf(value) for value in values.flat], object).reshape(values.shape)
+    """The very numbers of a machine array, as mpmath numbers: equal ones are one object."""
+    distinct, places = np.unique(np.asarray(array, np.float64), return_inverse=True)
+    return np.array([mpmath.mpf(value) for value in distinct], object)[places.reshape(-1)].reshape(np.shape(array))
 
 
 def itself(value: Any) -> Expected:
@@ -80,8 +80,10 @@ class ExactRow:
 
     @cached_property
     def _distinct(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        places = {value: i for i, value in enumerate(dict.fromkeys(self.x))}
-        index = np.array([places[value] for value in self.x], int)
+        seen = {id(value): value for value in self.x}
+        places = {value: i for i, value in enumerate(dict.fromkeys(seen.values()))}
+        place_of = {name: places[value] for name, value in seen.items()}
+        index = np.array([place_of[id(value)] for value in self.x], int)
         return np.array(list(places), object), index, np.bincount(index, minlength=len(places))
 
     @cached_property
@@ -93,18 +95,17 @@ class ExactRow:
     def _exponentials(self) -> np.ndarray:
         return np.array([mpmath.exp(value - self.maximum) for value in self._distinct[0]], object)
 
-    def _sum_without(self, i: int, terms: np.ndarray) -> mpmath.mpf:
-        """The sum over the row of `terms`, one for each distinct logit, with entry i left out."""
+    def _sum_without(self, place: int, terms: np.ndarray) -> mpmath.mpf:
+        """The sum over the row of `terms`, one for each distinct logit, with one entry of those left out."""
         counts = self._distinct[2].copy()
-        counts[self._distinct[1][i]] -= 1
+        counts[place] -= 1
         return sum((int(n) * term for n, term in zip(counts, terms, strict=True) if n), _ZERO)
 
     @cached_property
     def remainder(self) -> mpmath.mpf:
         """The sum of the exponentials with one maximum left out."""
-        if self.maximum not in self.x:
-            return -_ONE
-        return self._sum_without(int(np.argmax(self.x == self.maximum)), self._exponentials)
+        places = np.flatnonzero(self._distinct[0] == self.maximum)
+        return self._sum_without(places[0], self._exponentials) if places.size else -_ONE
 
     @cached_property
     def _distinct_probs(self) -> np.ndarray:
@@ -127,7 +128,7 @@ class ExactRow:
 
     def complement(self, i: int) -> mpmath.mpf:
         """1 - s_i, as the sum of the others."""
-        return self._sum_without(i, self._distinct_probs)
+        return self._sum_without(self._distinct[1][i], self._distinct_probs)
 
     @cached_property
     def jacobian(self) -> np.ndarray:

@@ -10,15 +10,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 Rows = Callable[..., Any]  # (x rows, *constants rows) -> results, one a row
 
 FORWARD = ("jacfwd", "jvp", "linearize")
 EAGER = ("eager", "grad")  # operation by operation; the others are compiled
-QUICK = ("jit", "vmap", "jacfwd", "jacrev", "hessian")
-ALL = (*QUICK, *EAGER, "jvp", "linearize", "scan", "checkpoint")
-BY_DTYPE = ("jit", "jacrev", "hessian")
+MAIN = (("jit", "vmap"), ("jit", "jacfwd", "jacrev"), ("jacfwd", "jacrev", "hessian"))  # by a claim's order
+ALL = ("jit", "vmap", "jacfwd", "jacrev", "hessian", *EAGER, "jvp", "linearize", "scan", "checkpoint")
 TWIN = (*FORWARD, "jit", "jacrev")
 
 
@@ -30,6 +30,16 @@ def by_scan(f: Rows) -> Rows:
 def by_loop(f: Rows) -> Rows:
     """Row by row, in Python."""
     return lambda *rows: jnp.stack([f(*(column[i] for column in rows)) for i in range(len(rows[0]))])
+
+
+def eagerly(f: Rows) -> Rows:
+    """Row by row and operation by operation: rows of one shape share what is compiled, whatever their number."""
+
+    def results(*rows):
+        columns = jax.device_get(rows)
+        return np.stack([f(*map(jnp.asarray, row)) for row in zip(*columns, strict=True)])
+
+    return results
 
 
 def by_cotangents(f: Rows) -> Rows:
@@ -74,13 +84,13 @@ linearize = partial(by_pushforward, push=_by_linearize)
 
 def _order_0(f: Rows, rowwise: bool) -> dict[str, Rows]:
     whole = f if rowwise else by_loop(f)
-    return {"eager": whole, "jit": whole, "vmap": jax.vmap(f), "scan": by_scan(f)}
+    return {"eager": eagerly(f), "jit": whole, "vmap": jax.vmap(f), "scan": by_scan(f)}
 
 
 def _order_1(f: Rows, whole: bool) -> dict[str, Rows]:
     batch = by_cotangents if whole else by_scaled
     return {
-        "grad": batch(f),
+        "grad": eagerly(jax.grad(f) if whole else jax.jacrev(f)),
         "jit": batch(f),
         "vmap": jax.vmap(jax.grad(f) if whole else jax.jacrev(f)),
         "jacrev": jax.vmap(jax.jacrev(f)),
