@@ -100,8 +100,8 @@ def _transformed(claim: Claim, function: Callable[..., Any], scalar: bool) -> di
 def _applicable(task: Task, name: str, length: int, thorough: bool) -> set[str]:
     """The names of the transformations that a function is seen through, on rows of a length."""
     order = task.claim.order
-    if name.startswith(TWIN):  # a twin's values are its namesake's: what is its own is the rule
-        return set(_of_twin(task.dtype, thorough)) if length <= LARGE else set()
+    if name.startswith(TWIN):  # whose own is the rule: the values are its namesake's
+        return set(_of_twin(task.dtype, order, thorough)) if length <= LARGE else set()
     if length > LARGE:
         return {"jit"} if order < 2 else {"vmap"}
     if task.dtype != "float32":
@@ -109,10 +109,12 @@ def _applicable(task: Task, name: str, length: int, thorough: bool) -> set[str]:
     return set(_transformations.ALL if thorough else _transformations.MAIN[order])
 
 
-def _of_twin(dtype: str, thorough: bool) -> tuple[str, ...]:
+def _of_twin(dtype: str, order: int, thorough: bool) -> tuple[str, ...]:
+    if order == 0:
+        return ("jit",)
     if dtype in LOW_PRECISION:
         return ("jacrev",)  # in forward mode, it is the loss's float32 that comes back
-    return _transformations.TWIN if thorough and dtype == "float32" else ("jacfwd",)
+    return _transformations.TWIN if thorough and dtype == "float32" else _transformations.TWIN[:1]
 
 
 def _results(calls: dict[_Key, Callable[..., Any]], arguments: list[list[jax.Array]]) -> dict[_Key, Any]:

@@ -15,11 +15,10 @@ from jax import Array
 
 Rows = Callable[..., Any]  # (x rows, *constants rows) -> results, one a row
 
-FORWARD = ("jacfwd", "jvp", "linearize")
 EAGER = ("eager", "grad")  # operation by operation; the others are compiled
 MAIN = (("jit", "vmap"), ("jit", "jacfwd", "jacrev"), ("jacfwd", "jacrev", "hessian"))  # by a claim's order
 ALL = ("jit", "vmap", "jacfwd", "jacrev", "hessian", *EAGER, "jvp", "linearize", "scan", "checkpoint")
-TWIN = (*FORWARD, "jit", "jacrev")
+TWIN = ("jacfwd", "jvp", "linearize", "jit", "jacrev")
 
 
 def by_scan(f: Rows) -> Rows:
