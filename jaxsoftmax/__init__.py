@@ -12,3 +12,13 @@ from jaxsoftmax._softmax import log_softmax as log_softmax
 from jaxsoftmax._softmax import softmax as softmax
 
 __version__ = "0.1.0"
+__all__ = [
+    "analytic",
+    "cross_entropy",
+    "forward_mode",
+    "log_softmax",
+    "logsumexp",
+    "softmax",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_with_integer_labels",
+]

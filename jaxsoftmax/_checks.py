@@ -1,6 +1,7 @@
 """Argument errors: each names the argument, what was expected and what came."""
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,12 +25,13 @@ def as_array(name: str, value: Any) -> Array:
 
 def as_inexact(name: str, value: Any) -> Array:
     """`value` as a floating array; integers and booleans are promoted, as jax.nn does."""
-    return as_array(name, value).astype(inexact_dtype(value))
+    array = as_array(name, value)
+    return array.astype(inexact_dtype(array))
 
 
-def inexact_dtype(*values: Any) -> jnp.dtype:
+def inexact_dtype(*arrays: Array) -> jnp.dtype:
     """The dtype jax.nn gives a function of these: theirs together, or the floating type of an integer's width."""
-    dtype = jnp.result_type(*values)
+    dtype = jnp.result_type(*arrays)
     if jnp.issubdtype(dtype, jnp.floating):
         return dtype
     return jnp.dtype("float64" if dtype.itemsize == 8 else "float32")
@@ -78,8 +80,10 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(ndim))
     given = tuple(axis) if isinstance(axis, Sequence) else (axis,)
-    if not all(hasattr(a, "__index__") and not isinstance(a, bool) for a in given):
+    if not all(_is_int(a) for a in given):
         raise TypeError(f"axis: expected None, an int or a tuple of ints, got {axis!r}")
+    if ndim == 0 and given:
+        raise ValueError(f"axis: expected None or () for a scalar, got {axis!r}")
     if not all(-ndim <= a < ndim for a in given):
         raise ValueError(f"axis: expected axes in [{-ndim}, {ndim}), got {axis!r}")
     axes = tuple(int(a) % ndim for a in given)
@@ -88,18 +92,26 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     return axes
 
 
-def require_broadcastable(name: str, array: Array, shape: tuple[int, ...], owner: str) -> None:
+def _is_int(value: Any) -> bool:
+    try:
+        operator.index(value)
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(value, bool)
+
+
+def require_broadcastable(name: str, array: Array, shape: Sequence[int], owner: str) -> None:
     """ValueError unless `array` broadcasts to `shape`."""
     fits = array.ndim <= len(shape) and all(n in (1, m) for n, m in zip(array.shape[::-1], shape[::-1], strict=False))
     if not fits:
-        raise ValueError(f"{name}: expected a shape that broadcasts to the {owner}' {shape}, got {array.shape}")
+        raise ValueError(f"{name}: expected a shape that broadcasts to the {owner} {tuple(shape)}, got {array.shape}")
 
 
 def as_int(name: str, value: Any) -> int:
     """`value` as a Python int of 32 bits, known when tracing."""
     if isinstance(value, Tracer):
         raise TypeError(f"{name}: expected an int or None, known when tracing, got a traced value")
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if not _is_int(value):
         raise TypeError(f"{name}: expected an int or None, got {type(value).__name__}")
     if not -(2**31) <= int(value) < 2**31:
         raise ValueError(f"{name}: expected an int of 32 bits or None, got {value}")
@@ -117,5 +129,5 @@ def as_number(name: str, value: Any, expected: str) -> float:
     if isinstance(value, (str, bytes)):
         raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}")
     if not math.isfinite(number):
-        raise ValueError(f"{name}: expected {expected}, got {number}")
+        raise ValueError(f"{name}: expected {expected} and finite, got {number}")
     return number

@@ -45,7 +45,7 @@ def softmax_cross_entropy(
     Returns:
       Losses [*batch] in nats, at least float32. A class of label 0 adds nothing, even at a logit of -inf; another
       label at -inf gives +inf. A fully masked row, or one of no classes, gives 0; a row of -inf alone +inf, with
-      gradient 0.
+      gradient 0. A logit of +inf or NaN gives a NaN loss and gradient.
 
     Raises:
       TypeError: the logits aren't floating, or an argument isn't a real array.
@@ -87,7 +87,8 @@ def softmax_cross_entropy_with_integer_labels(
 
     Returns:
       Losses [*batch] in nats, at least float32. A label outside [0, vocab) gives NaN loss and a NaN gradient for its
-      own row; -1 is not the last class. A fully masked row gives 0; a row of -inf alone +inf, with gradient 0.
+      own row; -1 is not the last class. A fully masked row gives 0; a row of -inf alone +inf, with gradient 0. A
+      logit of +inf or NaN gives a NaN loss and gradient.
 
     Raises:
       TypeError: the logits aren't floating or the labels not integers.
@@ -144,7 +145,8 @@ def cross_entropy(
     Returns:
       The loss in nats, at least float32: a scalar, or [*batch] for "none". A mean over nothing is 0 with gradient 0.
       A label that is neither in [0, vocab) nor `ignore_index` gives NaN for its token, whatever its token weight. A row
-      of -inf alone gives +inf, with gradient 0.
+      of -inf alone gives +inf, with gradient 0, and so does smoothing over a class at -inf; a soft cap makes -inf the
+      finite -c. An infinite loss of token weight 0 adds nothing. A logit of +inf or NaN gives a NaN loss and gradient.
 
     Raises:
       TypeError: an argument of the wrong dtype; a constant that isn't a Python number.
@@ -227,7 +229,9 @@ def apply_training_loss(
         labels = _class_indices(labels, logits)
         losses = rules.integer_labels(options, logits, labels, class_weights, None)
         normalizers = _integer_labels.label_weights(labels, class_weights, vocab, losses.dtype)
-        normalizers = jnp.where(_integer_labels.is_ignored(options, labels), 0, normalizers)
+        ignored = _integer_labels.is_ignored(options, labels)
+        normalizers = jnp.where(ignored, 0, normalizers)
+        token_weights = None if token_weights is None else jnp.where(ignored, 0, token_weights)
     return _token_loss.reduce(reduction, losses, token_weights, normalizers)  # (M27)
 
 
@@ -250,7 +254,8 @@ def loss_options(ignore_index: Any, label_smoothing: Any, z_loss: Any, logit_sof
 def _class_indices(labels: Any, logits: Array) -> Array:
     """Integer labels [*batch] for logits [*batch, vocab], wide enough to compare with any class."""
     *batch, vocab = logits.shape
-    labels = _checks.as_integer("labels", labels, "; float labels [*batch, vocab] are for softmax_cross_entropy")
+    hint = "; labels that are weights, floating [*batch, vocab], are for softmax_cross_entropy and cross_entropy"
+    labels = _checks.as_integer("labels", labels, hint)
     _checks.require_shape("labels", labels, batch, "[*batch] of the logits")
     if vocab == 0:
         raise ValueError("logits: expected at least one class, got vocab = 0")
@@ -261,9 +266,11 @@ def _mask_classes_last(where: Any, shape: tuple[int, ...], axes: tuple[int, ...]
     if where is None:
         return None
     mask = _checks.as_mask("where", where)
-    if mask.ndim != len(shape):
-        mask = jnp.expand_dims(mask, axes) if mask.ndim + len(axes) == len(shape) else mask
-    _checks.require_broadcastable("where", mask, shape, "logits")
+    if mask.ndim + len(axes) == len(shape):
+        batch = [n for i, n in enumerate(shape) if i not in axes]
+        _checks.require_broadcastable("where", mask, batch, "logits' batch")
+        mask = jnp.expand_dims(mask, axes)
+    _checks.require_broadcastable("where", mask, shape, "logits'")
     return _lse_state.axes_last(jnp.broadcast_to(mask, shape), axes)
 
 

@@ -26,7 +26,7 @@ def primal(
     """Losses [*batch], and each row's statistics."""
     capped = _token_loss.softcap(options, _exponents(logits, labels, where))
     targets = _targets(options, capped, labels, class_weights, where)
-    state = _lse_state.of_array(capped, (capped.ndim - 1,))
+    state = _lse_state.of_array(capped, (capped.ndim - 1,), True)
     losses = _token_loss.float_label_loss(options, state, targets, capped)[..., 0]  # (M26)
     return losses, Statistics(state, _token_loss.target_totals(state, targets, capped))
 
@@ -56,7 +56,7 @@ def gradients(
 
 def _exponents(logits: Array, labels: Array, where: Array | None) -> Array:
     x = exponents(logits, where)
-    return x.astype(jnp.promote_types(x.dtype, labels.dtype))
+    return x.astype(_lse_state.accumulation_dtype(x.dtype, labels.dtype))
 
 
 def _targets(options: LossOptions, x: Array, labels: Array, class_weights: Array | None, where: Array | None) -> Array:

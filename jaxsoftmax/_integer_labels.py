@@ -13,11 +13,16 @@ from jaxsoftmax._token_loss import IntegerRow, LossOptions
 
 
 def primal(
-    options: LossOptions, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
+    options: LossOptions,
+    logits: Array,
+    labels: Array,
+    class_weights: Array | None,
+    where: Array | None,
+    differentiated: bool = True,
 ) -> tuple[Array, LseState]:
     """Losses [*batch], and the state of each row."""
     capped = _token_loss.softcap(options, exponents(logits, where))
-    state = _lse_state.of_array(capped, (capped.ndim - 1,))
+    state = _lse_state.of_array(capped, (capped.ndim - 1,), differentiated)
     vocab = logits.shape[-1]
     row = _row(labels, class_weights, state, vocab)
     label_gap = _label_gap(options, logits, labels, where, state)
@@ -34,17 +39,22 @@ def gradient(
     class_weights: Array | None,
     where: Array | None,
     state: LseState,
+    scale: Array | float = 1.0,
 ) -> Array:
-    """The derivative of each row's loss in that row's logits, [*batch, vocab] (M25)."""
+    """`scale` [*batch] times the derivative of each row's loss in that row's logits, [*batch, vocab] (M25)."""
     vocab = logits.shape[-1]
-    x = exponents(logits, where)
-    e = _lse_state.exponentials(_token_loss.softcap(options, x), state)
-    is_label = labels[..., None] == jnp.arange(vocab, dtype=labels.dtype)
     row = _row(labels, class_weights, state, vocab)
-    weights = 1.0 if class_weights is None else class_weights.astype(e.dtype)
-    rows = _token_loss.integer_label_gradient(options, row, e, is_label, weights, vocab)
+    label_exponential = _lse_state.exponentials(_label_logit(options, logits, labels, where), state)
+    valid = is_class(labels, vocab) if where is None else is_class(labels, vocab) | ~jnp.any(where, -1)
+    scale = jnp.where(valid, scale, jnp.nan)[..., None]
+    coefficients = _token_loss.integer_label_gradient(options, row, label_exponential, vocab)
+    share, spread, at_label = (scale * coefficient for coefficient in coefficients)
+    x = exponents(logits, where)
+    rows = share * _lse_state.exponentials(_token_loss.softcap(options, x), state)
+    if options.label_smoothing:
+        rows -= spread if class_weights is None else spread * class_weights.astype(rows.dtype)
+    rows = jnp.where(labels[..., None] == jnp.arange(vocab, dtype=labels.dtype), at_label, rows)
     rows *= _token_loss.softcap_slope(options, x)  # (M23)
-    rows = jnp.where(is_class(labels, vocab)[..., None], rows, jnp.nan)
     return rows if options.ignore_index is None else jnp.where(is_ignored(options, labels)[..., None], 0, rows)
 
 
@@ -80,16 +90,22 @@ def _weighted_gap(capped: Array, class_weights: Array | None, state: LseState) -
     return jnp.sum(gaps, -1, keepdims=True)
 
 
+def _of_label(array: Array, labels: Array) -> Array:
+    index = jnp.where(is_class(labels, array.shape[-1]), labels, 0)[..., None]
+    return jnp.take_along_axis(array, index, -1, mode="promise_in_bounds")
+
+
+def _label_logit(options: LossOptions, logits: Array, labels: Array, where: Array | None) -> Array:
+    """z_y; -inf where the label is masked."""
+    mask = None if where is None else _of_label(where, labels)
+    return _token_loss.softcap(options, exponents(_of_label(logits, labels), mask))
+
+
 def _label_gap(options: LossOptions, logits: Array, labels: Array, where: Array | None, state: LseState) -> Array:
     """m - z_y; a masked label still names its own logit, which may lie above m."""
-    index = jnp.where(is_class(labels, logits.shape[-1]), labels, 0)[..., None]
-
-    def of_label(array: Array) -> Array:
-        return jnp.take_along_axis(array, index, -1, mode="promise_in_bounds")
-
-    logit = _token_loss.softcap(options, _lse_state.widen(of_label(logits)))
+    logit = _label_logit(options, logits, labels, None)
     gap = -_lse_state.gaps(logit, state)
-    return gap if where is None else jnp.where(of_label(where), gap, -_lse_state.shifted(logit, state.maximum))
+    return gap if where is None else jnp.where(_of_label(where, labels), gap, -_lse_state.shifted(logit, state.maximum))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -97,7 +113,7 @@ def integer_label_losses(
     options: LossOptions, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
 ) -> Array:
     """Losses [*batch] of logits [*batch, vocab], in reverse mode."""
-    return primal(options, logits, labels, class_weights, where)[0]
+    return primal(options, logits, labels, class_weights, where, differentiated=False)[0]
 
 
 def _fwd(options, logits, labels, class_weights, where):
@@ -107,9 +123,8 @@ def _fwd(options, logits, labels, class_weights, where):
 
 def _bwd(options, residuals, losses_bar):
     logits = residuals[0]
-    rows = gradient(options, *residuals)  # (M25)
-    logits_bar = (losses_bar[..., None] * rows).astype(logits.dtype)
-    return logits_bar, None, None, None  # labels are integers; class weights are constants
+    logits_bar = gradient(options, *residuals, scale=losses_bar)  # (M25)
+    return logits_bar.astype(logits.dtype), None, None, None  # labels are integers; class weights are constants
 
 
 integer_label_losses.defvjp(_fwd, _bwd)

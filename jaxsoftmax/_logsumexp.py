@@ -37,9 +37,9 @@ def logsumexp(
       where: boolean mask that broadcasts with `a`; the elements to include.
 
     Returns:
-      The log-sum-exp in `a`'s dtype, formed in at least float32; with `return_sign` the pair (log |sum|, sign).
-      An empty or fully masked sum, or one over -inf alone, gives -inf with gradient 0. A +inf gives +inf, with a NaN
-      gradient. A negative sum without `return_sign` gives NaN, with a NaN gradient.
+      The log-sum-exp in the dtype of `a` and `b` together, formed in at least float32; with `return_sign` the pair
+      (log |sum|, sign). An empty or fully masked sum, or one over -inf alone, gives -inf with gradient 0. A +inf gives
+      +inf, with a NaN gradient. A negative sum without `return_sign` gives NaN, with a NaN gradient.
 
     Raises:
       TypeError: `a`, `b` or `where` is not a real array, or `axis` not made of ints.
@@ -64,7 +64,7 @@ def apply(
 ) -> Array | tuple[Array, Array]:
     """Validate, normalise, and hand over to the one of `rules` that fits."""
     given = {"a": _checks.as_array("a", a)} | ({} if b is None else {"b": _checks.as_array("b", b)})
-    dtype = _checks.inexact_dtype(*(x for x in (a, b) if x is not None))
+    dtype = _checks.inexact_dtype(*given.values())
     if where is not None:
         given["where"] = _checks.as_mask("where", where)
     shape = _checks.broadcast_shape(given)
@@ -99,15 +99,17 @@ def exponents(a: Array, where: Array | None) -> Array:
     return wide if where is None else jnp.where(where, wide, -jnp.inf)
 
 
-def plain_sum(axes: tuple[int, ...], a: Array, where: Array | None) -> tuple[Array, LseState]:
+def plain_sum(
+    axes: tuple[int, ...], a: Array, where: Array | None, differentiated: bool = True
+) -> tuple[Array, LseState]:
     """The log-sum-exp (M18) and the state it came from."""
-    state = _lse_state.of_array(exponents(a, where), axes)
+    state = _lse_state.of_array(exponents(a, where), axes, differentiated)
     return _lse_state.log_sum_exp(state).astype(a.dtype), state
 
 
-def plain_gradient(a: Array, where: Array | None, state: LseState) -> Array:
-    """Softmax: e / (1 + r) (M8)."""
-    return _lse_state.exponentials(exponents(a, where), state) / _lse_state.denominator(state)
+def plain_gradient(a: Array, where: Array | None, state: LseState, scale: Array | float = 1.0) -> Array:
+    """`scale` times softmax, e / (1 + r) (M8)."""
+    return _lse_state.exponentials(exponents(a, where), state) * (scale / _lse_state.denominator(state))
 
 
 def weighted_sum(a: Array, b: Array, where: Array | None) -> tuple[tuple[Array, Array], WeightedState]:
@@ -134,7 +136,7 @@ def _weighted_terms(a: Array, b: Array, where: Array | None) -> tuple[Array, Arr
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _plain(axes: tuple[int, ...], a: Array, where: Array | None) -> Array:
-    return plain_sum(axes, a, where)[0]
+    return plain_sum(axes, a, where, differentiated=False)[0]
 
 
 def _plain_fwd(axes, a, where):
@@ -144,8 +146,8 @@ def _plain_fwd(axes, a, where):
 
 def _plain_bwd(_axes, residuals, log_sum_bar):
     a, where, state = residuals
-    gradient = plain_gradient(a, where, state)
-    return (log_sum_bar.astype(gradient.dtype) * gradient).astype(a.dtype), None  # (M8)
+    scale = log_sum_bar.astype(state.maximum.dtype)
+    return plain_gradient(a, where, state, scale).astype(a.dtype), None  # (M8)
 
 
 _plain.defvjp(_plain_fwd, _plain_bwd)

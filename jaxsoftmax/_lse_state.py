@@ -22,9 +22,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-# Rows at least this long are summed in pieces: XLA CPU spreads the reduction of few long rows over few threads.
-LONG_ROW = 1 << 16
-PIECE = 1024
+# Rows at least this long are summed in pieces, if a length near PIECE divides theirs: XLA CPU is slow at long sums.
+LONG_ROW = 1 << 12
+PIECE = 1 << 10
 # Below this sum of exponentials, taking the maximum's own 1 away again would cost bits.
 CONFIDENT = 1.875
 
@@ -36,9 +36,9 @@ class LseState(NamedTuple):
     remainder: Array
 
 
-def accumulation_dtype(dtype: DTypeLike) -> jnp.dtype:
-    """At least float32; float64 stays float64."""
-    return jnp.promote_types(dtype, jnp.float32)
+def accumulation_dtype(*dtypes: DTypeLike) -> jnp.dtype:
+    """float64 if one of them is, else float32; named, as JAX may be set to refuse implicit promotion."""
+    return jnp.dtype(jnp.float64 if any(jnp.dtype(d) == jnp.float64 for d in dtypes) else jnp.float32)
 
 
 def axes_last(array: Array, axes: tuple[int, ...]) -> Array:
@@ -65,33 +65,33 @@ def _rounded_jvp(dtype, primals, tangents):
     return _rounded(*primals, dtype), *tangents  # already rounded: a derivative is not to be rounded again
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def of_array(x: Array, axes: tuple[int, ...]) -> LseState:
-    """The state of `x` over `axes`, which are kept with size 1; `x` at accumulation precision."""
-    return _of_array(x, axes)
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def of_array(x: Array, axes: tuple[int, ...], reused: bool = False) -> LseState:
+    """The state of `x` over `axes`, which are kept with size 1; `x` at accumulation precision.
+
+    `reused` says that the caller takes `exponentials` of all of `x` as well: then XLA forms them once for both.
+    """
+    return _of_array(x, axes, reused)
 
 
-@partial(jax.jit, static_argnums=1)  # outside of jit, a bare `lax.cond` would be compiled anew at every call
-def _of_array(x: Array, axes: tuple[int, ...]) -> LseState:
+@partial(jax.jit, static_argnums=(1, 2))  # outside of jit, a bare `lax.cond` would be compiled anew at every call
+def _of_array(x: Array, axes: tuple[int, ...], reused: bool) -> LseState:
     maximum = jnp.max(x, axes, keepdims=True, initial=-jnp.inf)
-    total = _sum(exp_shifted, x, maximum, axes)
+    piece = _piece(x.shape[-1]) if axes == (x.ndim - 1,) else None
+    total, others = _of_pieces(x, maximum, piece, reused) if piece else _of_whole(x, maximum, axes)
     confident = total < CONFIDENT
 
-    def subtracted() -> Array:
-        return total - 1
-
     def left_out() -> Array:
-        rest = _sum(_exp_of_others, x, maximum, axes)
-        return jnp.where(confident, jnp.where(maximum == -jnp.inf, -1, rest), total - 1)
+        return jnp.where(confident, jnp.where(maximum == -jnp.inf, -1, others()), total - 1)
 
-    return LseState(maximum, lax.cond(jnp.any(confident), left_out, subtracted))
+    return LseState(maximum, lax.cond(jnp.any(confident), left_out, lambda: total - 1))
 
 
 @of_array.defjvp
-def _of_array_jvp(axes, primals, tangents):
+def _of_array_jvp(axes, reused, primals, tangents):
     """Any dm goes with dr = sum e_j (dx_j - dm); dm = dx_k at a dominant entry k keeps the tail of dr, else dm = 0."""
     (x,), (v,) = primals, tangents
-    state = of_array(x, axes)
+    state = of_array(x, axes, reused)
     e = exponentials(x, state)
     leads = dominant(e, state)
     maximum_dot = jnp.sum(jnp.where(leads, v, 0), axes, keepdims=True)
@@ -120,14 +120,23 @@ def gaps(x: Array, state: LseState) -> Array:
     return jnp.where(gap > above_half, 0, gap)
 
 
+@jax.custom_jvp
 def exponentials(x: Array, state: LseState) -> Array:
-    """e = exp(x - m), in [0, 1]; 0 throughout an empty row."""
-    return jnp.exp(gaps(x, state))
+    """e = exp(x - m); 0 throughout an empty row."""
+    return exp_shifted(x, state.maximum)
+
+
+@exponentials.defjvp
+def _exponentials_jvp(primals, tangents):
+    """e (dx - dm), constant at the dominant entry: there a transpose would add and take away what absorbs the tail."""
+    (x, state), (v, state_dot) = primals, tangents
+    e = exponentials(x, state)
+    return e, jnp.where(dominant(e, state), 0, e * (v - state_dot.maximum))
 
 
 def dominant(e: Array, state: LseState) -> Array:
     """Where the probability exceeds 1/2: at most one entry of a row."""
-    return (e == 1) & (state.remainder < 1)
+    return 2 * e > denominator(state)
 
 
 def shifted(x: Array, maximum: Array) -> Array:
@@ -160,19 +169,45 @@ def is_empty(state: LseState) -> Array:
     return state.maximum == -jnp.inf
 
 
-def _exp_of_others(x: Array, maximum: Array) -> Array:
-    """exp(x - m), but 0 where that is 15/16 or more: at the maximum alone, in a row whose sum is below CONFIDENT.
+_Sums = tuple[
+    Array, Callable[[], Array]
+]  # of all exponentials, and of the others than the maximum's in a confident row
+
+
+def _of_whole(x: Array, maximum: Array, axes: tuple[int, ...]) -> _Sums:
+    def others() -> Array:
+        return jnp.sum(_less_maximum(exp_shifted(x, maximum)), axes, keepdims=True)
+
+    return jnp.sum(exp_shifted(x, maximum), axes, keepdims=True), others
+
+
+def _of_pieces(x: Array, maximum: Array, piece: int, reused: bool) -> _Sums:
+    """Only the piece with the maximum is summed again: in a confident row, the one whose sum is the largest."""
+    pieces = x.reshape(*x.shape[:-1], -1, piece)
+    # In one shape or the other: XLA CPU knows two exponentials for the same, or fuses one with its sum, by its shape.
+    e = exp_shifted(x, maximum).reshape(pieces.shape) if reused else exp_shifted(pieces, maximum[..., None])
+    sums = lax.optimization_barrier(jnp.sum(e, -1))  # without the barrier XLA makes one sum of all of them
+
+    def others() -> Array:
+        lead = jnp.argmax(sums, -1, keepdims=True)
+        leading = jnp.take_along_axis(pieces, lead[..., None], -2, mode="promise_in_bounds")[..., 0, :]
+        rest = jnp.sum(_less_maximum(exp_shifted(leading, maximum)), -1, keepdims=True)
+        return rest + jnp.sum(jnp.where(jnp.arange(sums.shape[-1]) == lead, 0, sums), -1, keepdims=True)
+
+    return jnp.sum(sums, -1, keepdims=True), others
+
+
+def _less_maximum(e: Array) -> Array:
+    """e, but 0 where that is 15/16 or more: at the maximum alone, in a row whose sum is below CONFIDENT.
 
     Rounding needs no mask and no argmax, either of which keeps XLA from fusing the exponential and its sum.
     """
-    e = exp_shifted(x, maximum)
     return e - e * jnp.floor(e + 0.0625)
 
 
-def _sum(terms: Callable[[Array, Array], Array], x: Array, maximum: Array, axes: tuple[int, ...]) -> Array:
-    length = x.shape[-1] if axes == (x.ndim - 1,) else 0
-    if length < LONG_ROW or length % PIECE:
-        return jnp.sum(terms(x, maximum), axes, keepdims=True)
-    pieces = x.reshape(*x.shape[:-1], length // PIECE, PIECE)
-    sums = jnp.sum(terms(pieces, maximum[..., None]), -1)
-    return jnp.sum(lax.optimization_barrier(sums), -1, keepdims=True)  # without it XLA makes one sum of the two
+def _piece(length: int) -> int | None:
+    """The divisor of a long row's length nearest to PIECE, within a factor of 4; None where there is none."""
+    if length < LONG_ROW:
+        return None
+    divisors = [n for n in range(PIECE // 4, 4 * PIECE + 1) if length % n == 0]
+    return min(divisors, key=lambda n: max(n / PIECE, PIECE / n), default=None)

@@ -108,7 +108,7 @@ def _masked(array: Array, where: Array | None, outside: float) -> Array:
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _softmax(axes: tuple[int, ...], x: Array, where: Array | None) -> Array:
     x = _masked(x, where, -jnp.inf)
-    state = _lse_state.of_array(x, axes)
+    state = _lse_state.of_array(x, axes, True)
     return _lse_state.exponentials(x, state) / _lse_state.denominator(state)  # (M4)
 
 

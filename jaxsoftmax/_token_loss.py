@@ -73,23 +73,32 @@ def integer_label_loss(
         spread = weighted_gap + row.total_weight * _lse_state.log_denominator(row.state)
         loss += smoothing / vocab * spread
     if options.z_loss:
-        loss += options.z_loss * row.label_weight * jnp.square(_lse_state.log_sum_exp(row.state))
+        loss += _unless_zero(options.z_loss * row.label_weight, jnp.square(_lse_state.log_sum_exp(row.state)))
     return loss
 
 
+class IntegerLabelGradient(NamedTuple):
+    """The gradient of rows, in coefficients [*batch, 1]: at_label at the label, share e_j - spread w_j elsewhere."""
+
+    share: Array  # A / (1 + r)
+    spread: Array  # eps / V
+    at_label: Array  # B (s_y - 1) + (A - B) s_y - C_y
+
+
 def integer_label_gradient(
-    options: LossOptions, row: IntegerRow, e: Array, is_label: Array, class_weights: Array | float, vocab: int
-) -> Array:
-    """B (s_j - [j = y]) + (A - B) s_j - C_j for classes with exponentials `e` (M25)."""
-    probs = e / _lse_state.denominator(row.state)
-    confident = is_label & _lse_state.dominant(e, row.state)
-    bracket = jnp.where(confident, _dominant_less_one(row.state), probs - is_label)  # (M20)
-    gradient = (1 - options.label_smoothing) * row.label_weight * bracket
-    if options.label_smoothing:
-        gradient += options.label_smoothing / vocab * (row.total_weight * probs - class_weights)
-    if options.z_loss:
-        gradient += 2 * options.z_loss * row.label_weight * _finite_log_sum_exp(row.state) * probs
-    return jnp.where(_lse_state.is_empty(row.state), 0, gradient)
+    options: LossOptions, row: IntegerRow, label_exponential: Array, vocab: int
+) -> IntegerLabelGradient:
+    """B (s_j - [j = y]) + (A - B) s_j - C_j, where A - B cancels nothing and B meets s_y - 1 whole (M25)."""
+    below = _lse_state.denominator(row.state)
+    prob = label_exponential / below
+    less_one = jnp.where(_lse_state.dominant(label_exponential, row.state), _dominant_less_one(row.state), prob - 1)
+    by_label = (1 - options.label_smoothing) * row.label_weight  # B
+    others = 2 * options.z_loss * row.label_weight * _finite_log_sum_exp(row.state) if options.z_loss else 0.0  # A - B
+    spread = jnp.where(_lse_state.is_empty(row.state), 0.0, options.label_smoothing / vocab)
+    others += spread * row.total_weight
+    at_label = by_label * less_one + others * prob - spread * row.label_weight  # (M20)
+    at_label = jnp.where(_lse_state.is_empty(row.state), 0, at_label)
+    return IntegerLabelGradient((by_label + others) / below, spread, at_label)
 
 
 def float_label_targets(options: LossOptions, labels: Array, class_weights: Array | None, vocab: int) -> Array:
@@ -152,7 +161,8 @@ def reduce(reduction: str, losses: Array, token_weights: Array | None, normalize
     # Otherwise XLA CPU folds the sum into the row reduction, and runs both on one thread.
     losses = lax.optimization_barrier(losses)
     if token_weights is not None:
-        losses, normalizers = token_weights * losses, token_weights * normalizers
+        weighted = jnp.where((token_weights == 0) & jnp.isinf(losses), 0, token_weights * losses)
+        losses, normalizers = weighted, token_weights * normalizers
     if reduction == "none":
         return losses
     total = jnp.sum(losses)

@@ -3,7 +3,8 @@ r"""Twins of the losses and of log-sum-exp, for pure forward mode: the same name
 JAX refuses `jax.jvp`, `jax.jacfwd` and `jax.linearize` through a function whose gradient is attached with
 `jax.custom_vjp`, as the functions of `jaxsoftmax` are. These attach the same closed forms with `jax.custom_jvp`:
 the tangent is <gradient, v>, linear in v, and JAX transposes it for reverse mode. Both modes work to any order; the
-price is that the gradient [*batch, vocab] is saved for a later transpose, where `jaxsoftmax` saves row statistics.
+price is that the gradient [*batch, vocab] is saved for a later transpose, where `jaxsoftmax` saves row statistics, and
+that the derivative in a label at a logit of -inf, which is infinite, makes even a tangent of 0 in that label a NaN.
 
 >>> import jax, jax.numpy as jnp
 >>> logits, v = jnp.array([0.0, -20.0]), jnp.array([1.0, 0.0])
@@ -118,7 +119,7 @@ def cross_entropy(
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _plain_log_sum(axes: tuple[int, ...], a: Array, where: Array | None) -> Array:
-    return _logsumexp.plain_sum(axes, a, where)[0]
+    return _logsumexp.plain_sum(axes, a, where, differentiated=False)[0]
 
 
 @_plain_log_sum.defjvp
@@ -147,7 +148,7 @@ def _weighted_log_sum_jvp(primals, tangents):
 def _integer_label_losses(
     options: LossOptions, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
 ) -> Array:
-    return _integer_labels.primal(options, logits, labels, class_weights, where)[0]
+    return _integer_labels.primal(options, logits, labels, class_weights, where, differentiated=False)[0]
 
 
 @_integer_label_losses.defjvp

@@ -87,12 +87,12 @@ def test_each_line_shows_its_worst_row_beside_the_bound(certify, capsys):
 
 
 def test_a_certificate_that_fails_exits_with_1_and_says_what_and_why(certify, capsys):
-    certify.rows += (_row("M19", float("inf"), "entry [0]: got 0.0, exact 2e-09"), _row("M19", 9.0, "milder"))
+    certify.rows += (_row("M19", float("inf"), "got 0.0, expected 2e-09 at [0]"), _row("M19", 9.0, "milder"))
     assert cli.main(["verify"]) == 1
     out = capsys.readouterr().out
     assert out.splitlines()[-1].startswith("certificate FAILS: 2 of 5 rows, theorem M19, on cpu")
     assert "why: [bold]cancels[/bold]" in out
-    assert "entry [0]: got 0.0, exact 2e-09" in out
+    assert "got 0.0, expected 2e-09 at [0]" in out
     assert "∞ of 4 ulps" in out
     assert "milder" not in out
     assert "skipped (1): softmax: not offered" in out

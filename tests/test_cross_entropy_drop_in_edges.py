@@ -1,10 +1,12 @@
 """The drop-ins for optax at their edges: infinities, labels outside the vocabulary, empty arrays, dtypes."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+import jaxsoftmax
 from tests.test_cross_entropy_drop_ins import (
     EVALUATE,
     FLOAT,
@@ -118,3 +120,10 @@ def test_float64_labels_of_float32_logits_keep_their_precision():
         assert (losses.dtype, by_logits.dtype, by_labels.dtype) == ("float64", "float32", "float64")
         assert losses.dtype == optax.softmax_cross_entropy(logits, labels).dtype
         assert_close(losses, np.sum(-exact(labels) * log(exact_softmax(logits)), -1), "float64")
+
+
+def test_fully_masked_row_has_gradient_0_whatever_its_label():
+    x, labels, rows = jnp.zeros((2, 3)), jnp.array([-1, 0]), jnp.array([False, True])
+    for loss in (jaxsoftmax.softmax_cross_entropy_with_integer_labels, optax.softmax_cross_entropy_with_integer_labels):
+        gradient = jax.grad(lambda x, loss=loss: jnp.sum(loss(x, labels, where=rows)))(x)
+        np.testing.assert_allclose(gradient, [[0, 0, 0], [-2 / 3, 1 / 3, 1 / 3]], rtol=1e-6)

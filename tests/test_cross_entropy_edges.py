@@ -145,3 +145,33 @@ def test_loss_is_at_least_float32_and_gradients_have_the_dtypes_of_their_argumen
         value, gradients = jax.eval_shape(jax.value_and_grad(loss, (0, 1)), logits, weights)
         assert value.dtype == loss_dtype(dtype)
         assert [g.dtype for g in gradients] == [dtype, "bfloat16"]
+
+
+def test_infinite_loss_of_a_row_of_weight_0_adds_nothing():
+    x = jnp.array([[0.0, -jnp.inf], [0.0, 0.0]])
+    weighted = cross_entropy(x, jnp.array([1, 0]), token_weights=jnp.array([0.0, 1.0]))
+    np.testing.assert_allclose(weighted, np.log(2), rtol=1e-6)
+    empty, label = jnp.full((1, 2), -jnp.inf), jnp.array([0])
+    assert cross_entropy(empty, label, z_loss=1.0, class_weights=jnp.array([0.0, 1.0])) == 0
+
+
+def test_token_weight_of_an_ignored_token_has_no_part_in_the_mean():
+    x, labels, u = jnp.zeros((2, 3)), jnp.array([0, -100]), jnp.array([1.0, jnp.nan])
+    value, gradient = jax.value_and_grad(
+        lambda u: cross_entropy(x, labels, ignore_index=-100, token_weights=u, reduction="sum")
+    )(u)
+    np.testing.assert_allclose(value, np.log(3), rtol=1e-6)
+    np.testing.assert_allclose(gradient, [np.log(3), 0], rtol=1e-6)
+
+
+def test_soft_cap_makes_a_masked_class_finite():
+    np.testing.assert_allclose(
+        cross_entropy(jnp.full(3, -jnp.inf), jnp.array(0), logit_softcap=2.0), np.log(3), rtol=1e-6
+    )
+
+
+def test_weights_may_be_lists():
+    x, labels = jnp.zeros((2, 2)), jnp.array([0, 1])
+    np.testing.assert_allclose(
+        cross_entropy(x, labels, class_weights=[1, 2], token_weights=[1.0, 1.0]), np.log(2), rtol=1e-6
+    )

@@ -6,7 +6,7 @@ public forward values. That makes them the reference against which the rules of 
 Dense forms map `[*batch, vocab]` to `[*batch, vocab, vocab]`; products with a vector (`_jvp`, `_vjp`, `_hvp`) need
 O(vocab) memory a row. Arithmetic is at least float32, and results have the dtype of the argument they differentiate.
 
-`Source:` numbers such as (M5) refer to MATHEMATICS.md.
+`Source:` numbers such as (M5) are those of the theorems that `jaxsoftmax verify` states and judges.
 """
 
 from jaxsoftmax.analytic._cross_entropy import (

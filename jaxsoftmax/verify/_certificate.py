@@ -45,6 +45,7 @@ THEOREMS: dict[str, Theorem] = {
         key=_number,
     )
 }
+DIFFERENTIAL = "jax.jvp"
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
@@ -64,7 +65,7 @@ def certify(
       theorems: numbers such as "M5"; all if None. "M8" stands for its named parts too ("M8-empty").
       dtypes: of "float32", "float64", "bfloat16", "float16"; all if None.
       quick: the main transformations only.
-      progress: called as progress(done, total, label) before each step.
+      progress: called as progress(done, total, label) after each step.
 
     Returns:
       A `Report`; it passes if every row does.
@@ -111,23 +112,37 @@ def _chosen_dtypes(names: Sequence[str] | None) -> tuple[str, ...]:
 def _tasks(
     implementation: Any, theorems: list[Theorem], dtypes: tuple[str, ...], quick: bool
 ) -> tuple[list[Task], list[str]]:
-    """Every claim on a function that is offered, the first of each theorem under every transformation unless quick."""
+    """Every claim on a function that is offered.
+
+    Unless quick, the first of each theorem and of each order on a function is seen under every transformation.
+    """
     tasks: list[Task] = []
-    skipped = []
+    skipped: list[str] = []
+    thorough: set[Any] = set()
+    if not _offers_anything(implementation):
+        return [], ["nothing offered"]
     for theorem, claim in ((t, c) for t in theorems for c in t.claims):
         function, twin = (_offered(implementation, prefix + claim.function) for prefix in ("", TWIN))
         if function is None:
             skipped.append(f"{claim.function}: not offered")
         named = {claim.function: function, TWIN + claim.function: None if twin is function else twin}
         functions = {name: offered for name, offered in named.items() if offered is not None}
-        thorough = not quick and not any(task.theorem is theorem and task.thorough for task in tasks)
         if functions:
-            tasks += [Task(theorem, claim, functions, d, thorough) for d in dtypes if d in claim.dtypes]
+            kinds = {theorem.number, (claim.function, claim.order)}
+            new = not quick and not kinds <= thorough
+            tasks += [Task(theorem, claim, functions, d, new) for d in dtypes if d in claim.dtypes]
+            thorough |= kinds
     return tasks, skipped
 
 
+def _offers_anything(implementation: Any) -> bool:
+    """Whether there is more to judge than JAX's own jvp."""
+    names = {name for theorem in THEOREMS.values() for name in theorem.functions} - {DIFFERENTIAL}
+    return any(_offered(implementation, prefix + name) is not None for name in names for prefix in ("", TWIN))
+
+
 def _offered(implementation: Any, name: str) -> Callable[..., Any] | None:
-    if name == "jax.jvp":  # M1-M3 are about the differential itself
+    if name == DIFFERENTIAL:  # M1-M3 are about the differential itself
         return jax.jvp
     try:
         return attrgetter(name)(implementation)

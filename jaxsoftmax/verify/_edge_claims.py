@@ -52,11 +52,6 @@ def per_row(f, x, y):
     return f(x, y, reduction="none")
 
 
-def wide_per_row(f, x, y):
-    """The same, in float32 even of an implementation that rounds it before."""
-    return per_row(f, x, y).astype(jnp.float32)
-
-
 def masked_over_last(f, x):
     """Log-sum-exp with a mask in place of -inf."""
     return masked_call(lambda x, where: f(x, axis=-1, where=where), x)

@@ -18,7 +18,7 @@ TWIN = "forward_mode."
 MPMATH = "mpmath, 50 digits"
 TEXTBOOK = "textbook autodiff, float64"
 DIFFERENCES = "finite differences, float64"
-# Fourth-order central differences: truncation h^4 f'''''/30 and rounding eps f/h meet near 1e-11.
+# Fourth-order central differences: h^4 f'''''/30 are truncated, some 1e-11 of f, and eps f/h rounded, far less.
 STEP, DIFFERENCES_BOUND = 2.0**-8, 1e-9 / 2.0**-52
 OTHER_JUDGES = {TEXTBOOK: 64.0, DIFFERENCES: DIFFERENCES_BOUND}  # with their bounds in ulps
 LARGE = 256  # rows longer than this are not differentiated along each axis
@@ -44,10 +44,11 @@ def judge(task: Task) -> tuple[list[Row], list[str]]:
         results = _results(_calls(task, arguments, expected[id(batches[0][0])]), arguments)
     rows, refused = [], []
     for (name, i, transformation), result in results.items():
-        if transformation in OTHER_JUDGES:
-            rows.append(_by_other_judge(task, batches[0][0], transformation, result))
-        elif _refuses_forward_mode(result):
-            refused.append(f"{name} under {transformation}: forward mode refused")
+        reason = _refusal(result, name)
+        if reason:
+            refused.append(f"{name} under {transformation}: {reason}")
+        elif transformation in OTHER_JUDGES:
+            rows.append(_by_other_judge(task, batches[0][0], expected, transformation, result))
         else:
             rows += _rows(task, name, batches[i], expected, transformation, result)
     return rows, refused
@@ -119,14 +120,14 @@ def _of_twin(dtype: str, order: int, thorough: bool) -> tuple[str, ...]:
 
 def _results(calls: dict[_Key, Callable[..., Any]], arguments: list[list[jax.Array]]) -> dict[_Key, Any]:
     """Each call's result or exception: those to be compiled in one program, unless that fails."""
-    errors: dict[_Key, Exception] = {}
+    errors: dict[_Key, BaseException] = {}
 
     def program(columns, keys):
         results = {}
         for key in keys:
             try:
                 results[key] = calls[key](*columns[key[1]])
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 errors[key] = error
         return results
 
@@ -136,17 +137,22 @@ def _results(calls: dict[_Key, Callable[..., Any]], arguments: list[list[jax.Arr
     compiled = jax.jit(program, static_argnums=1)
     try:
         results |= jax.device_get(compiled(arguments, together))
-    except Exception:  # one of them breaks the program: which?
+    except (Exception, SystemExit):  # one of them breaks the program: which?
         for key in together:
             try:
                 results |= jax.device_get(compiled(arguments, (key,)))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 errors[key] = error
     return {key: errors[key] if key in errors else results[key] for key in calls}
 
 
-def _refuses_forward_mode(error: Any) -> bool:
-    return isinstance(error, TypeError) and "forward-mode autodiff (jvp)" in str(error) and "custom_vjp" in str(error)
+def _refusal(error: Any, name: str) -> str:
+    """Why a call is no evidence against a function: JAX's limits, or an argument that it doesn't offer."""
+    if not isinstance(error, TypeError):
+        return ""
+    if "forward-mode autodiff (jvp)" in str(error) and "custom_vjp" in str(error) and not name.startswith(TWIN):
+        return "forward mode refused"
+    return "argument not offered" if "unexpected keyword argument" in str(error) else ""
 
 
 def _rows(
@@ -154,12 +160,24 @@ def _rows(
 ) -> Iterator[Row]:
     ends = list(itertools.accumulate(len(i.arrays[0]) for i in batch))
     for inputs, end in zip(batch, ends, strict=True):
-        if isinstance(result, Exception):
-            error, detail = np.inf, f"{type(result).__name__}: {str(result).splitlines()[0] if str(result) else ''}"
-        else:
-            got = np.asarray(result)[end - len(inputs.arrays[0]) : end]
-            error, detail = _oracle.ulps(got, expected[id(inputs)])
+        error, detail = _compared(result, ends[-1], end - len(inputs.arrays[0]), expected[id(inputs)], task.dtype)
         yield _row(task, name, MPMATH, transformation, inputs.regime, error, task.claim.bound, detail)
+
+
+def _compared(result: Any, rows: int, start: int, expected: _oracle.Expected, dtype: str) -> tuple[float, str]:
+    """The error of a regime's rows in a batch's result, which may be an exception, or anything that a rule returns."""
+    if isinstance(result, BaseException):
+        return np.inf, _raised(result)
+    if not isinstance(result, np.ndarray | np.generic | jax.Array):
+        return np.inf, f"{type(result).__name__}, expected an array"
+    got = np.asarray(result)
+    if got.ndim == 0 or len(got) != rows:
+        return np.inf, f"shape {got.shape} for {rows} rows, expected {(rows, *expected.value.shape[1:])}"
+    return _oracle.ulps(got[start : start + len(expected.value)], expected, dtype)
+
+
+def _raised(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
 def _row(
@@ -202,13 +220,13 @@ def _of_differences(claim: Claim, call: Callable[..., Any], x: jax.Array, consta
     return _transformations.finite_differences(call if claim.order == 1 else jax.jacrev(call), x, STEP)
 
 
-def _by_other_judge(task: Task, inputs: Inputs, judge: str, result: Any) -> Row:
-    magnitude = np.asarray(task.claim.oracle(*(a[0] for a in inputs.arrays)).high_magnitude)
+def _by_other_judge(task: Task, inputs: Inputs, expected: dict[int, _oracle.Expected], judge: str, result: Any) -> Row:
+    magnitude = expected[id(inputs)].high_magnitude[0]
     magnitude = _oracle.exact(np.maximum(magnitude, np.max(magnitude) / 8))  # an absolute error, all but for the tails
-    if isinstance(result, Exception):
-        error, detail = np.inf, f"{type(result).__name__}: {result}"
+    if isinstance(result, BaseException):
+        error, detail = np.inf, _raised(result)
     else:
         got, other = result
-        error, detail = _oracle.ulps(got, _oracle.Expected(_oracle.exact(other), magnitude))
+        error, detail = _oracle.ulps(got, _oracle.Expected(_oracle.exact(other), magnitude), task.dtype)
     how = "jacrev" if task.claim.order == 1 else "hessian"
     return _row(task, task.claim.function, judge, how, inputs.regime, error, OTHER_JUDGES[judge], detail)

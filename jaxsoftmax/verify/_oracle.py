@@ -145,8 +145,8 @@ class ExactRow:
         return gradient
 
 
-def ulps(got: np.ndarray, expected: Expected) -> tuple[float, str]:
-    """The worst error in ulps of the expected magnitude, and the entry it is at.
+def ulps(got: np.ndarray, expected: Expected, dtype: str) -> tuple[float, str]:
+    """The worst error in ulps of the expected magnitude, and the entry it is at; `got` at least as precise as `dtype`.
 
     An ulp of y is eps |y|, with eps the distance from 1 to the next number: 2^-23 in float32. Below the smallest normal
     number, which accelerators and XLA CPU flush to 0, it is that number.
@@ -155,6 +155,8 @@ def ulps(got: np.ndarray, expected: Expected) -> tuple[float, str]:
         return np.inf, f"shape {got.shape}, expected {expected.value.shape}"
     if not jnp.issubdtype(got.dtype, jnp.floating):
         return np.inf, f"dtype {got.dtype}, expected a floating one"
+    if jnp.finfo(got.dtype).eps > jnp.finfo(dtype).eps:
+        return np.inf, f"dtype {got.dtype}, expected at least {dtype}"
     if got.size == 0:
         return 0.0, ""
     info, wide = jnp.finfo(got.dtype), got.astype(np.float64)

@@ -8,7 +8,17 @@ from jinja2 import Environment, StrictUndefined
 
 from jaxsoftmax.verify._figures import confidence_panels, jacobian_panels
 from jaxsoftmax.verify._record import Report, Row
-from jaxsoftmax.verify._table import Line, failures_of, lines_of, one_line, shortened, strain, ulps, verdict
+from jaxsoftmax.verify._table import (
+    Line,
+    failures_of,
+    is_wrong_number,
+    lines_of,
+    one_line,
+    shortened,
+    strain,
+    ulps,
+    verdict,
+)
 from jaxsoftmax.verify._theorem import Theorem
 
 _ROWS_SHOWN = 5
@@ -48,7 +58,7 @@ def _group(
         "number": number,
         "statement": theorem.statement if theorem else "",
         "reason": theorem.reason if theorem else "",
-        "symptom": theorem.symptom if theorem else "",
+        "symptom": theorem.symptom if theorem and any(is_wrong_number(row) for row in failing) else "",
         "passed": not failing,
         "lines": [_cells(line) for line in lines],
         "failing": [_failing(row) for row in failing[:_ROWS_SHOWN]],

@@ -9,8 +9,6 @@ from jaxsoftmax.verify import _regimes
 from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
 from jaxsoftmax.verify._theorem import Inputs
 
-ALL = ("float32", "float64", "bfloat16", "float16")
-
 
 def plain(regimes: dict[str, np.ndarray]) -> list[Inputs]:
     """Rows of logits and nothing else."""

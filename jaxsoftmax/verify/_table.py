@@ -66,6 +66,11 @@ def failures_of(report: Report) -> dict[str, tuple[Row, ...]]:
     }
 
 
+def is_wrong_number(row: Row) -> bool:
+    """Returns whether a failing row is one of a wrong number, not of a call that failed or gave a wrong shape."""
+    return row.detail.startswith("got ")
+
+
 def verdict(report: Report) -> str:
     """Returns the certificate's last line."""
     versions = ", ".join(f"{name} {report.versions[name]}" for name in ("jaxsoftmax", "jax") if name in report.versions)
@@ -154,7 +159,7 @@ def _print_failure(number: str, rows: tuple[Row, ...], theorems: Mapping[str, Th
     worst = rows[0]
     console.print()
     console.print(Text.assemble((f"{number} fails", "bold red"), f" in {count(len(rows), 'row')}"))
-    if number in theorems:
+    if number in theorems and any(is_wrong_number(row) for row in rows):
         console.print(_indented(f"why: {one_line(theorems[number].symptom)}"))
     console.print(_indented(f"worst: {worst.function}: {worst.quantity}, {where(worst)}; judged by {worst.judge}"))
     if worst.detail:

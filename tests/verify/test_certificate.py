@@ -1,5 +1,6 @@
 """What `certify` judges, refuses and records; and which theorems the functions of jax and optax don't satisfy."""
 
+import sys
 from types import SimpleNamespace
 
 import jax
@@ -90,10 +91,11 @@ def test_a_function_that_is_missing_is_skipped_and_listed_once():
     )
 
 
-def test_a_certificate_of_nothing_does_not_pass():
-    report = certify(SimpleNamespace(), theorems=["M7"], **QUICK)
+@pytest.mark.parametrize("theorems", [["M7"], ["M1"], None])
+def test_a_certificate_of_nothing_does_not_pass(theorems):
+    report = certify(SimpleNamespace(), theorems=theorems, **QUICK)
     assert report.rows == ()
-    assert report.skipped == ("softmax: not offered",)
+    assert report.skipped == ("nothing offered",)
     assert not report.passed
     assert not Report("nothing", (), (), "cpu", {}, 0.0).passed
 
@@ -125,6 +127,49 @@ def test_a_refusal_of_forward_mode_is_listed_and_fails_nothing():
     report = certify(SimpleNamespace(logsumexp=jaxsoftmax.logsumexp), theorems=["M8-empty"], **QUICK)
     assert report.passed
     assert "logsumexp under jacfwd: forward mode refused" in report.skipped
+
+
+def test_a_twin_that_refuses_forward_mode_fails():
+    offered = SimpleNamespace(forward_mode=SimpleNamespace(logsumexp=jaxsoftmax.logsumexp))
+    report = certify(offered, theorems=["M8-empty"], **QUICK)
+    assert {row.transformation for row in report.failed} == {"jacfwd"}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "narrow"), [("float32", jnp.bfloat16), ("float32", jnp.float16), ("float64", jnp.float32)]
+)
+def test_a_result_of_a_narrower_dtype_fails(dtype, narrow):
+    offered = SimpleNamespace(softmax=lambda x, axis=-1, where=None: jaxsoftmax.softmax(x, axis, where).astype(narrow))
+    report = certify(offered, theorems=["M4"], dtypes=[dtype], quick=True)
+    assert {row.error for row in report.rows} == {float("inf")}
+    assert {row.detail for row in report.rows} == {f"dtype {jnp.dtype(narrow)}, expected at least {dtype}"}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (jnp.mean, "shape ()"),
+        (lambda value: value[..., None], "shape (7, 1), expected (7,)"),
+        (lambda value: (value, value), "tuple, expected an array"),
+        (lambda _: None, "NoneType, expected an array"),
+        (lambda _: sys.exit("no"), "SystemExit: no"),
+    ],
+)
+def test_whatever_a_rule_returns_fails_its_rows_and_no_more(spoil, said):
+    def loss(logits, labels, axis=-1, where=None):
+        return spoil(jaxsoftmax.softmax_cross_entropy_with_integer_labels(logits, labels, axis, where))
+
+    offered = SimpleNamespace(softmax_cross_entropy_with_integer_labels=loss)
+    report = certify(offered, theorems=["M11"], **QUICK)
+    assert not report.passed
+    assert any(said in row.detail for row in report.failed), {row.detail for row in report.failed}
+
+
+def test_an_argument_that_is_not_offered_is_listed_and_fails_nothing():
+    offered = SimpleNamespace(logsumexp=lambda a, axis=None: jaxsoftmax.logsumexp(a, axis))
+    report = certify(offered, theorems=["M18"], **QUICK)
+    assert report.passed
+    assert "logsumexp under jit: argument not offered" in report.skipped
 
 
 def test_a_twin_is_judged_under_its_own_name():

@@ -1,0 +1,36 @@
+"""JAX can be set to refuse implicit promotion of dtypes; the functions work there as jax.nn's and optax's do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxsoftmax
+from jaxsoftmax import forward_mode
+
+LABELS = np.array([0, 2], np.int32)
+MASK = np.array([True, True, False])
+OPTIONS = {"class_weights": np.ones(3, np.float32), "token_weights": np.ones(2, np.float32), "label_smoothing": 0.125}
+OPTIONS |= {"z_loss": 1e-3, "logit_softcap": 4.0}
+
+CALLS = {
+    "logsumexp": lambda f, x: f.logsumexp(x, -1, where=MASK),
+    "weighted logsumexp": lambda f, x: f.logsumexp(x, -1, b=jnp.ones_like(x)),
+    "softmax": lambda f, x: f.softmax(x, where=MASK)[:, 0],
+    "log_softmax": lambda f, x: f.log_softmax(x)[:, 0],
+    "integer labels": lambda f, x: f.softmax_cross_entropy_with_integer_labels(x, LABELS),
+    "float labels": lambda f, x: f.softmax_cross_entropy(x, jnp.full_like(x, 1 / 4)),
+    "training, integer": lambda f, x: f.cross_entropy(x, LABELS, ignore_index=2, **OPTIONS),
+    "training, float": lambda f, x: f.cross_entropy(x, jnp.full_like(x, 1 / 4), **OPTIONS),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("functions", [jaxsoftmax, forward_mode], ids=["losses", "twins"])
+def test_value_gradient_and_hessian_need_no_implicit_promotion(functions, dtype):
+    x = jnp.asarray(np.array([[0.5, -1.0, 2.0], [0.0, 0.25, -0.5]]), dtype)
+    with jax.numpy_dtype_promotion("strict"):
+        for name, call in CALLS.items():
+            value, pull = jax.vjp(lambda x, call=call: call(functions, x), x)
+            assert pull(jnp.ones_like(value))[0].dtype == x.dtype, name
+            jax.hessian(lambda x, call=call: jnp.sum(call(functions, x)))(x)
