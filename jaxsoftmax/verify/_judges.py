@@ -111,6 +111,8 @@ def _applicable(task: Task, name: str, length: int, thorough: bool) -> set[str]:
 
 
 def _of_twin(dtype: str, order: int, thorough: bool) -> tuple[str, ...]:
+    if dtype == "float64" and not thorough:
+        return ()
     if order == 0:
         return ("jit",)
     if dtype in LOW_PRECISION:

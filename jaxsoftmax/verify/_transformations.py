@@ -102,14 +102,13 @@ def _order_1(f: Rows, whole: bool) -> dict[str, Rows]:
 
 
 def _order_2(f: Rows) -> dict[str, Rows]:
-    gradient = jax.grad(f)
+    """`jax.hessian` is the jvp of a gradient along every axis already."""
     return {
         "hessian": by_scan(jax.hessian(f)),
         "vmap": jax.vmap(jax.hessian(f)),
-        "jacrev": jax.vmap(jax.jacrev(gradient)),
+        "jacrev": jax.vmap(jax.jacrev(jax.grad(f))),
         "jacfwd": jax.vmap(jax.jacfwd(jax.jacfwd(f))),
-        "jvp": jax.vmap(jvp(gradient)),
-        "linearize": jax.vmap(linearize(gradient)),
+        "linearize": jax.vmap(linearize(jax.grad(f))),
         "checkpoint": jax.vmap(jax.hessian(jax.checkpoint(f))),
     }
 
