@@ -7,6 +7,7 @@ from jaxsoftmax._cross_entropy import softmax_cross_entropy as softmax_cross_ent
 from jaxsoftmax._cross_entropy import (
     softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,
 )
+from jaxsoftmax._linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
 from jaxsoftmax._logsumexp import logsumexp as logsumexp
 from jaxsoftmax._softmax import log_softmax as log_softmax
 from jaxsoftmax._softmax import softmax as softmax
@@ -16,6 +17,7 @@ __all__ = [
     "analytic",
     "cross_entropy",
     "forward_mode",
+    "linear_cross_entropy",
     "log_softmax",
     "logsumexp",
     "softmax",

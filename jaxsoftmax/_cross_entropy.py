@@ -1,6 +1,6 @@
 """Cross-entropy losses over logits: the drop-ins for optax, and the training loss."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -192,7 +192,7 @@ def apply_integer_labels(rules: LossRules, logits: Any, labels: Any, axis: Any, 
     axes = _checks.as_axes(axis, logits.ndim)
     mask = _mask_classes_last(where, logits.shape, axes)
     logits = _lse_state.axes_last(logits, axes)
-    labels = _class_indices(labels, logits)
+    labels = class_indices(labels, logits.shape[:-1], logits.shape[-1])
     return _unless_masked(rules.integer_labels(LossOptions(), logits, labels, None, mask), mask)
 
 
@@ -206,18 +206,12 @@ def apply_training_loss(
     reduction: str,
 ) -> Array:
     """Validate, choose the rule by the labels' dtype, and reduce."""
-    if reduction not in _token_loss.REDUCTIONS:
-        raise ValueError(f"reduction: expected one of {_token_loss.REDUCTIONS}, got {reduction!r}")
+    require_reduction(reduction)
     logits = _checks.as_floating("logits", logits)
     if logits.ndim == 0:
         raise ValueError("logits: expected shape [*batch, vocab], got ()")
     *batch, vocab = logits.shape
-    if class_weights is not None:
-        class_weights = jax.lax.stop_gradient(_checks.as_inexact("class_weights", class_weights))
-        _checks.require_shape("class_weights", class_weights, (vocab,), "[vocab]")
-    if token_weights is not None:
-        token_weights = _checks.as_inexact("token_weights", token_weights)
-        _checks.require_shape("token_weights", token_weights, batch, "[*batch]")
+    class_weights, token_weights = as_weights(class_weights, token_weights, batch, vocab)
     labels = _checks.as_array("labels", labels)
     if jnp.issubdtype(labels.dtype, jnp.floating):
         if options.ignore_index is not None:
@@ -226,11 +220,10 @@ def apply_training_loss(
         losses = rules.float_labels(options, logits, labels, class_weights, None)
         normalizers = jnp.ones(batch, losses.dtype)
     else:
-        labels = _class_indices(labels, logits)
+        labels = class_indices(labels, batch, vocab)
         losses = rules.integer_labels(options, logits, labels, class_weights, None)
-        normalizers = _integer_labels.label_weights(labels, class_weights, vocab, losses.dtype)
         ignored = _integer_labels.is_ignored(options, labels)
-        normalizers = jnp.where(ignored, 0, normalizers)
+        normalizers = jnp.where(ignored, 0, _integer_labels.label_weights(labels, class_weights, vocab, losses.dtype))
         token_weights = None if token_weights is None else jnp.where(ignored, 0, token_weights)
     return _token_loss.reduce(reduction, losses, token_weights, normalizers)  # (M27)
 
@@ -251,9 +244,27 @@ def loss_options(ignore_index: Any, label_smoothing: Any, z_loss: Any, logit_sof
     return LossOptions(ignore_index, smoothing, penalty, cap)
 
 
-def _class_indices(labels: Any, logits: Array) -> Array:
+def require_reduction(reduction: Any) -> None:
+    """ValueError unless it is one of those there are."""
+    if reduction not in _token_loss.REDUCTIONS:
+        raise ValueError(f"reduction: expected one of {_token_loss.REDUCTIONS}, got {reduction!r}")
+
+
+def as_weights(
+    class_weights: Any, token_weights: Any, batch: Sequence[int], vocab: int
+) -> tuple[Array | None, Array | None]:
+    """Class weights [vocab], which are constants, and token weights [*batch], where given."""
+    if class_weights is not None:
+        class_weights = jax.lax.stop_gradient(_checks.as_inexact("class_weights", class_weights))
+        _checks.require_shape("class_weights", class_weights, (vocab,), "[vocab]")
+    if token_weights is not None:
+        token_weights = _checks.as_inexact("token_weights", token_weights)
+        _checks.require_shape("token_weights", token_weights, batch, "[*batch]")
+    return class_weights, token_weights
+
+
+def class_indices(labels: Any, batch: Sequence[int], vocab: int) -> Array:
     """Integer labels [*batch] for logits [*batch, vocab], wide enough to compare with any class."""
-    *batch, vocab = logits.shape
     hint = "; labels that are weights, floating [*batch, vocab], are for softmax_cross_entropy and cross_entropy"
     labels = _checks.as_integer("labels", labels, hint)
     _checks.require_shape("labels", labels, batch, "[*batch] of the logits")

@@ -9,7 +9,7 @@ from jax import Array
 from jaxsoftmax import _lse_state, _token_loss
 from jaxsoftmax._logsumexp import exponents
 from jaxsoftmax._lse_state import LseState
-from jaxsoftmax._token_loss import IntegerRow, LossOptions
+from jaxsoftmax._token_loss import IntegerLabelGradient, IntegerRow, LossOptions
 
 
 def primal(
@@ -42,20 +42,46 @@ def gradient(
     scale: Array | float = 1.0,
 ) -> Array:
     """`scale` [*batch] times the derivative of each row's loss in that row's logits, [*batch, vocab] (M25)."""
+    rows = coefficients(options, logits, labels, class_weights, where, state, scale)
+    return entries(options, exponents(logits, where), labels, class_weights, state, rows)
+
+
+def coefficients(
+    options: LossOptions,
+    logits: Array,
+    labels: Array,
+    class_weights: Array | None,
+    where: Array | None,
+    state: LseState,
+    scale: Array | float,
+) -> IntegerLabelGradient:
+    """`scale` times what the gradient of each row is made of."""
     vocab = logits.shape[-1]
     row = _row(labels, class_weights, state, vocab)
     label_exponential = _lse_state.exponentials(_label_logit(options, logits, labels, where), state)
     valid = is_class(labels, vocab) if where is None else is_class(labels, vocab) | ~jnp.any(where, -1)
     scale = jnp.where(valid, scale, jnp.nan)[..., None]
-    coefficients = _token_loss.integer_label_gradient(options, row, label_exponential, vocab)
-    share, spread, at_label = (scale * coefficient for coefficient in coefficients)
-    x = exponents(logits, where)
-    rows = share * _lse_state.exponentials(_token_loss.softcap(options, x), state)
+    gradient = _token_loss.integer_label_gradient(options, row, label_exponential, vocab)
+    return IntegerLabelGradient(*(scale * coefficient for coefficient in gradient))
+
+
+def entries(
+    options: LossOptions,
+    x: Array,
+    labels: Array,
+    class_weights: Array | None,
+    state: LseState,
+    rows: IntegerLabelGradient,
+    first: Array | int = 0,
+) -> Array:
+    """The gradient's entries at the logits `x` of consecutive classes, of which the first is number `first`."""
+    gradient = rows.share * _lse_state.exponentials(_token_loss.softcap(options, x), state)
     if options.label_smoothing:
-        rows -= spread if class_weights is None else spread * class_weights.astype(rows.dtype)
-    rows = jnp.where(labels[..., None] == jnp.arange(vocab, dtype=labels.dtype), at_label, rows)
-    rows *= _token_loss.softcap_slope(options, x)  # (M23)
-    return rows if options.ignore_index is None else jnp.where(is_ignored(options, labels)[..., None], 0, rows)
+        gradient -= rows.spread if class_weights is None else rows.spread * class_weights.astype(gradient.dtype)
+    is_label = (labels - first)[..., None] == jnp.arange(x.shape[-1], dtype=labels.dtype)
+    gradient = jnp.where(is_label, rows.at_label, gradient)
+    gradient *= _token_loss.softcap_slope(options, x)  # (M23)
+    return gradient if options.ignore_index is None else jnp.where(is_ignored(options, labels)[..., None], 0, gradient)
 
 
 def is_class(labels: Array, vocab: int) -> Array:

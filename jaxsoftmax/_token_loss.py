@@ -153,6 +153,18 @@ def _finite_log_sum_exp(state: LseState) -> Array:
     return jnp.where(_lse_state.is_empty(state), 0, _lse_state.log_sum_exp(state))
 
 
+def weighted(token_weights: Array, losses: Array) -> Array:
+    """u_t l_t; an infinite loss of weight 0 adds nothing."""
+    return jnp.where((token_weights == 0) & jnp.isinf(losses), 0, token_weights * losses)
+
+
+def mean_weights(token_weights: Array, normalizers: Array) -> Array:
+    """v_t with mean = sum_t v_t l_t, which is u_t / sum_t u_t n_t, or 0 of nothing (M27)."""
+    normalizer = jnp.sum(token_weights * normalizers)
+    nothing = normalizer == 0
+    return jnp.where(nothing, 0, token_weights / jnp.where(nothing, 1, normalizer))
+
+
 def reduce(reduction: str, losses: Array, token_weights: Array | None, normalizers: Array) -> Array:
     """Per-token losses [*batch] reduced: mean = sum_t u_t l_t / sum_t u_t n_t (M27).
 
@@ -161,8 +173,8 @@ def reduce(reduction: str, losses: Array, token_weights: Array | None, normalize
     # Otherwise XLA CPU folds the sum into the row reduction, and runs both on one thread.
     losses = lax.optimization_barrier(losses)
     if token_weights is not None:
-        weighted = jnp.where((token_weights == 0) & jnp.isinf(losses), 0, token_weights * losses)
-        losses, normalizers = weighted, token_weights * normalizers
+        token_weights = token_weights.astype(losses.dtype)  # once, as its gradient then is rounded once
+        losses, normalizers = weighted(token_weights, losses), token_weights * normalizers
     if reduction == "none":
         return losses
     total = jnp.sum(losses)

@@ -1,0 +1,188 @@
+"""The fused head is cross_entropy of hidden @ kernel + bias: value, every gradient, every keyword, every size."""
+
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsoftmax import cross_entropy, linear_cross_entropy
+from jaxsoftmax._linear_cross_entropy import BLOCK
+from tests.tolerances import precision
+
+TOLERANCE = {"float64": 1e-13, "float32": 1e-6, "bfloat16": 2.0**-7}  # of the gradient's norm
+SIZES = (1, 2, 7, 50, BLOCK + 1, 2 * BLOCK + 3)
+
+
+class Case(NamedTuple):
+    differentiated: dict[str, np.ndarray]  # hidden, kernel, and perhaps bias and token_weights
+    labels: np.ndarray
+    keywords: dict[str, Any]
+    chunk: int | None
+    cotangents: np.ndarray
+
+
+def generated(seed):
+    """A combination of keywords and sizes, and numbers to go with it."""
+    rng = np.random.default_rng(seed)
+    tokens, embed, vocab = int(rng.integers(0, 12)), int(rng.integers(1, 9)), int(rng.choice(SIZES))
+    batch = (tokens,) if rng.random() < 0.7 else (2, tokens)
+
+    def maybe(name, value):
+        return {name: value} if rng.random() < 0.5 else {}
+
+    arrays = {"hidden": rng.normal(size=(*batch, embed)), "kernel": rng.normal(size=(embed, vocab))}
+    arrays |= maybe("bias", rng.normal(size=vocab)) | maybe("token_weights", rng.random(batch))
+    labels = rng.integers(0, vocab, batch).astype(np.int32)
+    keywords = {"reduction": str(rng.choice(["mean", "sum", "none"]))}
+    keywords |= maybe("class_weights", rng.random(vocab)) | maybe("label_smoothing", 0.125)
+    keywords |= maybe("z_loss", 2.0**-7) | maybe("logit_softcap", 4.0) | maybe("ignore_index", -100)
+    if "ignore_index" in keywords:
+        labels = np.where(rng.random(batch) < 0.3, np.int32(-100), labels)
+    chunk = rng.choice([None, 1, 5, 8])
+    return Case(arrays, labels, keywords, chunk if chunk is None else int(chunk), rng.normal(size=batch))
+
+
+def value_and_gradients(loss, case, dtype):
+    arrays = {name: jnp.asarray(a, dtype) for name, a in case.differentiated.items()}
+
+    @jax.jit
+    @jax.value_and_grad
+    def reduced(arrays):
+        value = loss(**arrays)
+        return jnp.sum(value * case.cotangents.astype(value.dtype)) if value.ndim else value
+
+    return reduced(arrays)
+
+
+def head_of(case):
+    return lambda **arrays: linear_cross_entropy(labels=case.labels, chunk_size=case.chunk, **arrays, **case.keywords)
+
+
+def materialised(case):
+    def loss(hidden, kernel, bias=0.0, **weights):
+        dtype = jnp.promote_types(hidden.dtype, jnp.float32)
+        logits = jnp.matmul(hidden, kernel, preferred_element_type=dtype) + jnp.asarray(bias, dtype)
+        return cross_entropy(logits, case.labels, **weights, **case.keywords)
+
+    return loss
+
+
+def agrees(seed, dtype):
+    case = generated(seed)
+    with precision(dtype):
+        value, gradients = value_and_gradients(head_of(case), case, dtype)
+        expected, expected_gradients = value_and_gradients(materialised(case), case, dtype)
+        np.testing.assert_allclose(value, expected, rtol=10 * TOLERANCE[dtype], atol=TOLERANCE[dtype])
+        for name, gradient in gradients.items():
+            got, right = (np.asarray(g, np.float64) for g in (gradient, expected_gradients[name]))
+            assert gradient.dtype == jnp.dtype(dtype)
+            assert np.linalg.norm(got - right) <= TOLERANCE[dtype] * np.linalg.norm(right), name
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=[pytest.mark.slow] * (seed >= 24)) for seed in range(110)])
+def test_head_is_the_loss_of_materialised_logits(seed, dtype):  # (M16, M24-M27)
+    agrees(seed, dtype)
+
+
+HIDDEN = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+KERNEL = np.random.default_rng(1).normal(size=(4, 9)).astype(np.float32)
+LABELS = np.arange(6, dtype=np.int32)
+MODES = {
+    "forward over reverse": lambda f: lambda w: jax.jvp(jax.grad(f), (w,), (w / 2,))[1],
+    "reverse over reverse": lambda f: jax.grad(lambda w: jnp.sum(jax.grad(f)(w) ** 2)),
+    "checkpoint": lambda f: jax.grad(jax.checkpoint(f)),
+    "vmap": lambda f: lambda w: jax.vmap(jax.grad(f))(jnp.stack([w, 2 * w])),
+    "scan": lambda f: lambda w: jax.lax.map(jax.grad(f), jnp.stack([w, 2 * w])),
+}
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("mode", MODES)
+def test_transformations_give_what_they_give_of_materialised_logits(mode, reduction):
+    def head(w):
+        return jnp.sum(linear_cross_entropy(HIDDEN, w, LABELS, reduction=reduction, chunk_size=4))
+
+    def loss(w):
+        return jnp.sum(cross_entropy(HIDDEN @ w, LABELS, reduction=reduction))
+
+    got, expected = (jax.jit(MODES[mode](f))(KERNEL) for f in (head, loss))
+    assert np.linalg.norm(got - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("vocab", [2049, 50257, 151936])
+def test_small_logits_of_a_ragged_vocabulary_have_no_padded_columns(vocab):
+    loss = linear_cross_entropy(np.zeros((1, 2), np.float32), np.zeros((2, vocab), np.float32), np.array([vocab - 1]))
+    np.testing.assert_allclose(loss, np.log(vocab), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_confident_token_keeps_its_loss_and_gradient(dtype):  # (M19, M20)
+    hidden, kernel = jnp.array([[1.0, 0.0]], dtype), jnp.array([[0.0, -20.0], [0.0, 0.0]], dtype)
+    loss, gradient = jax.value_and_grad(linear_cross_entropy, 1)(hidden, kernel, jnp.array([0]))
+    np.testing.assert_allclose(loss, 2.06115362e-9, rtol=2.0**-22)
+    rtol = float(jnp.finfo(dtype).eps) * 2
+    np.testing.assert_allclose(np.asarray(gradient[0], np.float64), [-2.06115362e-9, 2.06115362e-9], rtol=rtol)
+
+
+def compiled(tokens, *argnums, vocab=3 * BLOCK + 1, embed=8, dtype=jnp.float32):
+    shapes = [(tokens, embed), (embed, vocab)]
+    arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes] + [jax.ShapeDtypeStruct((tokens,), jnp.int32)]
+    function = jax.value_and_grad(linear_cross_entropy, argnums) if argnums else linear_cross_entropy
+    return jax.jit(function).lower(*arguments).compile()
+
+
+def test_no_buffer_holds_the_logits_of_all_tokens_and_memory_does_not_grow_with_them():
+    few, many = compiled(2048, 0, 1), compiled(4096, 0, 1)
+    sizes = [
+        int(np.prod([int(n) for n in dims.split(",")]))
+        for dims in re.findall(r"(?:f32|s32|pred)\[([\d,]+)\]", many.as_text())
+    ]
+    assert max(sizes) < 4096 * (3 * BLOCK + 1) / 4
+    temps = [c.memory_analysis().temp_size_in_bytes for c in (few, many)]
+    assert temps[1] <= 1.1 * temps[0]
+
+
+@pytest.mark.parametrize(("argnums", "products"), [((), 1), ((0,), 2), ((1,), 2), ((0, 1), 3)])
+def test_only_the_matrix_products_asked_for_are_formed(argnums, products):
+    text = str(jax.make_jaxpr(lambda h, w: jax.value_and_grad(linear_cross_entropy, argnums)(h, w, LABELS) if argnums
+                              else linear_cross_entropy(h, w, LABELS))(HIDDEN, KERNEL))  # fmt: skip
+    assert text.count("dot_general[") == products
+
+
+BAD = {
+    "integer hidden": (dict(hidden=np.ones((6, 4), int)), TypeError, "hidden: expected a floating dtype, got int"),
+    "scalar hidden": (dict(hidden=np.float32(1)), ValueError, r"hidden: expected shape \[\*batch, embed\], got \(\)"),
+    "kernel of another embed": (dict(kernel=np.ones((5, 9), np.float32)), ValueError, r"kernel: .* got \(5, 9\)"),
+    "kernel of one axis": (dict(kernel=np.ones(4, np.float32)), ValueError, r"kernel: expected shape \[embed, vocab\]"),
+    "bias of another vocab": (dict(bias=np.ones(8, np.float32)), ValueError, r"bias: expected shape \(9,\)"),
+    "integer bias": (dict(bias=np.ones(9, int)), TypeError, "bias: expected a floating dtype, got int"),
+    "float labels": (
+        dict(labels=np.ones((6, 9), np.float32)),
+        TypeError,
+        "labels: expected an integer dtype, got float",
+    ),
+    "labels of another batch": (dict(labels=np.ones(5, int)), ValueError, r"labels: expected shape \(6,\)"),
+    "no class": (dict(kernel=np.ones((4, 0), np.float32)), ValueError, "at least one class"),
+    "chunk_size = 0": (dict(chunk_size=0), ValueError, "chunk_size: expected an int >= 1 or None, got 0"),
+    "chunk_size = 1.5": (dict(chunk_size=1.5), TypeError, "chunk_size: expected an int or None, got float"),
+    "reduction": (dict(reduction="avg"), ValueError, "reduction: expected one of .* got 'avg'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_names_the_argument_what_was_expected_and_what_came(name):
+    changed, error, message = BAD[name]
+    with pytest.raises(error, match=message):
+        linear_cross_entropy(**{"hidden": HIDDEN, "kernel": KERNEL, "labels": LABELS} | changed)
+
+
+def test_label_out_of_range_is_nan_for_its_own_token():
+    labels = np.array([0, -1, 2, 9, 4, 5], np.int32)
+    losses, pull = jax.vjp(lambda h: linear_cross_entropy(h, KERNEL, labels, reduction="none"), HIDDEN)
+    (gradient,) = pull(jnp.ones(6))
+    np.testing.assert_array_equal(np.isnan(losses), [False, True, False, True, False, False])
+    np.testing.assert_array_equal(np.isnan(gradient).any(-1), [False, True, False, True, False, False])
