@@ -196,7 +196,8 @@ def _with_gradients(
 
     start = (jnp.zeros((embed, vocab), dtype) if by_kernel else None, jnp.zeros(vocab, dtype) if by_bias else None)
     x, y, u = _in_chunks(chunk, head.hidden, labels, scale)
-    x_transposed = lax.optimization_barrier(jnp.swapaxes(x, 1, 2))  # in memory: XLA CPU is slow at x.T @ g
+    # In memory, as XLA CPU is slow at x.T @ g.
+    x_transposed = lax.optimization_barrier(jnp.swapaxes(x, 1, 2)) if by_kernel else None
     (dw, db), (losses, dx) = lax.scan(of_chunk, start, (x, x_transposed, y, u))
     dx = None if dx is None else dx.reshape(-1, embed)[: len(labels)]
     dw = None if dw is None else dw.astype(head.kernel.dtype)

@@ -9,7 +9,7 @@ For one row x let m = max x and r = \sum_j exp(x_j - m) with ONE maximum left ou
 
 and each of these is relatively accurate however confident the row is: a tail of 1e-30 survives in r, which
 `1 + 1e-30` would absorb. In the last line k is the *dominant* entry, the one with s_k > 1/2, if the row has one:
-the only one for which s - 1 would cancel. It is where e = 1 and r < 1.
+the only one for which s - 1 would cancel. It is where 2e > 1 + r.
 """
 
 import math
@@ -169,9 +169,8 @@ def is_empty(state: LseState) -> Array:
     return state.maximum == -jnp.inf
 
 
-_Sums = tuple[
-    Array, Callable[[], Array]
-]  # of all exponentials, and of the others than the maximum's in a confident row
+# The sums of all exponentials, and in a confident row of those but the maximum's.
+_Sums = tuple[Array, Callable[[], Array]]
 
 
 def _of_whole(x: Array, maximum: Array, axes: tuple[int, ...]) -> _Sums:

@@ -168,13 +168,14 @@ def _dtypes(theorems: Iterable["Theorem"]) -> list[str]:
 def _implementation(against: str | None, theorems: list["Theorem"]) -> Any:
     if against is None:
         return importlib.import_module("jaxsoftmax")
+    from jaxsoftmax.verify._certificate import DIFFERENTIAL
     from jaxsoftmax.verify._implementations import UnknownImplementationError, offered, resolve
 
     try:
         implementation = resolve(against)
     except UnknownImplementationError as error:
         raise _RefusedError(f"--against: {error}") from error
-    functions = list(dict.fromkeys(f for theorem in theorems for f in theorem.functions if f != "jax.jvp"))
+    functions = list(dict.fromkeys(f for theorem in theorems for f in theorem.functions if f != DIFFERENTIAL))
     if functions and not offered(implementation, functions):
         raise _RefusedError(f"--against: {against!r} offers none of the functions to judge: {', '.join(functions)}")
     return implementation

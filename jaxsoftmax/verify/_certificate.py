@@ -18,6 +18,7 @@ import jaxsoftmax
 from jaxsoftmax.verify import _oracle
 from jaxsoftmax.verify._cross_entropy_theorems import CROSS_ENTROPY_THEOREMS
 from jaxsoftmax.verify._edge_claims import EDGE_CLAIMS
+from jaxsoftmax.verify._implementations import offered
 from jaxsoftmax.verify._judges import TWIN, Task, judge
 from jaxsoftmax.verify._linear_theorems import LINEAR_THEOREMS
 from jaxsoftmax.verify._log_sum_exp_theorems import LOG_SUM_EXP_THEOREMS
@@ -119,26 +120,20 @@ def _tasks(
     tasks: list[Task] = []
     skipped: list[str] = []
     thorough: set[Any] = set()
-    if not _offers_anything(implementation):
-        return [], ["nothing offered"]
+    if not offered(implementation, {f for t in THEOREMS.values() for f in t.functions} - {DIFFERENTIAL}):
+        return [], ["nothing offered"]  # there must be more to judge than JAX's own jvp
     for theorem, claim in ((t, c) for t in theorems for c in t.claims):
         function, twin = (_offered(implementation, prefix + claim.function) for prefix in ("", TWIN))
         if function is None:
             skipped.append(f"{claim.function}: not offered")
         named = {claim.function: function, TWIN + claim.function: None if twin is function else twin}
-        functions = {name: offered for name, offered in named.items() if offered is not None}
+        functions = {name: f for name, f in named.items() if f is not None}
         if functions:
             kinds = {theorem.number, (claim.function, claim.order)}
             new = not quick and not kinds <= thorough
             tasks += [Task(theorem, claim, functions, d, new) for d in dtypes if d in claim.dtypes]
             thorough |= kinds
     return tasks, skipped
-
-
-def _offers_anything(implementation: Any) -> bool:
-    """Whether there is more to judge than JAX's own jvp."""
-    names = {name for theorem in THEOREMS.values() for name in theorem.functions} - {DIFFERENTIAL}
-    return any(_offered(implementation, prefix + name) is not None for name in names for prefix in ("", TWIN))
 
 
 def _offered(implementation: Any, name: str) -> Callable[..., Any] | None:
