@@ -155,7 +155,12 @@ def _finite_log_sum_exp(state: LseState) -> Array:
 
 def weighted(token_weights: Array, losses: Array) -> Array:
     """u_t l_t; an infinite loss of weight 0 adds nothing."""
-    return jnp.where((token_weights == 0) & jnp.isinf(losses), 0, token_weights * losses)
+    return token_weights * counted(token_weights, losses)
+
+
+def counted(token_weights: Array, losses: Array) -> Array:
+    """l_t, but 0 for an infinite loss of weight 0."""
+    return jnp.where((token_weights == 0) & jnp.isinf(losses), 0, losses)
 
 
 def mean_weights(token_weights: Array, normalizers: Array) -> Array:

@@ -23,10 +23,20 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Num, Real
 
-from jaxsoftmax import _cross_entropy, _float_labels, _integer_labels, _logsumexp
+from jaxsoftmax import (
+    _cross_entropy,
+    _float_labels,
+    _integer_labels,
+    _linear_cross_entropy,
+    _logsumexp,
+    _token_chunks,
+    _token_loss,
+)
 from jaxsoftmax._cross_entropy import LossRules
+from jaxsoftmax._linear_cross_entropy import LinearRules
 from jaxsoftmax._softmax import log_softmax as log_softmax
 from jaxsoftmax._softmax import softmax as softmax
+from jaxsoftmax._token_chunks import Chunk, Head
 from jaxsoftmax._token_loss import LossOptions
 
 
@@ -117,6 +127,39 @@ def cross_entropy(
     )
 
 
+def linear_cross_entropy(
+    hidden: Float[ArrayLike, "*batch embed"],
+    kernel: Float[ArrayLike, "embed vocab"],
+    labels: Int[ArrayLike, "*batch"],
+    *,
+    bias: Float[ArrayLike, " vocab"] | None = None,
+    class_weights: Real[ArrayLike, " vocab"] | None = None,
+    token_weights: Real[ArrayLike, "*batch"] | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    logit_softcap: float | None = None,
+    reduction: str = "mean",
+    chunk_size: int | None = None,
+) -> Float[Array, "*batch"]:
+    """`jaxsoftmax.linear_cross_entropy` with a forward-mode rule: the tangent of each logit, then <gradient, v> (M25).
+
+    Args, Returns, Raises, Source: as `jaxsoftmax.linear_cross_entropy`.
+
+    Differentiation: both modes in hidden, kernel, bias and token weights, to any order, in the memory of a chunk's
+    logits: nothing of a chunk is saved, and reverse mode forms its logits again.
+
+    >>> import jax, jax.numpy as jnp
+    >>> kernel, labels = jnp.array([[0.0, 0.0]]), jnp.array([0])
+    >>> print(jax.jacfwd(linear_cross_entropy)(jnp.array([[1.0]]), kernel + jnp.array([2.0, 0.0]), labels))
+    [[-0.23840584]]
+    """
+    options = _cross_entropy.loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
+    return _linear_cross_entropy.apply(
+        _BOTH_MODES_LINEAR, options, hidden, kernel, labels, bias, class_weights, token_weights, reduction, chunk_size
+    )
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _plain_log_sum(axes: tuple[int, ...], a: Array, where: Array | None) -> Array:
     return _logsumexp.plain_sum(axes, a, where, differentiated=False)[0]
@@ -175,6 +218,20 @@ def _float_label_losses_jvp(options, primals, tangents):
     return losses, losses_dot[..., 0]
 
 
+def _linear_losses(options: LossOptions, chunk: Chunk, head: Head, labels: Array, class_weights: Array | None) -> Array:
+    @jax.checkpoint
+    def loss(x: Array, y: Array) -> Array:
+        return _integer_label_losses(options, _token_chunks.logits(x, head), y, class_weights, None)
+
+    return _token_chunks.losses(loss, options, chunk, head, labels)
+
+
+def _linear_total(
+    options: LossOptions, chunk: Chunk, head: Head, scale: Array, labels: Array, class_weights: Array | None
+) -> Array:
+    return jnp.sum(_token_loss.weighted(scale, _linear_losses(options, chunk, head, labels, class_weights)))
+
+
 def _inner(gradient: Array, tangent: Any, axes: int | tuple[int, ...]) -> Array:
     """<gradient, tangent>, formed at the gradient's precision; 0 for an argument that isn't differentiated."""
     if isinstance(tangent, SymbolicZero):
@@ -184,3 +241,4 @@ def _inner(gradient: Array, tangent: Any, axes: int | tuple[int, ...]) -> Array:
 
 _BOTH_MODES_LOG_SUM = _logsumexp.Rules(_plain_log_sum, _weighted_log_sum)
 _BOTH_MODES = LossRules(_integer_label_losses, _float_label_losses)
+_BOTH_MODES_LINEAR = LinearRules(_linear_total, _linear_losses)

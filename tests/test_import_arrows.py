@@ -16,6 +16,7 @@ ARROWS = [
     ["_token_loss"],
     ["_integer_labels", "_float_labels"],
     ["_cross_entropy"],
+    ["_token_chunks"],
     ["_linear_cross_entropy"],
     ["_parallel"],
 ]

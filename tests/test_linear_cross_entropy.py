@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsoftmax import cross_entropy, linear_cross_entropy
-from jaxsoftmax._linear_cross_entropy import BLOCK
+from jaxsoftmax import _token_chunks, cross_entropy, linear_cross_entropy
+from jaxsoftmax._token_chunks import CPU, SMALL
 from tests.tolerances import precision
 
 TOLERANCE = {"float64": 1e-13, "float32": 1e-6, "bfloat16": 2.0**-7}  # of the gradient's norm
-SIZES = (1, 2, 7, 50, BLOCK + 1, 2 * BLOCK + 3)
+SIZES = (1, 2, 7, 50, CPU.classes + 1, 2 * CPU.classes + 3)
 
 
 class Case(NamedTuple):
@@ -21,6 +21,7 @@ class Case(NamedTuple):
     labels: np.ndarray
     keywords: dict[str, Any]
     chunk: int | None
+    small: int  # bytes of logits that are formed at once
     cotangents: np.ndarray
 
 
@@ -41,8 +42,8 @@ def generated(seed):
     keywords |= maybe("z_loss", 2.0**-7) | maybe("logit_softcap", 4.0) | maybe("ignore_index", -100)
     if "ignore_index" in keywords:
         labels = np.where(rng.random(batch) < 0.3, np.int32(-100), labels)
-    chunk = rng.choice([None, 1, 5, 8])
-    return Case(arrays, labels, keywords, chunk if chunk is None else int(chunk), rng.normal(size=batch))
+    chunk, small = rng.choice([None, 1, 5, 8]), int(rng.choice([0, SMALL]))
+    return Case(arrays, labels, keywords, chunk if chunk is None else int(chunk), small, rng.normal(size=batch))
 
 
 def value_and_gradients(loss, case, dtype):
@@ -86,8 +87,9 @@ def magnitudes(case):
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("seed", [pytest.param(seed, marks=[pytest.mark.slow] * (seed >= 24)) for seed in range(110)])
-def test_head_is_the_loss_of_materialised_logits(seed, dtype):  # (M16, M24-M27)
+def test_head_is_the_loss_of_materialised_logits(seed, dtype, monkeypatch):  # (M16, M24-M27)
     case = generated(seed)
+    monkeypatch.setattr(_token_chunks, "SMALL", case.small)
     sizes = magnitudes(case) if dtype == "bfloat16" else {}
     with precision(dtype):
         value, gradients = value_and_gradients(head_of(case), case, dtype)
@@ -139,7 +141,7 @@ def test_confident_token_keeps_its_loss_and_gradient(dtype):  # (M19, M20)
     np.testing.assert_allclose(np.asarray(gradient[0], np.float64), [-2.06115362e-9, 2.06115362e-9], rtol=rtol)
 
 
-def compiled(tokens, *argnums, vocab=3 * BLOCK + 1, embed=8, dtype=jnp.float32):
+def compiled(tokens, *argnums, vocab=3 * CPU.classes + 1, embed=8, dtype=jnp.float32):
     shapes = [(tokens, embed), (embed, vocab)]
     arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes] + [jax.ShapeDtypeStruct((tokens,), jnp.int32)]
     function = jax.value_and_grad(linear_cross_entropy, argnums) if argnums else linear_cross_entropy
@@ -152,7 +154,7 @@ def test_no_buffer_holds_the_logits_of_all_tokens_and_memory_does_not_grow_with_
         int(np.prod([int(n) for n in dims.split(",")]))
         for dims in re.findall(r"(?:f32|s32|pred)\[([\d,]+)\]", many.as_text())
     ]
-    assert max(sizes) < 4096 * (3 * BLOCK + 1) / 4
+    assert max(sizes) < 4096 * (3 * CPU.classes + 1) / 4
     temps = [c.memory_analysis().temp_size_in_bytes for c in (few, many)]
     assert temps[1] <= 1.1 * temps[0]
 

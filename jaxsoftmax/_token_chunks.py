@@ -1,0 +1,209 @@
+r"""The schedule of the fused head: logits of a chunk of tokens, and their gradient a block of classes at a time.
+
+Tokens are taken in chunks, each with its logits z = x W + b, and blocks of classes of the gradient G of
+sum_t u_t l_t in z (M25) are used up as soon as they are formed:
+
+    dx = G W^T,    dW = sum over chunks of x^T G,    db = sum over tokens of G
+
+Ignored tokens, whose loss and gradient are 0, come last: a chunk of them alone is skipped.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxsoftmax import _integer_labels, _lse_state
+from jaxsoftmax._token_loss import LossOptions
+
+# Logits of so few bytes are formed at once, and not in chunks and blocks: they stay in the cache.
+SMALL = 16 << 20
+
+
+class Head(NamedTuple):
+    """What is differentiated: logits are hidden @ kernel + bias."""
+
+    hidden: Any  # [tokens, embed]
+    kernel: Any  # [embed, vocab]
+    bias: Any  # [vocab], or None
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Wanted:
+    """Which gradients are asked for."""
+
+    hidden: bool
+    kernel: bool
+    bias: bool
+
+
+class Chunk(NamedTuple):
+    """How many tokens' logits, and how many classes of their gradient, are held at a time."""
+
+    tokens: int
+    classes: int
+
+
+class Budget(NamedTuple):
+    """What bounds a chunk by default."""
+
+    tokens: int  # more don't make the products faster
+    bytes: int  # of logits
+    classes: int  # in a block of the gradient
+
+
+CPU = Budget(tokens=512, bytes=256 << 20, classes=2048)
+ACCELERATOR = Budget(tokens=4096, bytes=1 << 30, classes=8192)
+_FEWEST_TOKENS = 128  # fewer make the products slow, however large the vocabulary
+
+
+def chunk_of(tokens: int, vocab: int, dtype: jnp.dtype, asked: int | None) -> Chunk:
+    """`asked` tokens, or as many as the backend's budget allows in a multiple of 128; all if their logits are small."""
+    budget = CPU if jax.default_backend() == "cpu" else ACCELERATOR
+    row = vocab * dtype.itemsize
+    if asked is None:
+        affordable = budget.bytes // row // _FEWEST_TOKENS * _FEWEST_TOKENS
+        asked = tokens if tokens * row <= SMALL else max(min(affordable, budget.tokens), _FEWEST_TOKENS)
+    size = max(min(asked, tokens), 1)
+    return Chunk(size, vocab if size * row <= SMALL else min(budget.classes, vocab))
+
+
+def losses(
+    loss: Callable[[Array, Array], Array], options: LossOptions, chunk: Chunk, head: Head, labels: Array
+) -> Array:
+    """Losses [tokens]: `loss(hidden, labels)` of each chunk."""
+
+    def of_chunk(tokens):
+        x, y = tokens
+        return _unless_ignored(options, y, lambda: loss(x, y), lambda: jnp.zeros(y.shape, dtype))
+
+    dtype = _lse_state.accumulation_dtype(head.hidden.dtype, head.kernel.dtype)
+    split, join = _partition(options, chunk, labels)
+    return join(lax.map(of_chunk, (split(head.hidden), split(labels))))
+
+
+def losses_and_gradients(
+    options: LossOptions,
+    chunk: Chunk,
+    wanted: Wanted,
+    head: Head,
+    scale: Array,
+    labels: Array,
+    class_weights: Array | None,
+) -> tuple[Array, Head]:
+    """Losses [tokens], and the gradients wanted of sum_t scale_t l_t in hidden, kernel and bias; else None."""
+    (embed, vocab), dtype = head.kernel.shape, _lse_state.accumulation_dtype(head.hidden.dtype, head.kernel.dtype)
+    block = chunk.classes
+
+    def of_chunk(sums, tokens):
+        x, x_transposed, y, u = tokens
+
+        def of_block(i, sums):
+            dx, dw, db = sums
+            first = jnp.minimum(i * block, vocab - block)
+            part = partial(lax.dynamic_slice_in_dim, start_index=first, slice_size=block)
+            weights = None if class_weights is None else part(class_weights)
+            g = _integer_labels.entries(options, part(z, axis=1), y, weights, state, rows, first)
+            if vocab % block:  # the last block begins inside of the one before
+                g = jnp.where(first + jnp.arange(block) >= i * block, g, 0)
+            low = g.astype(head.kernel.dtype)
+            if wanted.hidden:
+                dx += _dot(low, _columns(head.kernel, first, block), axis=1)
+            if wanted.kernel:
+                dw = lax.dynamic_update_slice_in_dim(dw, part(dw, axis=1) + _dot(x_transposed, low), first, 1)
+            if wanted.bias:
+                db = lax.dynamic_update_slice_in_dim(db, part(db) + jnp.sum(g, 0), first, 0)
+            return dx, dw, db
+
+        z = logits(x, head)
+        losses, state = _integer_labels.primal(options, z, y, class_weights, None)
+        rows = _integer_labels.coefficients(options, z, y, class_weights, None, state, u)
+        dx = jnp.zeros(x.shape, dtype) if wanted.hidden else None
+        dx, *sums = lax.fori_loop(0, -(-vocab // block), of_block, (dx, *sums))
+        return tuple(sums), (losses, None if dx is None else dx.astype(x.dtype))
+
+    def unless_ignored(sums, tokens):
+        x, _, y, _ = tokens
+        nothing = (jnp.zeros(y.shape, dtype), jnp.zeros_like(x) if wanted.hidden else None)
+        return _unless_ignored(options, y, lambda: of_chunk(sums, tokens), lambda: (sums, nothing))
+
+    dw = jnp.zeros((embed, vocab), dtype) if wanted.kernel else None
+    db = jnp.zeros(vocab, dtype) if wanted.bias else None
+    split, join = _partition(options, chunk, labels)
+    x, y, u = split(head.hidden), split(labels), split(scale)
+    # In memory, as XLA CPU is slow at x.T @ g.
+    x_transposed = lax.optimization_barrier(jnp.swapaxes(x, 1, 2)) if wanted.kernel else None
+    (dw, db), (losses, dx) = lax.scan(unless_ignored, (dw, db), (x, x_transposed, y, u))
+    dx = None if dx is None else join(dx)
+    dw = None if dw is None else dw.astype(head.kernel.dtype)
+    db = None if db is None else db.astype(head.bias.dtype)
+    return join(losses), Head(dx, dw, db)
+
+
+class _Partition(NamedTuple):
+    """How arrays over tokens are cut into chunks, and put together again."""
+
+    split: Callable[[Array], Array]  # [tokens, ...] to [chunks, chunk, ...], the last chunk filled up with zeros
+    join: Callable[[Array], Array]
+
+
+def _partition(options: LossOptions, chunk: Chunk, labels: Array) -> _Partition:
+    """Ignored tokens come last: a chunk of them alone can be skipped."""
+    tokens = len(labels)
+    missing = -tokens % chunk.tokens
+    skips = options.ignore_index is not None and tokens > chunk.tokens
+    order = jnp.argsort(_integer_labels.is_ignored(options, labels)) if skips else None
+
+    def split(array: Array) -> Array:
+        array = array if order is None else array[order]
+        array = jnp.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1)) if missing else array
+        return array.reshape(-1, chunk.tokens, *array.shape[1:])
+
+    def join(chunks: Array) -> Array:
+        array = chunks.reshape(-1, *chunks.shape[2:])[:tokens]
+        return array if order is None else array[jnp.argsort(order)]
+
+    return _Partition(split, join)
+
+
+def _unless_ignored(options: LossOptions, labels: Array, work: Callable[[], Any], nothing: Callable[[], Any]) -> Any:
+    if options.ignore_index is None:
+        return work()
+    return lax.cond(jnp.all(_integer_labels.is_ignored(options, labels)), nothing, work)
+
+
+def logits(x: Array, head: Head) -> Array:
+    """x W + b of a chunk's hidden states x, at accumulation precision."""
+    z = _dot(x, head.kernel)
+    return z if head.bias is None else z + head.bias.astype(z.dtype)
+
+
+def _dot(a: Array, b: Array, axis: int = 0) -> Array:
+    """Sums of a's last axis with b's `axis`, of operands as they are, added up in at least float32.
+
+    The axis is named, and b isn't transposed: XLA CPU would widen a transposed low-precision operand.
+    """
+    dtype = _lse_state.accumulation_dtype(a.dtype, b.dtype)
+    if a.dtype != b.dtype:
+        a, b = a.astype(dtype), b.astype(dtype)
+    return lax.dot_general(a, b, (((1,), (axis,)), ((), ())), preferred_element_type=dtype)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _columns(kernel: Array, first: Array, count: int) -> Array:
+    """`count` columns of the kernel from `first` on; low precision as bits, or XLA CPU widens all of it for a slice."""
+    if kernel.dtype.itemsize > 2:
+        return lax.dynamic_slice_in_dim(kernel, first, count, 1)
+    bits = lax.bitcast_convert_type(kernel, f"uint{8 * kernel.dtype.itemsize}")
+    return lax.bitcast_convert_type(lax.dynamic_slice_in_dim(bits, first, count, 1), kernel.dtype)
+
+
+@_columns.defjvp
+def _columns_jvp(count, primals, tangents):
+    kernel, first = primals
+    return _columns(kernel, first, count), lax.dynamic_slice_in_dim(tangents[0], first, count, 1)
