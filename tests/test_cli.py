@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxsoftmax import cli, verify
+from jaxsoftmax import _terminal, cli, verify
+from jaxsoftmax.verify import _command
 from jaxsoftmax.verify._record import Report, Row
 from jaxsoftmax.verify._theorem import Claim, Theorem
 
@@ -108,7 +109,7 @@ def test_the_choice_of_theorems_dtypes_and_speed_reaches_certify(certify):
 @pytest.mark.parametrize(
     ("argv", "line"),
     [
-        ([], "jaxsoftmax: the following arguments are required: {verify,info}"),
+        ([], "jaxsoftmax: the following arguments are required: {verify,bench,info}"),
         (["verify", "--jsn", "f"], "jaxsoftmax: unrecognized arguments: --jsn f"),
         (["verify", "--json"], "jaxsoftmax verify: argument --json: expected one argument"),
         (["verify", "--theorem", "M5", "M6"], "jaxsoftmax verify: unknown theorem 'M6'; known: M5, M8, M8-empty, M19"),
@@ -183,7 +184,7 @@ def test_ctrl_c_costs_one_line_and_no_file(certify, here, capsys, monkeypatch, r
         raise KeyboardInterrupt
 
     Path("old.html").write_text("kept")
-    monkeypatch.setattr(verify if raised_in == "certify" else cli, raised_in, interrupt)
+    monkeypatch.setattr(verify if raised_in == "certify" else _command, raised_in, interrupt)
     assert cli.main(["verify", "--json", "new.json", "--html", "old.html"]) == 130
     assert capsys.readouterr().err == "jaxsoftmax verify: interrupted\n"
     assert [entry.name for entry in here.iterdir()] == ["old.html"]
@@ -195,7 +196,7 @@ def test_ctrl_c_while_a_file_is_written_leaves_the_old_one_and_no_part(certify, 
         raise KeyboardInterrupt
 
     Path("f.json").write_text("kept")
-    monkeypatch.setattr(cli.os, "replace", interrupt)
+    monkeypatch.setattr(_terminal.os, "replace", interrupt)
     assert cli.main(["verify", "--json", "f.json"]) == 130
     assert [entry.name for entry in here.iterdir()] == ["f.json"]
     assert Path("f.json").read_text() == "kept"
@@ -215,7 +216,7 @@ def test_json_holds_every_row_and_the_command(certify, here):
 
 
 def test_html_is_written_where_asked(certify, here, monkeypatch):
-    monkeypatch.setattr(cli, "_as_page", lambda report, theorems, command: f"<p>{report.implementation}</p>")
+    monkeypatch.setattr(_command, "_as_page", lambda report, theorems, command: f"<p>{report.implementation}</p>")
     assert cli.main(["verify", "--html", "f.html"]) == 0
     assert Path("f.html").read_text() == "<p>jaxsoftmax</p>"
 

@@ -23,8 +23,9 @@ ARROWS = [
 RANK = {module: rank for rank, modules in enumerate(ARROWS) for module in modules}
 LIBRARY = sorted((ROOT / "jaxsoftmax").rglob("*.py"))
 EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.py"))
-OUTSIDE = [path for path in [*LIBRARY, *EXPERIMENTS] if path.is_relative_to(ROOT / "jaxsoftmax" / "verify")]
-OUTSIDE += EXPERIMENTS
+JUDGES = [ROOT / "jaxsoftmax" / name for name in ("verify", "bench")]
+OUTSIDE = [path for path in LIBRARY if path.parent in JUDGES] + EXPERIMENTS
+COMMAND_LINE = "_terminal"  # what the commands share; only they, and cli.py, may import it
 ANALYTIC = [path for path in LIBRARY if path.is_relative_to(ROOT / "jaxsoftmax" / "analytic")]
 EVERY_FILE = [*LIBRARY, *EXPERIMENTS, *sorted((ROOT / "tests").rglob("*.py"))]
 SHAPELESS = {"utils", "util", "helpers", "helper", "misc", "common"}
@@ -76,12 +77,18 @@ def test_core_module_imports_the_package_by_its_modules_alone(path):
 
 def test_every_module_of_the_core_has_its_place_in_the_arrows():
     private = {path.stem for path in (ROOT / "jaxsoftmax").glob("_*.py")} - {"__init__", "__main__"}
-    assert private - RANK.keys() == set()
+    assert private - RANK.keys() == {COMMAND_LINE}
+
+
+def test_only_commands_import_what_commands_share():
+    users = {path for path in LIBRARY for name in imported(path) if COMMAND_LINE in name.split(".")}
+    assert users == {ROOT / "jaxsoftmax" / "cli.py", *(folder / "_command.py" for folder in JUDGES)}
 
 
 @each(OUTSIDE)
-def test_verify_and_experiments_import_public_names(path):
-    assert [name for name in imported(path) if private_parts(name, package_of(path))] == []
+def test_verify_bench_and_experiments_import_public_names(path):
+    names = [name for name in imported(path) if COMMAND_LINE not in name.split(".")]
+    assert [name for name in names if private_parts(name, package_of(path))] == []
 
 
 @each([*OUTSIDE, *ANALYTIC])

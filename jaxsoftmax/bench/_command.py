@@ -1,0 +1,149 @@
+"""The command `jaxsoftmax bench`: what was asked for, the measurement, its files, and the comparison."""
+
+import argparse
+import json
+import os
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.text import Text
+
+from jaxsoftmax import _terminal
+from jaxsoftmax._terminal import RefusedError
+from jaxsoftmax.bench import _machine
+from jaxsoftmax.bench._case import Case
+from jaxsoftmax.bench._measure import Effort, measure
+from jaxsoftmax.bench._presets import PRESETS, cases_of
+from jaxsoftmax.bench._record import Record, record_from
+from jaxsoftmax.bench._regression import cases_to_repeat, differences, regressions
+from jaxsoftmax.bench._subjects import SUBJECT, absent
+from jaxsoftmax.bench._table import made_on, print_record
+
+_QUICK_SECONDS = 0.2
+_HUGE_PAGES = "glibc.malloc.hugetlb=1"
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be measured."""
+
+    cases: tuple[Case, ...]
+    peers: tuple[str, ...]
+    effort: Effort
+    earlier: Record | None  # to compare with
+
+
+def run(arguments: argparse.Namespace, command: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    plan = _plan(arguments)
+    files = {f"--{name}": getattr(arguments, name) for name in ("json", "plot") if getattr(arguments, name)}
+    _terminal.require_writable(files)
+    if arguments.plot:
+        _require_sweep(plan.cases)
+    if arguments.huge_pages:
+        _run_with_huge_pages()
+    # The other processes need memory of a GPU too.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    _terminal.devices()
+    record = _measured(plan, command)
+    contents = {}
+    if arguments.json:
+        contents[arguments.json] = _as_json(record)
+    if arguments.plot:
+        contents[arguments.plot] = _as_png(record, plan.cases)
+    trouble = _terminal.write_files(contents)
+    worse = [] if plan.earlier is None else regressions(plan.earlier.rows, record.rows)
+    with suppress(SystemExit):  # rich exits where the reader of a pipe has gone; the verdict stands
+        _print(record, plan.earlier, worse)
+    if trouble:
+        raise RefusedError(trouble)
+    failed = any(row.failure for row in record.rows if row.subject == SUBJECT)
+    return _terminal.FAILED if worse or failed else _terminal.PASSED
+
+
+def _plan(arguments: argparse.Namespace) -> _Plan:
+    quick = {"seconds": _QUICK_SECONDS, "fresh": False} if arguments.quick else {}
+    if arguments.check is not None:
+        for option in ("shape", "dtype", "peer", "preset"):
+            if getattr(arguments, option):
+                raise RefusedError(f"--check runs the cases of its file: leave out --{option}")
+        earlier = _earlier(arguments.check)
+        cases = _cases_again(arguments.check, earlier, arguments.kind, arguments.quick)
+        effort = Effort(**quick | {"repetitions": arguments.repetitions, "fresh": False})
+        return _Plan(cases, (), effort, earlier)
+    preset = PRESETS[arguments.preset or "cpu"]
+    try:
+        cases = cases_of(preset, arguments.kind, arguments.shape, arguments.dtype, arguments.quick)
+    except ValueError as error:
+        raise RefusedError(str(error)) from error
+    effort = Effort(**quick, repetitions=arguments.repetitions)
+    return _Plan(cases, tuple(dict.fromkeys(arguments.peer)) or preset.peers, effort, None)
+
+
+def _earlier(path: Path) -> Record:
+    try:
+        return record_from(json.loads(path.read_text("utf-8")))
+    except OSError as error:
+        raise RefusedError(f"--check: cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:  # no JSON, no UTF-8, or no record
+        raise RefusedError(f"--check: {path} was not written by jaxsoftmax bench --json: {error}") from error
+
+
+def _cases_again(path: Path, earlier: Record, kind: str | None, quick: bool) -> tuple[Case, ...]:
+    try:
+        return cases_to_repeat(earlier, kind, quick)
+    except ValueError as error:
+        raise RefusedError(f"--check: {path} holds {error}") from error
+
+
+def _require_sweep(cases: tuple[Case, ...]) -> None:
+    from jaxsoftmax.bench._plots import sweeps
+
+    if not sweeps(cases):
+        raise RefusedError("--plot needs shapes that differ in their tokens or their classes alone: try --preset sweep")
+
+
+def _run_with_huge_pages() -> None:
+    """Starts this process anew with huge pages, unless it has them."""
+    if sys.platform != "linux":
+        raise RefusedError("--huge-pages is a setting of glibc, on Linux")
+    settings = os.environ.get("GLIBC_TUNABLES", "")
+    if _HUGE_PAGES in settings.split(":"):
+        return
+    tunables = ":".join(filter(None, [settings, _HUGE_PAGES]))
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"GLIBC_TUNABLES": tunables})
+
+
+def _measured(plan: _Plan, command: list[str]) -> Record:
+    missing = absent(plan.peers)
+    peers = tuple(peer for peer in plan.peers if peer not in missing)
+    date = _terminal.now()
+    with _terminal.progress("bench") as advance:
+        rows = measure(plan.cases, peers, plan.effort, advance)
+    return Record(command, date, _machine.machine(), _machine.versions(peers), _machine.environment(), missing, rows)
+
+
+def _as_json(record: Record) -> bytes:
+    text = json.dumps(record.as_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _as_png(record: Record, cases: tuple[Case, ...]) -> bytes:
+    from jaxsoftmax.bench._plots import draw, sweeps
+
+    return draw(record.rows, sweeps(cases), made_on(record))
+
+
+def _print(record: Record, earlier: Record | None, worse: list[str]) -> None:
+    console = _terminal.console(sys.stdout)
+    print_record(record, console)
+    if earlier is None:
+        return
+    for line in differences(earlier, record):
+        console.print(Text(f"differs from the earlier run: {line}", style="yellow"), soft_wrap=True)
+    for line in worse:
+        console.print(Text(f"worse: {line}", style="red"), soft_wrap=True)
+    verdict = "jaxsoftmax has become WORSE" if worse else "jaxsoftmax is no slower and no larger"
+    console.print(Text(f"{verdict} than on {earlier.date}", style="bold red" if worse else "bold green"))

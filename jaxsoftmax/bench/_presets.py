@@ -1,0 +1,97 @@
+"""Which cases are measured where none are named."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxsoftmax.bench._case import (
+    AXES,
+    CONFIDENT,
+    GRADIENT,
+    IN_GRAPH,
+    ORDINARY,
+    VALUE,
+    Case,
+    Shape,
+    kind_of,
+    shape_text,
+)
+
+PEERS = ("optax", "jax", "tokamax", "torch")
+_ONE_DTYPE, _TWO_DTYPES = ("float32",), ("float32", "bfloat16")
+_EVERY_PASS = {"plain": (VALUE, GRADIENT, IN_GRAPH), "linear": (VALUE, GRADIENT)}
+_WITH_GRADIENT = {"plain": (GRADIENT,), "linear": (GRADIENT,)}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Shapes of either kind, and what is measured of each."""
+
+    shapes: tuple[Shape, ...]
+    quick: tuple[Shape, ...]  # instead of those, with --quick
+    dtypes: dict[str, tuple[str, ...]]  # by kind
+    quantities: dict[str, tuple[str, ...]]  # by kind
+    confident: bool = False  # whether plain losses are measured on confident rows too
+    peers: tuple[str, ...] = PEERS
+
+
+PRESETS = {
+    "cpu": Preset(
+        shapes=(
+            *((4096, 1000), (2048, 8192), (1024, 32768), (512, 50257), (256, 131072), (128, 262144)),
+            *((2048, 512, 32768), (4096, 256, 8192), (512, 768, 131072), (1024, 1024, 50304)),
+            *((4096, 256, 50257), (2048, 512, 131072)),
+        ),
+        quick=((64, 1000), (256, 64, 4096)),
+        dtypes={"plain": _ONE_DTYPE, "linear": _TWO_DTYPES},
+        quantities=_EVERY_PASS,
+        confident=True,
+    ),
+    "gpu": Preset(
+        shapes=((8192, 2304, 256000), (16384, 4096, 128256)),
+        quick=((512, 144, 16000), (256, 64, 8016)),
+        dtypes={"linear": ("bfloat16",)},
+        quantities=_WITH_GRADIENT,
+        peers=("optax", "tokamax", "torch"),
+    ),
+    "sweep": Preset(
+        shapes=(
+            *((1024, 256, vocab) for vocab in (2048, 4096, 8192, 16384, 32768, 65536)),
+            *((tokens, 256, 16384) for tokens in (256, 512, 2048, 4096)),
+        ),
+        quick=(*((128, 64, vocab) for vocab in (1024, 2048, 4096)), (64, 64, 2048), (256, 64, 2048)),
+        dtypes={"linear": _ONE_DTYPE},
+        quantities=_WITH_GRADIENT,
+    ),
+}
+
+
+def cases_of(
+    preset: Preset, kind: str | None, shapes: Sequence[Shape], dtypes: Sequence[str], quick: bool
+) -> tuple[Case, ...]:
+    """Returns the cases asked for; what was not asked for is the preset's.
+
+    Raises:
+      ValueError: a shape of the other kind; a preset without cases of the kind.
+    """
+    for shape in shapes:
+        if kind not in (None, kind_of(shape)):
+            raise ValueError(f"--shape {shape_text(shape)}: {kind} takes {AXES[kind]}")
+    chosen = [
+        shape
+        for shape in shapes or (preset.quick if quick else preset.shapes)
+        if kind is None or kind_of(shape) == kind
+    ]
+    if not chosen:
+        raise ValueError(f"the preset has no {kind} cases: give a --shape")
+    return tuple(dict.fromkeys(case for shape in chosen for case in _cases(preset, shape, dtypes)))
+
+
+def _cases(preset: Preset, shape: Shape, dtypes: Sequence[str]) -> list[Case]:
+    kind = kind_of(shape) or ""
+    regimes = (ORDINARY, CONFIDENT) if kind == "plain" and preset.confident else (ORDINARY,)
+    return [
+        Case(kind, shape, dtype, logits, quantity)
+        for dtype in dtypes or preset.dtypes.get(kind, _ONE_DTYPE)
+        for quantity in preset.quantities[kind]
+        for logits in (regimes if quantity != IN_GRAPH else (ORDINARY,))
+    ]

@@ -1,0 +1,79 @@
+"""Gradients of the textbook's mean loss in float64, from the inputs as they were rounded, a few tokens at a time."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxsoftmax.bench._case import IN_GRAPH, Case
+
+_ENTRIES = 1 << 22  # of logits held in float64 at a time
+
+
+@dataclass(frozen=True)
+class GradientError:
+    """How far gradients are from the textbook's in float64."""
+
+    norm: float  # |g − g*| / |g*|, of the worst of the gradients
+    worst_token: float | None  # the same of a single token's gradient in its logits; None where there is none
+
+
+def judge(case: Case, arrays: Sequence[np.ndarray]) -> Callable[[Sequence[np.ndarray]], GradientError]:
+    """Returns what judges gradients of a case, in logits; or in hidden; or in hidden and kernel.
+
+    Args:
+      case: what is differentiated.
+      arrays: its inputs in its dtype, labels last.
+    """
+    if case.width is None:
+        return lambda gradients: _error_in_logits(arrays[0], arrays[1], gradients[0])
+    exact = _product_gradients(*arrays)[: 1 if case.quantity == IN_GRAPH else 2]
+
+    def error(gradients: Sequence[np.ndarray]) -> GradientError:
+        norms = [_relative_norm(mine, true) for mine, true in zip(gradients, exact, strict=True)]
+        return GradientError(float(np.max(norms)), None)  # where one is nan so is the maximum
+
+    return error
+
+
+def _rows(tokens: int, vocab: int) -> Iterator[slice]:
+    size = max(_ENTRIES // vocab, 1)
+    return (slice(first, first + size) for first in range(0, tokens, size))
+
+
+def _logit_gradient(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """s − one-hot, of float64 logits; its label entry is minus the sum of the others, which cancels nothing."""
+    gradient = np.exp(logits - logits.max(-1, keepdims=True))
+    gradient /= gradient.sum(-1, keepdims=True)
+    rows = np.arange(len(labels))
+    gradient[rows, labels] = 0
+    gradient[rows, labels] = -gradient.sum(-1)
+    return gradient
+
+
+def _error_in_logits(logits: np.ndarray, labels: np.ndarray, gradient: np.ndarray) -> GradientError:
+    off, size, worst = 0.0, 0.0, []
+    for rows in _rows(*logits.shape):
+        exact = _logit_gradient(logits[rows].astype(np.float64), labels[rows]) / len(labels)
+        mine = gradient[rows].astype(np.float64) - exact
+        apart, norms = np.einsum("nv,nv->n", mine, mine), np.einsum("nv,nv->n", exact, exact)
+        off, size = off + apart.sum(), size + norms.sum()
+        worst.append(np.max(apart / norms))
+    return GradientError(float(np.sqrt(off / size)), float(np.sqrt(np.max(worst))))
+
+
+def _product_gradients(hidden: np.ndarray, kernel: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The gradients in hidden and kernel: G Wᵀ and xᵀ G, added up in float64."""
+    wide = kernel.astype(np.float64)
+    by_hidden, by_kernel = np.empty(hidden.shape), np.zeros(kernel.shape)
+    for rows in _rows(len(labels), kernel.shape[1]):
+        x = hidden[rows].astype(np.float64)
+        g = _logit_gradient(x @ wide, labels[rows]) / len(labels)
+        by_hidden[rows] = g @ wide.T
+        by_kernel += x.T @ g
+    return by_hidden, by_kernel
+
+
+def _relative_norm(mine: np.ndarray, exact: np.ndarray) -> float:
+    off = sum(np.sum(np.square(mine[rows].astype(np.float64) - exact[rows])) for rows in _rows(*exact.shape))
+    return float(np.sqrt(off) / np.linalg.norm(exact))

@@ -1,0 +1,130 @@
+"""What is measured: this library, its JAX peers, and the least work that any of them must do.
+
+torch has a process of its own: `_torch_runner`.
+"""
+
+import logging
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+
+import jaxsoftmax
+from jaxsoftmax.bench._case import GRADIENT, IN_GRAPH, VALUE, Case
+
+SUBJECT, BASE, FLOOR = "jaxsoftmax", "optax", "floor"
+_SCAN_CHUNK = 512  # tokens
+_ONLY_LINEAR = ("tokamax",)
+
+Loss = Callable[..., Array]
+
+
+def absent(peers: tuple[str, ...]) -> dict[str, str]:
+    """Returns the peers that are not installed, each with what installs it."""
+    return {peer: f"not installed: pip install {peer}" for peer in peers if find_spec(peer) is None}
+
+
+def subjects_of(case: Case, peers: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns what is measured for a case, in the order of a round."""
+    offered = [peer for peer in peers if case.kind == "linear" or peer not in _ONLY_LINEAR]
+    return tuple(dict.fromkeys([SUBJECT, BASE, *offered, FLOOR]))
+
+
+def program(subject: str, case: Case) -> Callable[..., Any]:
+    """Returns what is compiled: a function of the case's inputs."""
+    if subject == FLOOR:
+        return _floor(case)
+    linear = case.kind == "linear"
+    loss = _tokamax_linear() if subject == "tokamax" else (_LINEAR if linear else _PLAIN)[subject]
+    if case.quantity == VALUE:
+        return loss
+    if case.quantity == IN_GRAPH:
+        return jax.value_and_grad(_of_product(loss))
+    return jax.value_and_grad(loss, argnums=(0, 1) if linear else 0)
+
+
+def _of_product(loss: Loss) -> Loss:
+    return lambda hidden, kernel, labels: loss(hidden @ kernel, labels)
+
+
+def _jaxsoftmax(logits: Array, labels: Array) -> Array:
+    return jaxsoftmax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def _optax(logits: Array, labels: Array) -> Array:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def _jax(logits: Array, labels: Array) -> Array:
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=-1).mean()
+
+
+def _jax_linear(hidden: Array, kernel: Array, labels: Array) -> Array:
+    """What a JAX user writes by hand: a scan over chunks of tokens that keeps no chunk's logits."""
+    tokens, width = hidden.shape
+    size = min(_SCAN_CHUNK, tokens)
+    missing = -tokens % size
+    hidden, labels = jnp.pad(hidden, ((0, missing), (0, 0))), jnp.pad(labels, (0, missing))
+    valid = jnp.arange(tokens + missing) < tokens
+
+    @jax.checkpoint
+    def of_chunk(total: Array, chunk: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        x, y, real = chunk
+        nll = -jnp.take_along_axis(jax.nn.log_softmax(x @ kernel), y[:, None], axis=-1)[:, 0]
+        return total + jnp.sum(jnp.where(real, nll, 0), dtype=jnp.float32), None
+
+    chunks = hidden.reshape(-1, size, width), labels.reshape(-1, size), valid.reshape(-1, size)
+    return lax.scan(of_chunk, jnp.float32(0), chunks)[0] / tokens
+
+
+def _tokamax_linear() -> Loss:
+    import tokamax  # pyright: ignore[reportMissingImports]
+
+    logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of every shape that it was not tuned for
+    implementation = "mosaic_tpu" if jax.default_backend() == "tpu" else "chunked_xla"
+
+    def loss(hidden: Array, kernel: Array, labels: Array) -> Array:
+        return tokamax.linear_softmax_cross_entropy_loss(
+            hidden, labels, kernel, reduction="mean", implementation=implementation
+        )
+
+    return loss
+
+
+def _jaxsoftmax_linear(hidden: Array, kernel: Array, labels: Array) -> Array:
+    return jaxsoftmax.linear_cross_entropy(hidden, kernel, labels)
+
+
+_PLAIN: dict[str, Loss] = {SUBJECT: _jaxsoftmax, BASE: _optax, "jax": _jax}
+_LINEAR: dict[str, Loss] = {SUBJECT: _jaxsoftmax_linear, BASE: _of_product(_optax), "jax": _jax_linear}
+
+
+def _floor(case: Case) -> Callable[..., Any]:
+    if case.width is None:
+        return _read if case.quantity == VALUE else _read_and_write
+    return {VALUE: _one_product, GRADIENT: _three_products, IN_GRAPH: _two_products}[case.quantity]
+
+
+def _read(logits: Array, labels: Array) -> Array:
+    return jnp.max(logits, axis=-1)
+
+
+def _read_and_write(logits: Array, labels: Array) -> Array:
+    return logits * 2
+
+
+def _one_product(hidden: Array, kernel: Array, labels: Array) -> Array:
+    return hidden @ kernel
+
+
+def _two_products(hidden: Array, kernel: Array, labels: Array) -> Array:
+    return (hidden @ kernel) @ kernel.T
+
+
+def _three_products(hidden: Array, kernel: Array, labels: Array) -> tuple[Array, Array]:
+    logits = hidden @ kernel
+    return logits @ kernel.T, hidden.T @ logits

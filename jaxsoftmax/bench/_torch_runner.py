@@ -1,0 +1,149 @@
+"""torch on one case, for use in a process of its own: its threads and JAX's never share one."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from jaxsoftmax.bench._case import VALUE, Case
+from jaxsoftmax.bench._inputs import inputs
+from jaxsoftmax.bench._worker import Worker, WorkerDiedError
+
+
+class TorchRunner:
+    """A loss of torch and the tensors that it is called with."""
+
+    temp_bytes = None  # torch plans no memory ahead
+    output_bytes = None
+
+    def __init__(self, case: Case, device: str) -> None:
+        """Makes the tensors on the device; on a GPU compiles too."""
+        import torch
+
+        self._torch, self._case, self._device = torch, case, device
+        *floats, labels = (self._tensor(array) for array in inputs(case))
+        if case.width is not None:
+            floats[1] = floats[1].T.contiguous()  # torch keeps the kernel as [V, D]
+        self._floats, self._labels = floats, labels.long()
+        self._wanted = floats if case.kind == "linear" else floats[:1]
+        for tensor in self._wanted:
+            tensor.requires_grad_(case.quantity != VALUE)
+        self._loss = _loss(case, device)
+        self.compile_seconds: float | None = None
+        if device == "cuda":
+            start = time.perf_counter()
+            self._loss = torch.compile(self._loss)
+            self.call()
+            self.compile_seconds = time.perf_counter() - start
+
+    def _tensor(self, array: np.ndarray) -> Any:
+        if array.dtype.name == "bfloat16":  # of which torch reads no NumPy array
+            return self._torch.from_numpy(array.view(np.int16)).view(self._torch.bfloat16).to(self._device)
+        return self._torch.from_numpy(array).to(self._device)
+
+    def call(self) -> Any:
+        """Returns the loss or the gradients, once they are there."""
+        if self._case.quantity == VALUE:
+            with self._torch.no_grad():
+                outputs = self._loss(*self._floats, self._labels)
+        else:
+            outputs = self._torch.autograd.grad(self._loss(*self._floats, self._labels), self._wanted)
+        if self._device == "cuda":
+            self._torch.cuda.synchronize()
+        return outputs
+
+    def seconds(self) -> float:
+        """Returns the time of one call; its outputs are gone before the next."""
+        start = time.perf_counter()
+        outputs = self.call()
+        elapsed = time.perf_counter() - start
+        del outputs
+        return elapsed
+
+    def gradients(self) -> tuple[np.ndarray, ...]:
+        """Returns the gradients, laid out as JAX's are."""
+        first, *rest = (gradient.detach().float().cpu().numpy() for gradient in self.call())
+        return first, *(kernel.T for kernel in rest)
+
+
+def _loss(case: Case, device: str) -> Callable[..., Any]:
+    from torch.nn import functional
+
+    if case.width is None:
+        return functional.cross_entropy
+    fused = getattr(functional, "linear_cross_entropy", None)
+    if fused is not None and case.kind == "linear" and device == "cpu":  # it has nothing for torch.compile to fuse
+        return fused
+    return lambda hidden, kernel, labels: functional.cross_entropy(functional.linear(hidden, kernel), labels)
+
+
+class TorchHost:
+    """The runner that a process of its own holds, of one case at a time."""
+
+    def __init__(self, device: str) -> None:
+        """Takes "cpu" or "cuda"."""
+        self._device = device
+        self._runner: TorchRunner | None = None
+
+    def prepare(self, case: Case) -> float | None:
+        """Makes the runner of a case; returns the seconds that compiling took."""
+        self._runner = None
+        self._runner = TorchRunner(case, self._device)
+        return self._runner.compile_seconds
+
+    def seconds(self) -> float:
+        """Returns the time of one call."""
+        assert self._runner is not None
+        return self._runner.seconds()
+
+    def gradients(self) -> tuple[np.ndarray, ...]:
+        """Returns the gradients."""
+        assert self._runner is not None
+        return self._runner.gradients()
+
+    def release(self) -> None:
+        """Drops the runner and its tensors."""
+        self._runner = None
+
+
+class RemoteTorch:
+    """A runner whose calls are made, and timed, by torch in another process, which lives from case to case."""
+
+    compile_seconds: float | None = None
+    temp_bytes = None  # torch plans no memory ahead
+    output_bytes = None
+
+    def __init__(self, device: str, stack: ExitStack) -> None:
+        """Leaves the end of the process, once there is one, to the stack."""
+        self._device, self._stack = device, stack
+        self._worker: Worker | None = None
+
+    def on(self, case: Case) -> "RemoteTorch":
+        """Returns the runner, with a case to run."""
+        if self._worker is None:
+            self._worker = self._stack.enter_context(Worker(TorchHost, self._device))
+        self.compile_seconds = self._ask("prepare", case)
+        return self
+
+    def seconds(self) -> float:
+        """Returns the time of one call, as measured there."""
+        return self._ask("seconds")
+
+    def gradients(self) -> tuple[np.ndarray, ...]:
+        """Returns the gradients."""
+        return self._ask("gradients")
+
+    def release(self) -> None:
+        """Frees what the case took."""
+        if self._worker is not None:
+            self._ask("release")
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        assert self._worker is not None
+        try:
+            return self._worker.ask(method, *arguments)
+        except WorkerDiedError:
+            self._worker = None  # the next case starts another
+            raise

@@ -1,0 +1,105 @@
+"""The command `jaxsoftmax verify`: what was asked for, the certificate, its files and its verdict."""
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jaxsoftmax import _terminal, verify
+from jaxsoftmax._terminal import RefusedError
+from jaxsoftmax.verify._certificate import DIFFERENTIAL
+from jaxsoftmax.verify._implementations import UnknownImplementationError, offered, resolve
+from jaxsoftmax.verify._record import Report
+from jaxsoftmax.verify._table import print_report
+from jaxsoftmax.verify._theorem import Theorem
+
+
+def run(arguments: argparse.Namespace, command: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    known = verify.THEOREMS
+    theorems = _known("theorem", arguments.theorem, known)
+    dtypes = _known("dtype", arguments.dtype, _dtypes(known.values()))
+    chosen = [theorem for number, theorem in known.items() if theorems is None or _stands_for(number, theorems)]
+    implementation = _implementation(arguments.against, chosen)
+    files = _files(arguments)
+    _terminal.devices()
+    report = _certify(implementation, theorems, dtypes, arguments.quick)
+    if not report.rows:
+        raise RefusedError(f"nothing was checked: {'; '.join(report.skipped) or 'no theorem speaks of this choice'}")
+    if arguments.against is not None:
+        report = replace(report, implementation=_label(arguments.against))
+    contents = {
+        path: render(report, known, command).encode("utf-8", "backslashreplace") for path, render in files.items()
+    }
+    trouble = _terminal.write_files(contents)
+    with suppress(SystemExit):  # rich exits where the reader of a pipe has gone; the verdict stands
+        print_report(report, known, _terminal.console(sys.stdout))
+    if trouble:
+        raise RefusedError(trouble)
+    return _terminal.PASSED if report.passed else _terminal.FAILED
+
+
+def _known(kind: str, asked: list[str], known: Iterable[str]) -> list[str] | None:
+    """Returns the names asked for, each once, or None where nothing was asked."""
+    unknown = [name for name in asked if not any(_stands_for(other, [name]) for other in known)]
+    if unknown:
+        raise RefusedError(f"unknown {kind} {', '.join(map(repr, unknown))}; known: {', '.join(known)}")
+    return list(dict.fromkeys(asked)) or None
+
+
+def _stands_for(number: str, asked: list[str]) -> bool:
+    """Returns whether a theorem is asked for by its number, or by that of which it is a named part (M8 of M8-empty)."""
+    return number in asked or number.partition("-")[0] in asked
+
+
+def _dtypes(theorems: Iterable[Theorem]) -> list[str]:
+    return list(dict.fromkeys(dtype for theorem in theorems for claim in theorem.claims for dtype in claim.dtypes))
+
+
+def _implementation(against: str | None, theorems: list[Theorem]) -> Any:
+    if against is None:
+        return importlib.import_module("jaxsoftmax")
+    try:
+        implementation = resolve(against)
+    except UnknownImplementationError as error:
+        raise RefusedError(f"--against: {error}") from error
+    functions = list(dict.fromkeys(f for theorem in theorems for f in theorem.functions if f != DIFFERENTIAL))
+    if functions and not offered(implementation, functions):
+        raise RefusedError(f"--against: {against!r} offers none of the functions to judge: {', '.join(functions)}")
+    return implementation
+
+
+def _label(against: str) -> str:
+    return "jax.nn" if against == "jax" else against
+
+
+def _certify(implementation: Any, theorems: list[str] | None, dtypes: list[str] | None, quick: bool) -> Report:
+    with _terminal.progress("verify") as progress:
+        return verify.certify(implementation, theorems=theorems, dtypes=dtypes, quick=quick, progress=progress)
+
+
+_Render = Callable[[Report, dict[str, Theorem], list[str]], str]
+
+
+def _files(arguments: argparse.Namespace) -> dict[Path, _Render]:
+    """Returns the files asked for, each with what renders it; proves first that each can be written."""
+    renders: dict[str, _Render] = {"json": _as_json, "html": _as_page}
+    asked = {name: getattr(arguments, name) for name in renders if getattr(arguments, name)}
+    _terminal.require_writable({f"--{name}": path for name, path in asked.items()})
+    return {path: renders[name] for name, path in asked.items()}
+
+
+def _as_json(report: Report, theorems: dict[str, Theorem], command: list[str]) -> str:
+    document = {"command": command, "date": _terminal.now()} | report.as_dict()
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _as_page(report: Report, theorems: dict[str, Theorem], command: list[str]) -> str:
+    from jaxsoftmax.verify._page import render_page
+
+    return render_page(report, theorems, command, _terminal.now())
