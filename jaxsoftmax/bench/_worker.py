@@ -29,6 +29,7 @@ class Worker:
         self._process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
         with _interrupts_ignored():
             self._process.start()
+        self.pid = self._process.pid
         theirs.close()  # so that the death of the process ends a wait for its answer
 
     def __enter__(self) -> "Worker":
@@ -41,11 +42,6 @@ class Worker:
         self._process.join()
         self._process.close()
         self._connection.close()
-
-    @property
-    def pid(self) -> int | None:
-        """The number of the process."""
-        return self._process.pid
 
     def ask(self, method: str, *arguments: Any) -> Any:
         """Returns what the object's method returns there.
