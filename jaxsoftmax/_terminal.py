@@ -50,16 +50,18 @@ def now() -> str:
 def progress(title: str) -> Iterator[Advance]:
     """Shows a bar with the time remaining on stderr, if that is a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
     stderr = console(sys.stderr)
     columns = (
         TextColumn(title),
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False),
+        # In a narrow terminal it is the label that gives way, not the time.
+        TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
     )
-    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
+    with Progress(*columns, console=stderr, transient=True, expand=True, disable=not stderr.is_terminal) as bar:
         task = bar.add_task("", total=None)
 
         def advance(done: int, total: int, label: str) -> None:

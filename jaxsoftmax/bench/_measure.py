@@ -86,13 +86,13 @@ class _Measurement:
     failures: dict[str, str] = field(default_factory=dict)
 
     def rows(self) -> list[Row]:
-        arrays = inputs(self.case)
+        arrays = self._inputs()
         runners = self._runners(arrays)
         self.steps.next(f"{self.case.label}: rounds")
         times = self._times(runners)
         rows = {name: self._timed(name, runners[name], times) for name in times}
         self.steps.next(f"{self.case.label}: gradients in float64")
-        if self.case.quantity != VALUE:
+        if self.case.quantity != VALUE and runners:
             self._judge(rows, runners, arrays)
         runners.clear()
         self.torch.release()
@@ -102,11 +102,20 @@ class _Measurement:
             rows[name] if name in rows else Row(self.case, name, failure=self.failures[name]) for name in self.subjects
         ]
 
+    def _inputs(self) -> tuple[np.ndarray, ...]:
+        try:
+            return inputs(self.case)
+        except MemoryError as error:
+            self.failures = dict.fromkeys(self.subjects, first_line(error))
+            return ()
+
     def _runners(self, arrays: Sequence[np.ndarray]) -> dict[str, Any]:
         """Those that compile and run once."""
         runners: dict[str, Any] = {}
         for name in self.subjects:
             self.steps.next(f"{self.case.label}: {name}")
+            if name in self.failures:
+                continue
             try:
                 runner = self.torch.on(self.case) if name == "torch" else JaxRunner(name, self.case, arrays)
                 runner.seconds()  # warm-up
@@ -141,7 +150,12 @@ class _Measurement:
     def _judge(self, rows: dict[str, Row], runners: dict[str, Any], arrays: Sequence[np.ndarray]) -> None:
         error_of = judge(self.case, arrays)
         for name in rows.keys() - {FLOOR}:
-            error = error_of(runners[name].gradients())
+            try:
+                error = error_of(runners[name].gradients())
+            except Exception as failure:
+                self.failures[name] = first_line(failure)
+                del rows[name]
+                continue
             rows[name] = replace(rows[name], gradient_error=error.norm, worst_token_error=error.worst_token)
 
     def _weigh(self, rows: dict[str, Row]) -> None:

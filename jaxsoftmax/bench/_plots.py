@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from jaxsoftmax.bench._case import Case
 from jaxsoftmax.bench._record import Row
@@ -27,7 +27,10 @@ _POSITIONS = {"V": -1, "N": 0}  # of an axis in a shape
 _AXIS_NAMES = {"V": "classes V", "N": "tokens N"}
 _QUANTITIES: dict[str, Callable[[Row], float | None]] = {
     "time (ms)": lambda row: None if row.seconds is None else 1e3 * row.seconds.median,
-    "temporary memory (MiB)": lambda row: None if not row.temp_bytes else row.temp_bytes / 2**20,
+    # The floor holds all logits: it is none in memory.
+    "temporary memory (MiB)": lambda row: (
+        None if row.subject == FLOOR or not row.temp_bytes else row.temp_bytes / 2**20
+    ),
 }
 
 
@@ -81,7 +84,7 @@ def draw(rows: Sequence[Row], drawn: Sequence[Sweep], caption: str) -> bytes:
             _draw_panel(axes, rows, sweep, value)
         panels[0].set_ylabel(quantity)
     for axes, sweep in zip(grid[0], drawn, strict=True):
-        axes.set_title(f"{sweep.fixed}", fontsize=11)
+        axes.set_title(f"at {sweep.fixed}", fontsize=11)
     for axes, sweep in zip(grid[1], drawn, strict=True):
         axes.set_xlabel(_AXIS_NAMES[sweep.axis])
     first = drawn[0].cases[0]
@@ -108,10 +111,12 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], sweep: Sweep, value: Callable[[
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0f}"))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=20))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     axes.grid(which="major", color="#d0d7de", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False, loc="upper left")
+    axes.legend(fontsize=9, frameon=False, loc="upper left")
 
 
 def _draw_line(axes: Axes, subject: str, axis: str, points: Sequence[tuple[int, float]]) -> None:

@@ -81,7 +81,9 @@ def _ratio(ratio: Spread | None, *, with_spread: bool) -> str:
 
 
 def _mebibytes(size: int | None) -> str:
-    return "" if size is None else f"{size / 2**20:.1f}"
+    if size is None:
+        return ""
+    return f"{size / 2**20:.1f}" if size >= 1 << 20 else f"{size / 2**20:.2g}"
 
 
 def _error(error: float | None) -> str:

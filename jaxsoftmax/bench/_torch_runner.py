@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
 
 from jaxsoftmax.bench._case import VALUE, Case
 from jaxsoftmax.bench._inputs import inputs
-from jaxsoftmax.bench._worker import Worker, WorkerDiedError
+from jaxsoftmax.bench._worker import Worker, WorkerDiedError, WorkerError
 
 
 class TorchRunner:
@@ -136,7 +136,8 @@ class RemoteTorch:
     def release(self) -> None:
         """Frees what the case took."""
         if self._worker is not None:
-            self._ask("release")
+            with suppress(WorkerError):
+                self._ask("release")
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         assert self._worker is not None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from jaxsoftmax.bench._presets import PRESETS
 from jaxsoftmax.bench._subjects import absent, subjects_of
 from jaxsoftmax.bench._timing import Spread
 from tests.bench.records import LINEAR, PLAIN, record, row
+
+ROOT = Path(__file__).parents[2]
 
 
 class Measure:
@@ -94,6 +97,13 @@ def test_a_bad_argument_is_refused_in_one_line(measure, here, capsys, argv, line
 def test_a_missing_extra_is_named(measure, here, capsys, monkeypatch, package, argv):
     monkeypatch.setitem(sys.modules, package, None)
     assert _refusal(capsys, *argv) == f"{package} is not installed: pip install 'jaxsoftmax[bench]'"
+
+
+def test_help_imports_no_extra():
+    extras = "{'rich', 'matplotlib', 'mpmath', 'torch', 'tokamax'}"
+    code = f"import sys, jaxsoftmax.cli; sys.exit(' '.join({extras} & sys.modules.keys()) or 0)"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (finished.returncode, finished.stderr) == (0, "")
 
 
 def test_without_a_choice_the_preset_for_a_cpu_is_measured(measure, capsys):

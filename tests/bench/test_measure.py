@@ -92,6 +92,24 @@ def test_a_subject_that_fails_in_a_later_round_is_recorded_and_the_others_start_
     assert rows["jaxsoftmax"].rounds == rows["floor"].rounds == 5
 
 
+def test_data_too_large_for_the_machine_fails_every_subject_in_one_line_each(fake):
+    rows = measure([Case("plain", (1 << 40, 1 << 20), "float32")], (), BRIEF, _ignore)
+    assert [row.subject for row in rows] == ["jaxsoftmax", "optax", "floor"]
+    assert all("MemoryError: Unable to allocate" in row.failure for row in rows)
+
+
+def test_gradients_that_cannot_be_had_are_a_failure(fake, monkeypatch):
+    def gradients(self):
+        if self.subject == "optax":
+            raise MemoryError("out of memory")
+        return (self.arrays[0],)
+
+    monkeypatch.setattr(fake, "gradients", gradients)
+    rows = {row.subject: row for row in measure([PLAIN], (), BRIEF, _ignore)}
+    assert rows["optax"].failure == "MemoryError: out of memory"
+    assert rows["jaxsoftmax"].failure == ""
+
+
 def test_progress_counts_every_step_to_the_last(fake):
     seen = []
     measure(
