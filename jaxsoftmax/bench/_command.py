@@ -117,7 +117,7 @@ def _run_with_huge_pages() -> None:
 
 
 def _measured(plan: _Plan, command: list[str]) -> Record:
-    missing = absent(plan.peers)
+    missing = absent(plan.peers, {case.kind for case in plan.cases})
     peers = tuple(peer for peer in plan.peers if peer not in missing)
     date = _terminal.now()
     with _terminal.progress("bench") as advance:

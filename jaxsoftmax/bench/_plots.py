@@ -116,7 +116,8 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], sweep: Sweep, value: Callable[[
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     axes.grid(which="major", color="#d0d7de", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=9, frameon=False, loc="upper left")
+    if axes.lines:
+        axes.legend(fontsize=9, frameon=False, loc="upper left")
 
 
 def _draw_line(axes: Axes, subject: str, axis: str, points: Sequence[tuple[int, float]]) -> None:

@@ -7,7 +7,7 @@ torch has a process of its own: `_torch_runner`.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib.util import find_spec
 from typing import Any
 
@@ -26,9 +26,11 @@ _ONLY_LINEAR = ("tokamax",)
 Loss = Callable[..., Array]
 
 
-def absent(peers: tuple[str, ...]) -> dict[str, str]:
-    """Returns the peers that are not installed, each with what installs it."""
-    return {peer: f"not installed: pip install {peer}" for peer in peers if find_spec(peer) is None}
+def absent(peers: tuple[str, ...], kinds: Collection[str]) -> dict[str, str]:
+    """Returns the peers that can't be measured on losses of these kinds, each with the reason."""
+    missing = {peer: f"not installed: pip install {peer}" for peer in peers if find_spec(peer) is None}
+    unfit = {} if "linear" in kinds else dict.fromkeys(_ONLY_LINEAR, "has no loss of given logits")
+    return missing | {peer: reason for peer, reason in unfit.items() if peer in peers}
 
 
 def subjects_of(case: Case, peers: tuple[str, ...]) -> tuple[str, ...]:

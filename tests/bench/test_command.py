@@ -138,7 +138,7 @@ def test_quick_takes_tiny_shapes_and_no_fresh_processes(measure, capsys):
 
 
 def test_an_absent_peer_is_listed_with_what_installs_it(measure, capsys, monkeypatch, here):
-    monkeypatch.setattr(_command, "absent", lambda peers: {"torch": "not installed: pip install torch"})
+    monkeypatch.setattr(_command, "absent", lambda peers, kinds: {"torch": "not installed: pip install torch"})
     assert cli.main(["bench", "--quick", "--peer", "jax", "torch", "--json", "f"]) == 0
     assert "torch: not installed: pip install torch\n" in capsys.readouterr().out
     assert measure.asked["peers"] == ("jax",)
@@ -147,7 +147,13 @@ def test_an_absent_peer_is_listed_with_what_installs_it(measure, capsys, monkeyp
 
 def test_a_package_that_cannot_be_found_is_absent(monkeypatch):
     monkeypatch.setattr("jaxsoftmax.bench._subjects.find_spec", lambda name: None if name == "torch" else name)
-    assert absent(("jax", "torch")) == {"torch": "not installed: pip install torch"}
+    assert absent(("jax", "torch"), {"plain"}) == {"torch": "not installed: pip install torch"}
+
+
+def test_a_peer_without_a_loss_of_given_logits_is_absent_from_those(monkeypatch):
+    monkeypatch.setattr("jaxsoftmax.bench._subjects.find_spec", lambda name: name)
+    assert absent(("jax", "tokamax"), {"plain"}) == {"tokamax": "has no loss of given logits"}
+    assert absent(("jax", "tokamax"), {"plain", "linear"}) == {}
 
 
 def test_optax_and_the_floor_are_always_measured_and_tokamax_over_hidden_states_alone():

@@ -37,6 +37,11 @@ def test_the_slope_of_a_power_is_the_power():
     assert slope([(1, 2.0)]) is None
 
 
+def test_the_figure_is_drawn_where_nothing_is_known_of_memory():
+    cases = [_linear(2, 3, 5), _linear(2, 3, 50)]
+    assert draw([row(case, temp_bytes=None) for case in cases], sweeps(cases), "").startswith(b"\x89PNG\r\n\x1a\n")
+
+
 def test_the_figure_is_a_png_also_where_a_subject_failed_or_takes_no_memory():
     cases = [_linear(2, 3, 5), _linear(2, 3, 50), _linear(4, 3, 5)]
     rows = [row(case, subject) for case in cases for subject in ("jaxsoftmax", "optax", "floor")]
