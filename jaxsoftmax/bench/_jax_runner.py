@@ -14,8 +14,8 @@ from jaxsoftmax.bench._subjects import program
 class JaxRunner:
     """A compiled program and the arrays that it is called with."""
 
-    def __init__(self, subject: str, case: Case, arrays: Sequence[np.ndarray]) -> None:
-        """Puts the arrays on the device and compiles."""
+    def __init__(self, subject: str, case: Case, arrays: Sequence[np.ndarray | jax.Array]) -> None:
+        """Puts the arrays on the device, if they aren't there, and compiles."""
         # Ready: a copy under way would be charged to the first call.
         self._arrays = jax.block_until_ready([jax.device_put(array) for array in arrays])
         function = program(subject, case)

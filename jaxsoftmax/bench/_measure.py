@@ -87,7 +87,7 @@ class _Measurement:
 
     def rows(self) -> list[Row]:
         arrays = self._inputs()
-        runners = self._runners(arrays)
+        runners = self._runners([jax.device_put(array) for array in arrays])  # one copy for all
         self.steps.next(f"{self.case.label}: rounds")
         times = self._times(runners)
         rows = {name: self._timed(name, runners[name], times) for name in times}
@@ -109,7 +109,7 @@ class _Measurement:
             self.failures = dict.fromkeys(self.subjects, first_line(error))
             return ()
 
-    def _runners(self, arrays: Sequence[np.ndarray]) -> dict[str, Any]:
+    def _runners(self, arrays: Sequence[jax.Array]) -> dict[str, Any]:
         """Those that compile and run once."""
         runners: dict[str, Any] = {}
         for name in self.subjects:

@@ -102,7 +102,7 @@ def test_gradients_that_cannot_be_had_are_a_failure(fake, monkeypatch):
     def gradients(self):
         if self.subject == "optax":
             raise MemoryError("out of memory")
-        return (self.arrays[0],)
+        return (np.asarray(self.arrays[0]),)
 
     monkeypatch.setattr(fake, "gradients", gradients)
     rows = {row.subject: row for row in measure([PLAIN], (), BRIEF, _ignore)}
