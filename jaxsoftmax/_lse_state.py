@@ -22,7 +22,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-# Rows at least this long are summed in pieces, if a length near PIECE divides theirs: XLA CPU is slow at long sums.
+# Rows longer than SHORT_ROW are summed in pieces, if a length near PIECE divides theirs: XLA CPU is slow at long sums.
+SHORT_ROW = 1 << 9
 LONG_ROW = 1 << 12
 PIECE = 1 << 10
 # Below this sum of exponentials, taking the maximum's own 1 away again would cost bits.
@@ -182,18 +183,32 @@ def _of_whole(x: Array, maximum: Array, axes: tuple[int, ...]) -> _Sums:
 
 def _of_pieces(x: Array, maximum: Array, piece: int, reused: bool) -> _Sums:
     """Only the piece with the maximum is summed again: in a confident row, the one whose sum is the largest."""
-    pieces = x.reshape(*x.shape[:-1], -1, piece)
+    shape = (*x.shape[:-1], -1, piece)
+    e = exp_shifted(x, maximum)
     # In one shape or the other: XLA CPU knows two exponentials for the same, or fuses one with its sum, by its shape.
-    e = exp_shifted(x, maximum).reshape(pieces.shape) if reused else exp_shifted(pieces, maximum[..., None])
-    sums = lax.optimization_barrier(jnp.sum(e, -1))  # without the barrier XLA makes one sum of all of them
+    pieces = e.reshape(shape) if reused else exp_shifted(x.reshape(shape), maximum[..., None])
+    sums = lax.optimization_barrier(jnp.sum(pieces, -1))  # without the barrier XLA makes one sum of all of them
+
+    def lead() -> Array:
+        return jnp.argmax(sums, -1, keepdims=True)
+
+    # Outside of the `lax.cond`, where e is in memory: an operand of it could not give its place to the gradient.
+    ready = _piece_of(e, lead(), piece) if reused and x.shape[-1] >= LONG_ROW else None
 
     def others() -> Array:
-        lead = jnp.argmax(sums, -1, keepdims=True)
-        leading = jnp.take_along_axis(pieces, lead[..., None], -2, mode="promise_in_bounds")[..., 0, :]
-        rest = jnp.sum(_less_maximum(exp_shifted(leading, maximum)), -1, keepdims=True)
-        return rest + jnp.sum(jnp.where(jnp.arange(sums.shape[-1]) == lead, 0, sums), -1, keepdims=True)
+        leading = exp_shifted(_piece_of(x, lead(), piece), maximum) if ready is None else ready
+        rest = jnp.sum(_less_maximum(leading), -1, keepdims=True)
+        return rest + jnp.sum(jnp.where(jnp.arange(sums.shape[-1]) == lead(), 0, sums), -1, keepdims=True)
 
     return jnp.sum(sums, -1, keepdims=True), others
+
+
+def _piece_of(rows: Array, number: Array, piece: int) -> Array:
+    """The piece of each row that bears its number; by slices, as XLA CPU would keep a reshaped copy."""
+    part = partial(lax.dynamic_slice_in_dim, slice_size=piece)
+    for _ in rows.shape[:-1]:
+        part = jax.vmap(part)
+    return part(rows, piece * number[..., 0])
 
 
 def _less_maximum(e: Array) -> Array:
@@ -205,8 +220,9 @@ def _less_maximum(e: Array) -> Array:
 
 
 def _piece(length: int) -> int | None:
-    """The divisor of a long row's length nearest to PIECE, within a factor of 4; None where there is none."""
-    if length < LONG_ROW:
+    """The divisor of a length nearest to PIECE or to an eighth of it, within a factor of 4; None where none is."""
+    if length < SHORT_ROW:
         return None
-    divisors = [n for n in range(PIECE // 4, 4 * PIECE + 1) if length % n == 0]
-    return min(divisors, key=lambda n: max(n / PIECE, PIECE / n), default=None)
+    aim = min(PIECE, length // 8)
+    divisors = [n for n in range(aim // 4, 4 * aim + 1) if length % n == 0]
+    return min(divisors, key=lambda n: max(n / aim, aim / n), default=None)
