@@ -121,7 +121,7 @@ def losses_and_gradients(
             return dx, dw, db
 
         z = logits(x, head)
-        losses, state = _integer_labels.primal(options, z, y, class_weights, None)
+        losses, state = _integer_labels.primal(options, z, y, class_weights, None, differentiated=block == vocab)
         rows = _integer_labels.coefficients(options, z, y, class_weights, None, state, u)
         dx = jnp.zeros(x.shape, dtype) if wanted.hidden else None
         dx, *sums = lax.fori_loop(0, -(-vocab // block), of_block, (dx, *sums))

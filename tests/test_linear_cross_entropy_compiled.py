@@ -1,0 +1,112 @@
+"""What the fused head compiles to: its memory, its matrix products, its use of donated arrays; and it is repeatable."""
+
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsoftmax import forward_mode, linear_cross_entropy
+
+LARGE = ((4096, 256, 50257), (2048, 512, 131072))  # tokens, embed, vocab
+
+
+def arguments(tokens, embed, vocab, dtype=jnp.float32):
+    shapes = (((tokens, embed), dtype), ((embed, vocab), dtype), ((tokens,), jnp.int32))
+    return [jax.ShapeDtypeStruct(*shape) for shape in shapes]
+
+
+def materialised(hidden, kernel, labels):
+    logits = hidden @ kernel
+    picked = jnp.take_along_axis(logits, labels[:, None], 1)[:, 0]
+    return jnp.mean(jax.nn.logsumexp(logits, 1) - picked)
+
+
+def with_gradients(loss):
+    return jax.value_and_grad(loss, (0, 1))
+
+
+def slope(hidden, kernel, labels):
+    """The derivative along (hidden, kernel), in pure forward mode."""
+    loss = partial(forward_mode.linear_cross_entropy, labels=labels)
+    return jax.jvp(loss, (hidden, kernel), (hidden, kernel))
+
+
+def forward_over_reverse(loss):
+    def product(hidden, kernel, labels):
+        gradients = jax.grad(lambda *head: loss(*head, labels), (0, 1))
+        return jax.jvp(gradients, (hidden, kernel), (hidden, kernel))
+
+    return product
+
+
+def reverse_over_forward(hidden, kernel, labels):
+    return jax.grad(lambda *head: slope(*head, labels)[1], (0, 1))(hidden, kernel)
+
+
+def temporary_bytes(function, *shape, **dtype):
+    return jax.jit(function).lower(*arguments(*shape, **dtype)).compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("shape", LARGE)
+def test_no_buffer_holds_the_logits_of_all_tokens(shape):
+    text = jax.jit(with_gradients(linear_cross_entropy)).lower(*arguments(*shape)).compile().as_text()
+    dims = re.findall(r"(?:[fsu]\d+|bf16|pred)\[([\d,]+)\]", text)
+    sizes = [np.prod([int(n) for n in each.split(",")], dtype=np.int64) for each in dims]
+    assert max(sizes) <= max(shape[0] // 4, shape[1]) * shape[2]
+
+
+@pytest.mark.parametrize("shape", LARGE)
+def test_memory_is_at_most_a_sixth_of_that_of_materialised_logits(shape):
+    head, logits = (temporary_bytes(with_gradients(loss), *shape) for loss in (linear_cross_entropy, materialised))
+    assert head <= logits / 6
+
+
+SWEEPS = {
+    "value and gradients": with_gradients(linear_cross_entropy),
+    "value and gradients of the twin": with_gradients(forward_mode.linear_cross_entropy),
+    "forward mode": slope,
+    "forward over reverse": forward_over_reverse(linear_cross_entropy),
+    "forward over reverse of the twin": forward_over_reverse(forward_mode.linear_cross_entropy),
+    "reverse over forward": reverse_over_forward,
+}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_memory_does_not_grow_with_the_tokens(name):
+    few, many = (temporary_bytes(SWEEPS[name], tokens, 8, 20011) for tokens in (4096, 8192))
+    assert many <= 1.1 * few
+    assert many < 2 * 8192 * 20011  # half of the logits; a chunk of them is 1/16
+
+
+@pytest.mark.parametrize(("argnums", "products"), [((), 1), ((0,), 2), ((1,), 2), ((0, 1), 3)])
+def test_only_the_matrix_products_asked_for_are_formed(argnums, products):
+    head = jax.value_and_grad(linear_cross_entropy, argnums) if argnums else linear_cross_entropy
+    assert str(jax.make_jaxpr(head)(*arguments(6, 4, 9))).count("dot_general[") == products
+
+
+@pytest.mark.parametrize(("argnums", "products"), [((0,), 3), ((1,), 3), ((0, 1), 4)])
+def test_losses_of_tokens_form_their_logits_once_more_for_the_gradients_asked_for(argnums, products):
+    losses = jax.value_and_grad(lambda *head: jnp.sum(linear_cross_entropy(*head, reduction="none")), argnums)
+    assert str(jax.make_jaxpr(losses)(*arguments(6, 4, 9))).count("dot_general[") == products
+
+
+def test_a_step_of_training_reuses_the_donated_kernel():
+    def step(kernel, hidden, labels):
+        return kernel - jax.grad(linear_cross_entropy, 1)(hidden, kernel, labels)
+
+    hidden, kernel, labels = arguments(64, 8, 4096)
+    compiled = jax.jit(step, donate_argnums=0).lower(kernel, hidden, labels).compile()
+    assert compiled.memory_analysis().alias_size_in_bytes == 4 * 8 * 4096
+
+
+def test_head_is_repeatable_bit_for_bit():
+    rng = np.random.default_rng(0)
+    hidden, kernel = (rng.normal(size=size).astype(np.float32) for size in ((600, 16), (16, 9001)))
+    labels = np.where(rng.random(600) < 0.3, -1, rng.integers(0, 9001, 600)).astype(np.int32)
+    run = jax.jit(with_gradients(partial(linear_cross_entropy, ignore_index=-1)))
+    first, again = (jax.tree.leaves(run(hidden, kernel, labels)) for _ in range(2))
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, other)
