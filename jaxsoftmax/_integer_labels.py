@@ -18,11 +18,11 @@ def primal(
     labels: Array,
     class_weights: Array | None,
     where: Array | None,
-    differentiated: bool = True,
+    reused: bool = True,
 ) -> tuple[Array, LseState]:
-    """Losses [*batch], and the state of each row."""
+    """Losses [*batch], and the state of each row; `reused` as in `_lse_state.of_array`."""
     capped = _token_loss.softcap(options, exponents(logits, where))
-    state = _lse_state.of_array(capped, (capped.ndim - 1,), differentiated)
+    state = _lse_state.of_array(capped, (capped.ndim - 1,), reused)
     vocab = logits.shape[-1]
     row = _row(labels, class_weights, state, vocab)
     label_gap = _label_gap(options, logits, labels, where, state)
@@ -139,7 +139,7 @@ def integer_label_losses(
     options: LossOptions, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
 ) -> Array:
     """Losses [*batch] of logits [*batch, vocab], in reverse mode."""
-    return primal(options, logits, labels, class_weights, where, differentiated=False)[0]
+    return primal(options, logits, labels, class_weights, where, reused=False)[0]
 
 
 def _fwd(options, logits, labels, class_weights, where):

@@ -180,7 +180,7 @@ def _losses_in_chunks(
 ) -> Array:
     def loss(x: Array, y: Array) -> Array:
         z = _token_chunks.logits(x, head)
-        return _integer_labels.primal(options, z, y, class_weights, None, differentiated=False)[0]
+        return _integer_labels.primal(options, z, y, class_weights, None, reused=False)[0]
 
     return _token_chunks.losses(loss, options, chunk, head, labels)
 

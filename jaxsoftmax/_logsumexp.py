@@ -99,11 +99,9 @@ def exponents(a: Array, where: Array | None) -> Array:
     return wide if where is None else jnp.where(where, wide, -jnp.inf)
 
 
-def plain_sum(
-    axes: tuple[int, ...], a: Array, where: Array | None, differentiated: bool = True
-) -> tuple[Array, LseState]:
-    """The log-sum-exp (M18) and the state it came from."""
-    state = _lse_state.of_array(exponents(a, where), axes, differentiated)
+def plain_sum(axes: tuple[int, ...], a: Array, where: Array | None, reused: bool = True) -> tuple[Array, LseState]:
+    """The log-sum-exp (M18) and the state it came from; `reused` as in `_lse_state.of_array`."""
+    state = _lse_state.of_array(exponents(a, where), axes, reused)
     return _lse_state.log_sum_exp(state).astype(a.dtype), state
 
 
@@ -136,7 +134,7 @@ def _weighted_terms(a: Array, b: Array, where: Array | None) -> tuple[Array, Arr
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _plain(axes: tuple[int, ...], a: Array, where: Array | None) -> Array:
-    return plain_sum(axes, a, where, differentiated=False)[0]
+    return plain_sum(axes, a, where, reused=False)[0]
 
 
 def _plain_fwd(axes, a, where):

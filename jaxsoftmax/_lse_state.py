@@ -22,7 +22,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-# Rows longer than SHORT_ROW are summed in pieces, if a length near PIECE divides theirs: XLA CPU is slow at long sums.
+# Rows from SHORT_ROW on are summed in pieces, if a length near PIECE (in short rows an eighth) divides theirs: XLA CPU
+# is slow at long sums, and of a confident row only one piece is summed again. From LONG_ROW on a piece is a small part.
 SHORT_ROW = 1 << 9
 LONG_ROW = 1 << 12
 PIECE = 1 << 10

@@ -121,7 +121,8 @@ def losses_and_gradients(
             return dx, dw, db
 
         z = logits(x, head)
-        losses, state = _integer_labels.primal(options, z, y, class_weights, None, differentiated=block == vocab)
+        in_one = block == vocab  # else the exponentials are formed again, block by block
+        losses, state = _integer_labels.primal(options, z, y, class_weights, None, reused=in_one)
         rows = _integer_labels.coefficients(options, z, y, class_weights, None, state, u)
         dx = jnp.zeros(x.shape, dtype) if wanted.hidden else None
         dx, *sums = lax.fori_loop(0, -(-vocab // block), of_block, (dx, *sums))

@@ -162,7 +162,7 @@ def linear_cross_entropy(
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _plain_log_sum(axes: tuple[int, ...], a: Array, where: Array | None) -> Array:
-    return _logsumexp.plain_sum(axes, a, where, differentiated=False)[0]
+    return _logsumexp.plain_sum(axes, a, where, reused=False)[0]
 
 
 @_plain_log_sum.defjvp
@@ -191,7 +191,7 @@ def _weighted_log_sum_jvp(primals, tangents):
 def _integer_label_losses(
     options: LossOptions, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
 ) -> Array:
-    return _integer_labels.primal(options, logits, labels, class_weights, where, differentiated=False)[0]
+    return _integer_labels.primal(options, logits, labels, class_weights, where, reused=False)[0]
 
 
 @_integer_label_losses.defjvp
