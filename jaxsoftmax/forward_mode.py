@@ -3,8 +3,9 @@ r"""Twins of the losses and of log-sum-exp, for pure forward mode: the same name
 JAX refuses `jax.jvp`, `jax.jacfwd` and `jax.linearize` through a function whose gradient is attached with
 `jax.custom_vjp`, as the functions of `jaxsoftmax` are. These attach the same closed forms with `jax.custom_jvp`:
 the tangent is <gradient, v>, linear in v, and JAX transposes it for reverse mode. Both modes work to any order; the
-price is that the gradient [*batch, vocab] is saved for a later transpose, where `jaxsoftmax` saves row statistics, and
-that the derivative in a label at a logit of -inf, which is infinite, makes even a tangent of 0 in that label a NaN.
+price is that the gradient [*batch, vocab] is saved for a later transpose, where `jaxsoftmax` saves row statistics (of
+`linear_cross_entropy` nothing is saved: each chunk's logits are formed again), and that the derivative in a label at a
+logit of -inf, which is infinite, makes even a tangent of 0 in that label a NaN.
 
 >>> import jax, jax.numpy as jnp
 >>> logits, v = jnp.array([0.0, -20.0]), jnp.array([1.0, 0.0])
