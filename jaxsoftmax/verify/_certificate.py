@@ -18,6 +18,7 @@ import jaxsoftmax
 from jaxsoftmax.verify import _oracle
 from jaxsoftmax.verify._cross_entropy_theorems import CROSS_ENTROPY_THEOREMS
 from jaxsoftmax.verify._edge_claims import EDGE_CLAIMS
+from jaxsoftmax.verify._head_theorems import HEAD_THEOREMS
 from jaxsoftmax.verify._implementations import offered
 from jaxsoftmax.verify._judges import TWIN, Task, judge
 from jaxsoftmax.verify._linear_theorems import LINEAR_THEOREMS
@@ -42,7 +43,8 @@ THEOREMS: dict[str, Theorem] = {
         + LOG_SUM_EXP_THEOREMS
         + CROSS_ENTROPY_THEOREMS
         + LINEAR_THEOREMS
-        + TRAINING_LOSS_THEOREMS,
+        + TRAINING_LOSS_THEOREMS
+        + HEAD_THEOREMS,
         key=_number,
     )
 }

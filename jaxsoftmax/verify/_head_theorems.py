@@ -1,0 +1,214 @@
+"""The fused head, from hidden states and a kernel to the loss: M16, M20, M24, M25, M27."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsoftmax.verify import _head_inputs, _regimes
+from jaxsoftmax.verify._head_forms import HEAD, ExactHead, Setting, end_to_end
+from jaxsoftmax.verify._head_inputs import ALIKE, BLOCKS, CHUNKS, EVERYTHING, NEAR_CERTAIN, PLAIN, RAGGED, TAILS
+from jaxsoftmax.verify._oracle import Expected
+from jaxsoftmax.verify._theorem import Claim, Theorem
+
+UNREDUCED, SUMMED = replace(EVERYTHING, reduction="none"), replace(EVERYTHING, reduction="sum")
+COTANGENTS = np.array([1.0, -2.0, 0.5, 4.0, -1.0, 2.0, -0.25])
+
+
+def gradient_of(setting: Setting):
+    """Its exact gradient."""
+    return lambda theta, y: ExactHead(setting, theta, y).gradient
+
+
+def in_chunks(f, theta, y):
+    """The mean for each size of a chunk."""
+    return jnp.stack([replace(RAGGED, chunk=chunk).loss(f, theta, y) for chunk in CHUNKS])
+
+
+def alike_in_chunks(theta, y):
+    """The same gradient for each."""
+    return Expected.stack([ExactHead(RAGGED, theta, y).gradient] * len(CHUNKS))
+
+
+def pulled_back(f, theta, y):
+    """<c, l> of the unreduced losses."""
+    return jnp.dot(jnp.asarray(COTANGENTS, theta.dtype), UNREDUCED.loss(f, theta, y))
+
+
+def pulled_back_exactly(theta, y):
+    """The gradient of the sum with weights c u; in u, c times that."""
+    c = np.concatenate([np.ones(len(theta) - len(COTANGENTS)), COTANGENTS])
+    weights = np.arange(len(theta)) >= len(theta) - len(COTANGENTS)
+    gradient = ExactHead(SUMMED, np.where(weights, c * theta, theta), y).gradient
+    return Expected(gradient.value * c, gradient.magnitude * np.abs(c))
+
+
+def means(f, theta, y):
+    """The mean and its gradient, of one data set or of each."""
+    if theta.ndim == 1:
+        return EVERYTHING.loss_and_gradient(f, theta, y)
+    return jax.lax.map(lambda one: EVERYTHING.loss_and_gradient(f, *one), (theta, y))
+
+
+def mean_exactly(theta, y):
+    """The same of one."""
+    head = ExactHead(EVERYTHING, theta, y)
+    return end_to_end(head.value, head.gradient)
+
+
+HEAD_THEOREMS = (
+    Theorem(
+        "M16-head",
+        "dX = G W^T, dW = X^T G, db = sum_t G in the fused head, by chunks of tokens and by blocks of classes of G",
+        "sums of T or V products, to the ulp of their terms; entries of G as M11, to 4 ulps of themselves",
+        "a ragged chunk dropped, or dW that of the last chunk alone; columns of logit 0 added to V; a label counted "
+        "from its block's first class; the classes in which the last block overlaps another, twice",
+        (
+            Claim(
+                HEAD,
+                "gradients",
+                1,
+                PLAIN.loss,
+                gradient_of(PLAIN),
+                _head_inputs.plain,
+                6,
+                dtypes=("float32",),
+                rowwise=False,
+            ),
+            Claim(
+                HEAD,
+                f"gradients in chunks of {' and '.join(map(str, CHUNKS))}",
+                1,
+                in_chunks,
+                alike_in_chunks,
+                _head_inputs.ragged,
+                6,
+                dtypes=("float32",),
+                rowwise=False,
+            ),
+            Claim(
+                HEAD,
+                "gradients in blocks",
+                1,
+                BLOCKS.loss,
+                gradient_of(BLOCKS),
+                _head_inputs.blocks,
+                6,
+                dtypes=("float32",),
+                rowwise=False,
+            ),
+        ),
+    ),
+    Theorem(
+        "M20-head",
+        "the fused head's G keeps its tails, s_y - 1 = expm1(-nll); of low-precision arrays it is formed and its "
+        "products are summed in float32",
+        "sums of V terms, to the ulp of their sizes; in low precision half an ulp for G, half for the sum",
+        "p - 1, which is 0 from a gap of 17 on; in bfloat16 it has no digit right at p = 0.999 (Liger#1329), and sums "
+        "stick",
+        (
+            Claim(
+                HEAD,
+                "gradients in low precision",
+                1,
+                NEAR_CERTAIN.loss,
+                gradient_of(NEAR_CERTAIN),
+                _head_inputs.near_certain,
+                1,
+                dtypes=_regimes.LOW_PRECISION,
+                rowwise=False,
+            ),
+            Claim(
+                HEAD,
+                "gradients summed from low precision",
+                1,
+                ALIKE.loss,
+                gradient_of(ALIKE),
+                _head_inputs.alike,
+                1,
+                dtypes=("bfloat16",),
+                rowwise=False,
+            ),
+            Claim(
+                HEAD,
+                "gradients, and losses as those in the token weights",
+                1,
+                TAILS.loss,
+                gradient_of(TAILS),
+                _head_inputs.confident,
+                6,
+                dtypes=("float32",),
+                rowwise=False,
+            ),
+        ),
+    ),
+    Theorem(
+        "M24-head",
+        "the fused head's losses are (M24) of the logits hidden @ kernel + bias; NaN for a label outside [0, V) alone",
+        "as M24",
+        "as M24; a bias forgotten; losses in another order than the tokens; -1 wrapped to the last class",
+        (
+            Claim(
+                HEAD,
+                "losses, everything on",
+                0,
+                UNREDUCED.loss,
+                lambda theta, y: ExactHead(UNREDUCED, theta, y).value,
+                _head_inputs.with_no_class,
+                6,
+                dtypes=("float32",),
+                rowwise=False,
+            ),
+        ),
+    ),
+    Theorem(
+        "M25-head",
+        "the fused head's G is (M25) times the token's weight and cotangent; its second derivatives are M15's",
+        "as M25, in sums of T or V products",
+        "a soft cap's slope, the bias or the z-loss left out of G; a cotangent or a weight that not every part gets",
+        (
+            Claim(
+                HEAD,
+                "VJP of the losses, everything on",
+                1,
+                pulled_back,
+                pulled_back_exactly,
+                _head_inputs.weighted,
+                6,
+                dtypes=("float64",),
+                rowwise=False,
+                textbook=lambda theta, y: jnp.dot(COTANGENTS, EVERYTHING.textbook(theta, y)),
+            ),
+            Claim(
+                HEAD,
+                "Hessian-vector product, everything on",
+                0,
+                SUMMED.hessian_product,
+                lambda theta, v, y: ExactHead(SUMMED, theta, y).hessian_product(v),
+                _head_inputs.moved,
+                8,
+                dtypes=("float32",),
+                rowwise=False,
+            ),
+        ),
+    ),
+    Theorem(
+        "M27-head",
+        "the fused head's mean is sum_t u_t l_t / sum_t u_t w_{y_t}; over nothing it is 0, with gradients 0",
+        "as M25-head",
+        "a mean over tokens, or with the ignored; 0 / 0 where all is ignored; token weights without a gradient",
+        (
+            Claim(
+                HEAD,
+                "mean and gradients, everything on",
+                0,
+                means,
+                mean_exactly,
+                _head_inputs.some_or_all_ignored,
+                6,
+                dtypes=("float32",),
+            ),
+        ),
+    ),
+)
