@@ -92,7 +92,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class ExactHead:
-    """A head's loss and derivatives, in mpmath. Equal tokens are computed once."""
+    """A head's loss and derivatives, in mpmath. Equal tokens are computed once, and so are equal classes."""
 
     setting: Setting
     theta: np.ndarray
@@ -108,11 +108,25 @@ class ExactHead:
         return first, places.reshape(-1), counts
 
     @cached_property
+    def _class_kinds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same of classes: those with a label or a weight of their own are like no other."""
+        _, kernel, bias, _ = self.setting.parts(self.theta)
+        classes = np.arange(self.setting.vocab)
+        own = classes if self.setting.options else np.where(np.isin(classes, self.y), classes, self.setting.vocab)
+        _, *kinds = np.unique(np.column_stack([own, bias, kernel.T]), True, True, True, axis=0)
+        first, places, counts = kinds
+        return first, places.reshape(-1), counts
+
+    @cached_property
     def _parts(self) -> Parts:
-        """Theta at 50 digits, of one token of each kind."""
-        first, (hidden, kernel, bias, weights) = self._kinds[0], self.setting.parts(self.theta)
+        """Theta at 50 digits, of one token and one class of each kind."""
+        first, classes, (hidden, kernel, bias, weights) = (
+            self._kinds[0],
+            self._class_kinds[0],
+            self.setting.parts(self.theta),
+        )
         weights = weights if self.setting.weighted else np.ones(len(self.y))
-        return Parts(exact(hidden)[first], exact(kernel), exact(bias), exact(weights)[first])
+        return Parts(exact(hidden[first]), exact(kernel[:, classes]), exact(bias[classes]), exact(weights[first]))
 
     @cached_property
     def _rows(self) -> tuple[Expected, Expected]:
@@ -120,7 +134,8 @@ class ExactHead:
         hidden, kernel, bias, _ = self.setting.parts(self.theta)
         rows = [self._row(hidden[i] @ kernel + bias, int(self.y[i])) for i in self._kinds[0]]
         losses, gradients = zip(*rows, strict=True)
-        return Expected.stack(losses), Expected.stack(gradients)
+        of_kinds = [Expected(g.value[self._class_kinds[0]], g.magnitude[self._class_kinds[0]]) for g in gradients]
+        return Expected.stack(losses), Expected.stack(of_kinds)
 
     def _row(self, z: np.ndarray, label: int) -> tuple[Expected, Expected]:
         options = self.setting.options
@@ -153,7 +168,7 @@ class ExactHead:
         """The loss (M24, M27)."""
         _, places, counts = self._kinds
         scale, losses = self._parts.token_weights / self._divisor, self._rows[0]
-        terms = Expected(scale * losses.value, scale * losses.magnitude)
+        terms = Expected(scale * losses.value, np.abs(scale) * losses.magnitude)
         if self.setting.reduction == "none":
             return Expected(terms.value[places], terms.magnitude[places])
         return Expected(np.asarray(np.dot(counts, terms.value)), np.asarray(np.dot(counts, terms.magnitude)))
@@ -163,7 +178,7 @@ class ExactHead:
         """Of the loss's sum over tokens, in theta (M16, M25, M27)."""
         by_logits = self._rows[1]
         scale = (self._parts.token_weights / self._divisor)[:, None]
-        return self._joined(Expected(scale * by_logits.value, scale * by_logits.magnitude), self._by_weights)
+        return self._joined(Expected(scale * by_logits.value, np.abs(scale) * by_logits.magnitude), self._by_weights)
 
     @property
     def _by_weights(self) -> Expected:
@@ -176,11 +191,12 @@ class ExactHead:
     def _joined(self, g: Expected, by_weights: Expected) -> Expected:
         """dX = G W^T, dW = X^T G and db = sum_t G, of the weighted G of each kind (M16)."""
         x, kernel, _, _ = self._parts
-        places, counts = self._kinds[1:]
+        (_, places, counts), (_, of_class, classes) = self._kinds, self._class_kinds
+        x_counted, kernel_counted = x.T * counts, kernel.T * classes[:, None]
         parts = [
-            Expected((g.value @ kernel.T)[places], (g.magnitude @ np.abs(kernel).T)[places]),
-            Expected((x.T * counts) @ g.value, (np.abs(x).T * counts) @ g.magnitude),
-            Expected(counts @ g.value, counts @ g.magnitude),
+            Expected((g.value @ kernel_counted)[places], (g.magnitude @ np.abs(kernel_counted))[places]),
+            Expected((x_counted @ g.value)[:, of_class], (np.abs(x_counted) @ g.magnitude)[:, of_class]),
+            Expected((counts @ g.value)[of_class], (counts @ g.magnitude)[of_class]),
         ]
         if self.setting.weighted:
             parts.append(Expected(by_weights.value[places], by_weights.magnitude[places]))

@@ -15,8 +15,7 @@ EVERYTHING = replace(PLAIN, options=TOGETHER, weighted=True)
 LABELS = np.array([0, IGNORED, 2, 3, 6, 5, 1], np.int32)
 TOKEN_WEIGHTS = np.array([1.0, 0.5, 0.0, 2.0, 1.0, 3.0, 0.25])
 
-RAGGED = Setting(5, 2, 131)  # a prime above 128
-CHUNKS = (2, 5)
+RAGGED = Setting(5, 2, 131, chunk=2)  # a prime above 128
 
 # The logits of 512 tokens fill more than 16 MiB: their gradient is formed in blocks of 2048 classes on a CPU, of 8192
 # on others. Labels lie on the blocks' borders, and where the last block overlaps the one before.

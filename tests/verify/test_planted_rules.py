@@ -6,6 +6,7 @@ from jaxsoftmax.verify import certify
 from tests.verify import (
     planted_analytic,
     planted_cross_entropy,
+    planted_linear,
     planted_log_sum_exp,
     planted_softmax,
     planted_training_loss,
@@ -22,12 +23,14 @@ DEFECTS = (
     *planted_training_loss.TRAINING_LOSS,
     *planted_training_loss.TWINS,
     *planted_analytic.ANALYTIC,
+    *planted_linear.HEADS,
 )
 CONTROLS = (
     *planted_softmax.CONTROLS,
     *planted_log_sum_exp.CONTROLS,
     *planted_cross_entropy.CONTROLS,
     *planted_training_loss.CONTROLS,
+    *planted_linear.CONTROLS,
 )
 
 
