@@ -58,18 +58,15 @@ class Setting:
     def loss(self, f: Any, theta: Any, y: Any) -> Any:
         """The head's loss."""
         parts = self.parts(theta)
-
         weights = {"token_weights": parts.token_weights} if self.weighted else {}
 
         def of_hidden(x, y, **keywords):
             keywords |= weights | {"chunk_size": self.chunk, "reduction": self.reduction}
             return f(x, parts.kernel, y, bias=parts.bias, **keywords)
 
-        return (
-            self.options.call(of_hidden, parts.hidden, y, ignore_index=IGNORED)
-            if self.options
-            else of_hidden(parts.hidden, y)
-        )
+        if self.options is None:
+            return of_hidden(parts.hidden, y)
+        return self.options.call(of_hidden, parts.hidden, y, ignore_index=IGNORED)
 
     def loss_and_gradient(self, f: Any, theta: Any, y: Any) -> Any:
         """The loss and its gradient, end to end."""
@@ -81,11 +78,10 @@ class Setting:
         return jax.jvp(jax.grad(lambda theta: self.loss(f, theta, y)), (theta,), (v,))[1]
 
     def textbook(self, theta: Any, y: Any) -> Any:
-        """The formulas as printed, of all logits at once: the plain mean, or the weighted losses."""
+        """The weighted losses by the formulas as printed, of all logits at once (M24)."""
+        assert self.options is not None
         parts = self.parts(theta)
         z = parts.hidden @ parts.kernel + parts.bias
-        if self.options is None:
-            return jnp.mean(jnp.log(jnp.sum(jnp.exp(z), -1)) - jnp.take_along_axis(z, y[:, None], -1)[:, 0])
         losses = jax.vmap(textbook_loss(self.options))(z, jnp.maximum(y, 0))
         return jnp.where(y == IGNORED, 0, parts.token_weights * losses)
 
@@ -103,9 +99,7 @@ class ExactHead:
         """Tokens of which no two are alike, each token's place among them, and how often each occurs."""
         hidden, _, _, weights = self.setting.parts(self.theta)
         columns = [hidden, self.y, weights] if self.setting.weighted else [hidden, self.y]
-        _, *kinds = np.unique(np.column_stack(columns), True, True, True, axis=0)
-        first, places, counts = kinds
-        return first, places.reshape(-1), counts
+        return _distinct(np.column_stack(columns))
 
     @cached_property
     def _class_kinds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -113,18 +107,13 @@ class ExactHead:
         _, kernel, bias, _ = self.setting.parts(self.theta)
         classes = np.arange(self.setting.vocab)
         own = classes if self.setting.options else np.where(np.isin(classes, self.y), classes, self.setting.vocab)
-        _, *kinds = np.unique(np.column_stack([own, bias, kernel.T]), True, True, True, axis=0)
-        first, places, counts = kinds
-        return first, places.reshape(-1), counts
+        return _distinct(np.column_stack([own, bias, kernel.T]))
 
     @cached_property
     def _parts(self) -> Parts:
         """Theta at 50 digits, of one token and one class of each kind."""
-        first, classes, (hidden, kernel, bias, weights) = (
-            self._kinds[0],
-            self._class_kinds[0],
-            self.setting.parts(self.theta),
-        )
+        first, classes = self._kinds[0], self._class_kinds[0]
+        hidden, kernel, bias, weights = self.setting.parts(self.theta)
         weights = weights if self.setting.weighted else np.ones(len(self.y))
         return Parts(exact(hidden[first]), exact(kernel[:, classes]), exact(bias[classes]), exact(weights[first]))
 
@@ -236,6 +225,12 @@ class ExactHead:
             hessian = capped_hessian(self.setting.options, hidden[i] @ kernel + bias, self.y[i])
             rows.append(Expected(hessian.value @ dot, hessian.magnitude @ size))
         return Expected.stack(rows)
+
+
+def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A row of each kind, each row's place among them, and how often each occurs."""
+    _, first, places, counts = np.unique(rows, return_index=True, return_inverse=True, return_counts=True, axis=0)
+    return first, places.reshape(-1), counts
 
 
 def capped_hessian(options: Options, x: np.ndarray, y: int) -> Expected:

@@ -64,7 +64,7 @@ def weighted(dtype: str) -> list[Inputs]:
 def with_no_class(dtype: str) -> list[Inputs]:
     """The same, and some labels no class."""
     (data,) = weighted(dtype)
-    labels = np.array([[0, -1, 2, 7, IGNORED, 5, -7]], np.int32)
+    labels = np.array([[0, -1, 2, 7, IGNORED, -7, 5]], np.int32)
     return [Inputs("weighted, one ignored, and labels -1, V and -V", (data.arrays[0], labels))]
 
 
@@ -95,16 +95,14 @@ def blocks(dtype: str) -> list[Inputs]:
     for first in (0, 504, 512):
         wide_hidden[first : first + 8], labels[first : first + 8] = hidden, BORDERS
         weights[first : first + 8] = np.arange(1, 9) / 4
-    return [
-        Inputs(
-            f"blocks, V = {BLOCKS.vocab}", (packed(wide_hidden, wide_kernel, wide_bias, weights)[None], labels[None])
-        )
-    ]
+    theta = packed(wide_hidden, wide_kernel, wide_bias, weights)
+    return [Inputs(f"blocks, V = {BLOCKS.vocab}", (theta[None], labels[None]))]
 
 
 def confident(dtype: str) -> list[Inputs]:
     """Two tokens, each sure of its own label by one gap: one-hot hidden states pick rows of logits."""
-    gaps = np.array([37, 80, 200, 500] if dtype == "float64" else [20, 30, 40, 60], np.float64)
+    del dtype
+    gaps = np.array([20.0, 30.0, 40.0, 60.0])
     bias = np.array([0.5, -1, 0, 2, -0.25, 1, 0])
     rows = -gaps[:, None, None] - np.array([[0, 1, 0, 3, 0.5, 2, 1], [1, 0, 2, 0, 0.5, 1, 3]])
     labels = np.stack([np.arange(4), np.arange(4) + 3], 1)
@@ -123,7 +121,7 @@ def near_certain(dtype: str) -> list[Inputs]:
 
 
 def alike(dtype: str) -> list[Inputs]:
-    """Equal tokens, of which a sum in low precision soon takes no notice."""
+    """Equal tokens, of which a sum in low precision soon takes no notice; the twin isn't asked for so many."""
     del dtype
     theta = packed(np.ones(ALIKE.tokens), np.array([0, 0.5, -1]), np.zeros(3))
     return [Inputs(f"{ALIKE.tokens} equal tokens", (theta[None], np.zeros((1, ALIKE.tokens), np.int32)))]

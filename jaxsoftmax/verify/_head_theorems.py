@@ -52,7 +52,8 @@ def mean_exactly(theta, y):
 HEAD_THEOREMS = (
     Theorem(
         "M16-head",
-        "dX = G W^T, dW = X^T G, db = sum_t G in the fused head, by chunks of tokens and by blocks of classes of G",
+        "dX = G W^T, dW = X^T G, db = sum_t G in the fused head, by chunks of tokens and by blocks of classes of G; a "
+        "label outside [0, V) makes its row of dX NaN, and dW and db",
         "sums of T or V products, to the ulp of their terms; entries of G as M11, to 4 ulps of themselves",
         "a ragged chunk dropped, or dW that of the last chunk alone; columns of logit 0 added to V; a label counted "
         "from its block's first class; the classes in which the last block overlaps another, twice",
@@ -181,7 +182,7 @@ HEAD_THEOREMS = (
                 SUMMED.hessian_product,
                 lambda theta, v, y: ExactHead(SUMMED, theta, y).hessian_product(v),
                 _head_inputs.moved,
-                8,
+                6,
                 dtypes=("float32",),
                 rowwise=False,
             ),

@@ -36,8 +36,8 @@ class Task:
 
 
 def judge(task: Task) -> tuple[list[Row], list[str]]:
-    """The rows of a task, and what was refused."""
-    with jax.enable_x64(task.dtype == "float64"):
+    """The rows of a task, and what was refused; matrix products as precise as the device can."""
+    with jax.enable_x64(task.dtype == "float64"), jax.default_matmul_precision("highest"):
         batches = _batches(task.claim.inputs(task.dtype))
         expected = {id(i): _expected(task.claim, i) for batch in batches for i in batch}
         arguments = [_arguments(batch, task.dtype) for batch in batches]

@@ -9,7 +9,7 @@ from tests.verify.planted import Planted, by_call, by_rule, by_tangent, changed,
 
 HEAD = "linear_cross_entropy"
 TWIN = f"forward_mode.{HEAD}"
-BLOCK = 2048
+BLOCK, IGNORED = 2048, -100
 NOT_OF_THE_LOSS = {"hidden", "kernel", "bias", "labels", "chunk_size"}
 IN_BLOCKS = {"quantity": {"gradients in blocks"}}
 
@@ -124,6 +124,10 @@ def _mean_over(divisor):
     return by_call(function)
 
 
+def _right_divisor(labels, u, w):
+    return jnp.sum(jnp.where(labels == IGNORED, 0, u * w))
+
+
 def _spread_over_others(right, hidden, kernel, labels, label_smoothing=0.0, **keywords):
     v = kernel.shape[1]
     return right(hidden, kernel, labels, label_smoothing=label_smoothing * (v - 1) / v, **keywords)
@@ -147,6 +151,10 @@ def _by_optax(right, hidden, kernel, labels, *, bias, reduction, token_weights=1
 
 def _none(_):
     return None
+
+
+def _ignored_as_class_0(a):
+    return jnp.where(a.labels == IGNORED, 0, a.labels)
 
 
 HEADS = (
@@ -178,13 +186,13 @@ HEADS = (
     Planted("z-loss left out of the gradient", HEAD,
             _by_other_arguments("hidden", "kernel", "bias", z_loss=lambda a: 0.0), ("M27-head",), ("M24-head",)),
     Planted("ignored tokens' gradient left in", HEAD,
-            _by_other_arguments("hidden", ignore_index=_none, labels=lambda a: jnp.maximum(a.labels, 0)),
+            _by_other_arguments("hidden", ignore_index=_none, labels=_ignored_as_class_0),
             ("M27-head",), ("M16-head", "M24-head")),
     Planted("token weights left out of db", HEAD,
-            _by_other_arguments("bias", token_weights=_none), ("M27-head",), ("M16-head", "M24-head")),
+            _by_other_arguments("bias", token_weights=_none), ("M16-head", "M27-head"), ("M24-head",)),
     Planted("token weights' gradient zero", HEAD,
             by_rule(lambda bars, *_: {name: 0 * bars[name] for name in bars if name == "token_weights"}),
-            ("M20-head", "M27-head"), ("M16-head",)),
+            ("M16-head", "M20-head", "M27-head"), ("M24-head",)),
     Planted("mean over tokens", HEAD, _mean_over(lambda labels, u, w: labels.size), ("M27-head",),
             ("M16-head", "M24-head")),
     Planted("ignored tokens counted in the mean", HEAD, _mean_over(lambda labels, u, w: jnp.sum(u * w)),
@@ -201,7 +209,6 @@ CONTROLS = (
     Planted("right in reverse mode", HEAD, by_rule(lambda *_: {}), (), ("M16-head", "M27-head")),
     Planted("right by G", HEAD, _by_gradient(_gradient_in_logits), (), ("M16-head", "M20-head", "M27-head")),
     Planted("right by the arguments", HEAD, _by_other_arguments("hidden", "kernel", "bias"), (), ("M27-head",)),
-    Planted("right by the mean's divisor", HEAD, _mean_over(lambda labels, u, w: jnp.sum(jnp.where(labels < 0, 0, u * w))), (),
-            ("M16-head",)),
+    Planted("right by the mean's divisor", HEAD, _mean_over(_right_divisor), (), ("M16-head",)),
     Planted("right in both modes", TWIN, by_tangent(lambda right, *_: right), (), ("M16-head", "M24-head")),
 )  # fmt: skip
