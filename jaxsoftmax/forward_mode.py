@@ -30,6 +30,7 @@ from jaxsoftmax import (
     _integer_labels,
     _linear_cross_entropy,
     _logsumexp,
+    _lse_state,
     _token_chunks,
     _token_loss,
 )
@@ -220,9 +221,14 @@ def _float_label_losses_jvp(options, primals, tangents):
 
 
 def _linear_losses(options: LossOptions, chunk: Chunk, head: Head, labels: Array, class_weights: Array | None) -> Array:
+    weights = head._replace(hidden=None)
+    # Wide outside of the chunks: a transpose adds the chunks' gradients up where the weights come in.
+    wide = jax.tree.map(lambda w: w.astype(_lse_state.accumulation_dtype(w.dtype)), weights)
+
     @jax.checkpoint
     def loss(x: Array, y: Array) -> Array:
-        return _integer_label_losses(options, _token_chunks.logits(x, head), y, class_weights, None)
+        narrow = jax.tree.map(lambda w, given: w.astype(given.dtype), wide, weights)
+        return _integer_label_losses(options, _token_chunks.logits(x, narrow), y, class_weights, None)
 
     return _token_chunks.losses(loss, options, chunk, head, labels)
 

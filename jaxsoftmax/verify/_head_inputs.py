@@ -24,7 +24,7 @@ BORDERS = np.array([0, 2047, 2048, 6160, 6161, 8191, 8192, 8208], np.int32)
 
 TAILS = Setting(2, 2, _regimes.VOCAB, chunk=1, reduction="sum", weighted=True)
 NEAR_CERTAIN = Setting(2, 2, 5, chunk=1, reduction="sum")
-ALIKE = Setting(300, 1, 3, chunk=1, reduction="sum")
+ALIKE = Setting(200, 1, 3, chunk=1, reduction="sum")
 
 
 def packed(*parts: np.ndarray) -> np.ndarray:
