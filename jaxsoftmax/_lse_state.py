@@ -26,7 +26,7 @@ from jax.typing import DTypeLike
 # is slow at long sums, and of a confident row only one piece is summed again. From LONG_ROW on a piece is a small part.
 SHORT_ROW = 1 << 9
 LONG_ROW = 1 << 12
-PIECE = 1 << 10
+PIECE = 1 << 8
 # Below this sum of exponentials, taking the maximum's own 1 away again would cost bits.
 CONFIDENT = 1.875
 
@@ -221,9 +221,9 @@ def _less_maximum(e: Array) -> Array:
 
 
 def _piece(length: int) -> int | None:
-    """The divisor of a length nearest to PIECE or to an eighth of it, within a factor of 4; None where none is."""
+    """The divisor nearest to PIECE or an eighth of the length, a quarter to 16 times that; None where there is none."""
     if length < SHORT_ROW:
         return None
     aim = min(PIECE, length // 8)
-    divisors = [n for n in range(aim // 4, 4 * aim + 1) if length % n == 0]
+    divisors = [n for n in range(aim // 4, 16 * aim + 1) if length % n == 0 and n < length]
     return min(divisors, key=lambda n: max(n / aim, aim / n), default=None)
