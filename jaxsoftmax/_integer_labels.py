@@ -60,7 +60,8 @@ def coefficients(
     row = _row(labels, class_weights, state, vocab)
     label_exponential = _lse_state.exponentials(_label_logit(options, logits, labels, where), state)
     valid = is_class(labels, vocab) if where is None else is_class(labels, vocab) | ~jnp.any(where, -1)
-    scale = jnp.where(valid, scale, jnp.nan)[..., None]
+    # An ignored label is none of the classes, and a NaN would reach a second derivative even where its entries are 0.
+    scale = jnp.where(valid | is_ignored(options, labels), scale, jnp.nan)[..., None]
     gradient = _token_loss.integer_label_gradient(options, row, label_exponential, vocab)
     return IntegerLabelGradient(*(scale * coefficient for coefficient in gradient))
 

@@ -5,6 +5,7 @@ formed then and there: three matrix products in all. With `none` the u_t are the
 logits are computed again.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from jax.custom_derivatives import CustomVJPPrimal
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Real
 
-from jaxsoftmax import _checks, _cross_entropy, _integer_labels, _lse_state, _token_chunks, _token_loss
+from jaxsoftmax import _checks, _cross_entropy, _integer_labels, _token_chunks, _token_loss
 from jaxsoftmax._token_chunks import Chunk, Head, Wanted
 from jaxsoftmax._token_loss import LossOptions
 
@@ -103,17 +104,18 @@ def apply(
             raise ValueError(f"chunk_size: expected an int >= 1 or None, got {chunk_size}")
     head, batch = _as_head(hidden, kernel, bias)
     vocab = head.kernel.shape[1]
-    dtype = _lse_state.accumulation_dtype(head.hidden.dtype, head.kernel.dtype)
     labels = _cross_entropy.class_indices(labels, batch, vocab).reshape(-1)
     class_weights, token_weights = _cross_entropy.as_weights(class_weights, token_weights, batch, vocab)
-    scale = jnp.ones(labels.shape, dtype) if token_weights is None else token_weights.reshape(-1).astype(dtype)
+    scale = (
+        jnp.ones(labels.shape, head.dtype) if token_weights is None else token_weights.reshape(-1).astype(head.dtype)
+    )
     scale = jnp.where(_integer_labels.is_ignored(options, labels), 0, scale)
-    chunk = _token_chunks.chunk_of(len(labels), vocab, dtype, chunk_size)
+    chunk = _token_chunks.chunk_of(len(labels), vocab, head.dtype, chunk_size)
     if reduction == "none":
         losses = rules.losses(options, chunk, head, labels, class_weights)
         return _token_loss.weighted(scale, losses).reshape(batch)
     if reduction == "mean":
-        normalizers = _integer_labels.label_weights(labels, class_weights, vocab, dtype)
+        normalizers = _integer_labels.label_weights(labels, class_weights, vocab, head.dtype)
         scale = _token_loss.mean_weights(scale, normalizers)
     return rules.total(options, chunk, head, scale, labels, class_weights)
 
@@ -129,7 +131,7 @@ def _as_head(hidden: Any, kernel: Any, bias: Any) -> tuple[Head, list[int]]:
     if bias is not None:
         bias = _checks.as_floating("bias", bias)
         _checks.require_shape("bias", bias, kernel.shape[1:], "[vocab]")
-    return Head(hidden.reshape(-1, embed), kernel, bias), batch
+    return Head(hidden.reshape(math.prod(batch), embed), kernel, bias), batch
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -144,12 +146,12 @@ def _total_fwd(options, chunk, head, scale, labels, class_weights):
     wanted, (head, scale, labels, class_weights) = _perturbed(head), _values((head, scale, labels, class_weights))
     losses, head_bar = _token_chunks.losses_and_gradients(options, chunk, wanted, head, scale, labels, class_weights)
     losses = _token_loss.counted(scale, losses)
-    return jnp.sum(scale * losses), (head_bar, losses)  # the gradients themselves, and l_t
+    return jnp.sum(scale * losses), (wanted, head_bar, losses)  # the gradients themselves, and l_t
 
 
 def _total_bwd(_options, _chunk, residuals, total_bar):
-    head_bar, losses = residuals
-    head_bar = jax.tree.map(lambda g: (total_bar * g.astype(total_bar.dtype)).astype(g.dtype), head_bar)
+    wanted, head_bar, losses = residuals
+    head_bar = _rounded(wanted, jax.tree.map(lambda g: total_bar * g.astype(total_bar.dtype), head_bar))
     return head_bar, total_bar * losses, None, None  # labels are integers; class weights are constants
 
 
@@ -169,7 +171,7 @@ def _losses_fwd(options, chunk, head, labels, class_weights):
 def _losses_bwd(options, chunk, residuals, losses_bar):
     wanted, head, labels, class_weights = residuals
     head_bar = _token_chunks.losses_and_gradients(options, chunk, wanted, head, losses_bar, labels, class_weights)[1]
-    return head_bar, None, None  # labels are integers; class weights are constants
+    return _rounded(wanted, head_bar), None, None  # labels are integers; class weights are constants
 
 
 _losses.defvjp(_losses_fwd, _losses_bwd, symbolic_zeros=True)
@@ -186,7 +188,11 @@ def _losses_in_chunks(
 
 
 def _perturbed(head: Head) -> Wanted:
-    return Wanted(head.hidden.perturbed, head.kernel.perturbed, head.bias is not None and head.bias.perturbed)
+    return Wanted(*(a.value.dtype if a is not None and a.perturbed else None for a in head))
+
+
+def _rounded(wanted: Wanted, head_bar: Head) -> Head:
+    return Head(*(None if g is None else g.astype(getattr(wanted, name)) for name, g in head_bar._asdict().items()))
 
 
 def _values(arguments: Any) -> Any:

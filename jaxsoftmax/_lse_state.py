@@ -184,7 +184,7 @@ def _of_whole(x: Array, maximum: Array, axes: tuple[int, ...]) -> _Sums:
 
 def _of_pieces(x: Array, maximum: Array, piece: int, reused: bool) -> _Sums:
     """Only the piece with the maximum is summed again: in a confident row, the one whose sum is the largest."""
-    shape = (*x.shape[:-1], -1, piece)
+    shape = (*x.shape[:-1], x.shape[-1] // piece, piece)
     e = exp_shifted(x, maximum)
     # In one shape or the other: XLA CPU knows two exponentials for the same, or fuses one with its sum, by its shape.
     pieces = e.reshape(shape) if reused else exp_shifted(x.reshape(shape), maximum[..., None])

@@ -31,15 +31,26 @@ class Head(NamedTuple):
     kernel: Any  # [embed, vocab]
     bias: Any  # [vocab], or None
 
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Of the logits, the loss and all sums."""
+        return _lse_state.accumulation_dtype(*(a.dtype for a in self if a is not None))
+
+    @property
+    def product_dtype(self) -> jnp.dtype:
+        """Of the logits' gradient where it is multiplied: that of hidden and kernel, if it is theirs and a wide one."""
+        alike = self.hidden.dtype == self.kernel.dtype and self.kernel.dtype.itemsize > 1
+        return self.kernel.dtype if alike else self.dtype
+
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Wanted:
-    """Which gradients are asked for."""
+    """The dtypes of the gradients asked for; None of the others."""
 
-    hidden: bool
-    kernel: bool
-    bias: bool
+    hidden: jnp.dtype | None
+    kernel: jnp.dtype | None
+    bias: jnp.dtype | None
 
 
 class Chunk(NamedTuple):
@@ -78,13 +89,13 @@ def losses(
 ) -> Array:
     """Losses [tokens]: `loss(hidden, labels)` of each chunk."""
 
+    @jax.checkpoint  # around the choice too: within, it would save what the choice is between
     def of_chunk(tokens):
         x, y = tokens
-        return _unless_ignored(options, y, lambda: loss(x, y), lambda: jnp.zeros(y.shape, dtype))
+        return _unless_ignored(options, y, lambda: loss(x, y), lambda: jnp.zeros(y.shape, head.dtype))
 
-    dtype = _lse_state.accumulation_dtype(head.hidden.dtype, head.kernel.dtype)
     split, join = _partition(options, chunk, labels)
-    return join(lax.map(of_chunk, (split(head.hidden), split(labels))))
+    return join(lax.map(of_chunk, (split(head.hidden), split(labels, options.ignore_index or 0))))
 
 
 def losses_and_gradients(
@@ -96,9 +107,12 @@ def losses_and_gradients(
     labels: Array,
     class_weights: Array | None,
 ) -> tuple[Array, Head]:
-    """Losses [tokens], and the gradients wanted of sum_t scale_t l_t in hidden, kernel and bias; else None."""
-    (embed, vocab), dtype = head.kernel.shape, _lse_state.accumulation_dtype(head.hidden.dtype, head.kernel.dtype)
-    block = chunk.classes
+    """Losses [tokens], and the gradients wanted of sum_t scale_t l_t in hidden, kernel and bias; else None.
+
+    They are of their arguments' dtypes, but float32 for float16: the cotangent may be what lifts them into its range.
+    """
+    (embed, vocab), dtype, block = head.kernel.shape, head.dtype, chunk.classes
+    unit = _unit(scale) if head.product_dtype == jnp.float16 else None
 
     def of_chunk(sums, tokens):
         x, x_transposed, y, u = tokens
@@ -111,12 +125,12 @@ def losses_and_gradients(
             g = _integer_labels.entries(options, part(z, axis=1), y, weights, state, rows, first)
             if vocab % block:  # the last block begins inside of the one before
                 g = jnp.where(first + jnp.arange(block) >= i * block, g, 0)
-            low = g.astype(head.kernel.dtype)
-            if wanted.hidden:
+            low = g.astype(head.product_dtype)
+            if wanted.hidden is not None:
                 dx += _dot(low, _columns(head.kernel, first, block), axis=1)
-            if wanted.kernel:
+            if wanted.kernel is not None:
                 dw = lax.dynamic_update_slice_in_dim(dw, part(dw, axis=1) + _dot(x_transposed, low), first, 1)
-            if wanted.bias:
+            if wanted.bias is not None:
                 db = lax.dynamic_update_slice_in_dim(db, part(db) + jnp.sum(g, 0), first, 0)
             return dx, dw, db
 
@@ -124,49 +138,68 @@ def losses_and_gradients(
         in_one = block == vocab  # else the exponentials are formed again, block by block
         losses, state = _integer_labels.primal(options, z, y, class_weights, None, reused=in_one)
         rows = _integer_labels.coefficients(options, z, y, class_weights, None, state, u)
-        dx = jnp.zeros(x.shape, dtype) if wanted.hidden else None
+        dx = jnp.zeros(x.shape, dtype) if wanted.hidden is not None else None
         dx, *sums = lax.fori_loop(0, -(-vocab // block), of_block, (dx, *sums))
-        return tuple(sums), (losses, None if dx is None else dx.astype(x.dtype))
+        return tuple(sums), (losses, None if dx is None else _lifted(dx, unit, x.dtype))
 
     def unless_ignored(sums, tokens):
         x, _, y, _ = tokens
-        nothing = (jnp.zeros(y.shape, dtype), jnp.zeros_like(x) if wanted.hidden else None)
+        dx = jnp.zeros(x.shape, _saved_dtype(x.dtype)) if wanted.hidden is not None else None
+        nothing = (jnp.zeros(y.shape, dtype), dx)
         return _unless_ignored(options, y, lambda: of_chunk(sums, tokens), lambda: (sums, nothing))
 
-    dw = jnp.zeros((embed, vocab), dtype) if wanted.kernel else None
-    db = jnp.zeros(vocab, dtype) if wanted.bias else None
+    dw = jnp.zeros((embed, vocab), dtype) if wanted.kernel is not None else None
+    db = jnp.zeros(vocab, dtype) if wanted.bias is not None else None
     split, join = _partition(options, chunk, labels)
-    x, y, u = split(head.hidden), split(labels), split(scale)
+    x, y = split(head.hidden), split(labels, options.ignore_index or 0)
+    u = split(scale if unit is None else scale / unit)
     # In memory, as XLA CPU is slow at x.T @ g.
-    x_transposed = lax.optimization_barrier(jnp.swapaxes(x, 1, 2)) if wanted.kernel else None
+    x_transposed = lax.optimization_barrier(jnp.swapaxes(x, 1, 2)) if wanted.kernel is not None else None
     (dw, db), (losses, dx) = lax.scan(unless_ignored, (dw, db), (x, x_transposed, y, u))
     dx = None if dx is None else join(dx)
-    dw = None if dw is None else dw.astype(head.kernel.dtype)
-    db = None if db is None else db.astype(head.bias.dtype)
+    dw = None if dw is None else _lifted(dw, unit, head.kernel.dtype)
+    db = None if db is None else _lifted(db, unit, head.bias.dtype)
     return join(losses), Head(dx, dw, db)
+
+
+def _unit(scale: Array) -> Array:
+    """A power of two near the largest scale, as whose multiple the gradient keeps within float16's range."""
+    largest = lax.stop_gradient(jnp.max(jnp.abs(scale), initial=0))
+    usable = (largest > 0) & jnp.isfinite(largest)
+    return jnp.exp2(jnp.floor(jnp.log2(jnp.where(usable, largest, 1))))
+
+
+def _lifted(gradient: Array, unit: Array | None, dtype: jnp.dtype) -> Array:
+    return (gradient if unit is None else gradient * unit).astype(_saved_dtype(dtype))
+
+
+def _saved_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    return jnp.dtype(jnp.float32) if dtype == jnp.float16 else dtype
 
 
 class _Partition(NamedTuple):
     """How arrays over tokens are cut into chunks, and put together again."""
 
-    split: Callable[[Array], Array]  # [tokens, ...] to [chunks, chunk, ...], the last chunk filled up with zeros
+    split: Callable[..., Array]  # [tokens, ...] to [chunks, chunk, ...], the last chunk filled up with `filler`
     join: Callable[[Array], Array]
 
 
 def _partition(options: LossOptions, chunk: Chunk, labels: Array) -> _Partition:
     """Ignored tokens come last: a chunk of them alone can be skipped."""
     tokens = len(labels)
-    missing = -tokens % chunk.tokens
+    chunks = -(-tokens // chunk.tokens)
+    missing = chunks * chunk.tokens - tokens
     skips = options.ignore_index is not None and tokens > chunk.tokens
     order = jnp.argsort(_integer_labels.is_ignored(options, labels)) if skips else None
 
-    def split(array: Array) -> Array:
+    def split(array: Array, filler: int = 0) -> Array:
         array = array if order is None else array[order]
-        array = jnp.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1)) if missing else array
-        return array.reshape(-1, chunk.tokens, *array.shape[1:])
+        edges = [(0, missing)] + [(0, 0)] * (array.ndim - 1)
+        array = jnp.pad(array, edges, constant_values=filler) if missing else array
+        return array.reshape(chunks, chunk.tokens, *array.shape[1:])
 
-    def join(chunks: Array) -> Array:
-        array = chunks.reshape(-1, *chunks.shape[2:])[:tokens]
+    def join(array: Array) -> Array:
+        array = array.reshape(chunks * chunk.tokens, *array.shape[2:])[:tokens]
         return array if order is None else array[jnp.argsort(order)]
 
     return _Partition(split, join)
@@ -180,7 +213,7 @@ def _unless_ignored(options: LossOptions, labels: Array, work: Callable[[], Any]
 
 def logits(x: Array, head: Head) -> Array:
     """x W + b of a chunk's hidden states x, at accumulation precision."""
-    z = _dot(x, head.kernel)
+    z = _dot(x, head.kernel).astype(head.dtype)
     return z if head.bias is None else z + head.bias.astype(z.dtype)
 
 

@@ -225,7 +225,6 @@ def _linear_losses(options: LossOptions, chunk: Chunk, head: Head, labels: Array
     # Wide outside of the chunks: a transpose adds the chunks' gradients up where the weights come in.
     wide = jax.tree.map(lambda w: w.astype(_lse_state.accumulation_dtype(w.dtype)), weights)
 
-    @jax.checkpoint
     def loss(x: Array, y: Array) -> Array:
         narrow = jax.tree.map(lambda w, given: w.astype(given.dtype), wide, weights)
         return _integer_label_losses(options, _token_chunks.logits(x, narrow), y, class_weights, None)

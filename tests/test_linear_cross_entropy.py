@@ -1,5 +1,6 @@
 """The fused head is cross_entropy of hidden @ kernel + bias: value, every gradient, every keyword, every size."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -7,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsoftmax import _token_chunks, cross_entropy, linear_cross_entropy
+from jaxsoftmax import _token_chunks, cross_entropy, forward_mode, linear_cross_entropy
 from jaxsoftmax._token_chunks import CPU, SMALL
 from tests.tolerances import precision
 
-TOLERANCE = {"float64": 1e-13, "float32": 1e-6, "bfloat16": 2.0**-7}  # of the gradient's norm
+TOLERANCE = {"float64": 1e-13, "float32": 1e-6, "bfloat16": 2.0**-7, "float16": 2.0**-10}  # of the gradient's norm
 SIZES = (1, 2, 7, 50, CPU.classes + 1, 2 * CPU.classes + 3)
 
 
@@ -71,7 +72,7 @@ def materialised(case):
 
 
 def magnitudes(case):
-    """|G| |W|^T and |x|^T |G|: each entry of the gradient G of the logits was rounded to bfloat16."""
+    """|G| |W|^T and |x|^T |G|: each entry of the gradient G of the logits was rounded."""
     arrays = {name: a for name, a in case.differentiated.items() if name not in ("hidden", "kernel")}
     bias = arrays.pop("bias", 0.0)
 
@@ -89,7 +90,7 @@ def magnitudes(case):
 def test_head_is_the_loss_of_materialised_logits(seed, dtype, monkeypatch):  # (M16, M24-M27)
     case = generated(seed)
     monkeypatch.setattr(_token_chunks, "SMALL", case.small)
-    sizes = magnitudes(case) if dtype == "bfloat16" else {}
+    sizes = magnitudes(case) if dtype in ("bfloat16", "float16") else {}
     with precision(dtype):
         value, gradients = value_and_gradients(head_of(case), case, dtype)
         expected, expected_gradients = value_and_gradients(materialised(case), case, dtype)
@@ -112,17 +113,88 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize("reduction", ["mean", "none"])
-@pytest.mark.parametrize("mode", MODES)
-def test_transformations_give_what_they_give_of_materialised_logits(mode, reduction):
-    def head(w):
-        return jnp.sum(linear_cross_entropy(HIDDEN, w, LABELS, reduction=reduction, chunk_size=4))
+TWIN_MODES = {
+    "reverse over forward": lambda f: jax.grad(lambda w: jax.jvp(f, (w,), (w / 2,))[1]),
+    "linearize": lambda f: lambda w: jax.linearize(f, w)[1](w / 2),
+    "jacfwd": lambda f: jax.jacfwd(f),
+    "forward over reverse": MODES["forward over reverse"],
+}
+OPTIONS = {
+    "mean": dict(reduction="mean"),
+    "none": dict(reduction="none"),
+    "mean of some": dict(reduction="mean", ignore_index=0),
+    "none of some": dict(reduction="none", ignore_index=0),
+    "mean of some others than classes": dict(reduction="mean", ignore_index=-1),
+}
 
-    def loss(w):
-        return jnp.sum(cross_entropy(HIDDEN @ w, LABELS, reduction=reduction))
 
-    got, expected = (jax.jit(MODES[mode](f))(KERNEL) for f in (head, loss))
+def agree_in(mode, options, head, loss):
+    options = OPTIONS[options]
+    labels = np.where(LABELS == 0, options.get("ignore_index", 0), LABELS).astype(np.int32)
+
+    def of_head(w):
+        return jnp.sum(head(HIDDEN, w, labels, chunk_size=4, **options))
+
+    def of_logits(w):
+        return jnp.sum(loss(HIDDEN @ w, labels, **options))
+
+    got, expected = (jax.jit(mode(f))(KERNEL) for f in (of_head, of_logits))
+    assert np.isfinite(expected).all()
     assert np.linalg.norm(got - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("mode", MODES)
+def test_transformations_give_what_they_give_of_materialised_logits(mode, options):
+    agree_in(MODES[mode], options, linear_cross_entropy, cross_entropy)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("mode", TWIN_MODES)
+def test_transformations_of_the_twin_give_what_they_give_of_materialised_logits(mode, options):
+    agree_in(TWIN_MODES[mode], options, forward_mode.linear_cross_entropy, forward_mode.cross_entropy)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_float16_gradients_that_only_the_scaled_loss_lifts_into_its_range_survive(reduction):
+    rng = np.random.default_rng(0)
+    hidden, kernel = (rng.normal(size=size).astype(np.float16) for size in ((1000, 4), (4, 9001)))
+    labels = rng.integers(0, 100, 1000).astype(np.int32)
+
+    @partial(jax.grad, argnums=(0, 1))
+    def scaled(hidden, kernel):
+        return 2.0**15 * jnp.mean(linear_cross_entropy(hidden, kernel, labels, reduction=reduction))
+
+    for got, right in zip(scaled(hidden, kernel), scaled(hidden.astype("f4"), kernel.astype("f4")), strict=True):
+        assert got.dtype == jnp.float16
+        assert np.linalg.norm(got.astype("f4") - right) <= 2.0**-10 * np.linalg.norm(right)
+
+
+@pytest.mark.parametrize("narrow", ["float32", "bfloat16", "float16"])
+def test_gradients_of_a_wide_hidden_and_a_narrow_kernel_are_rounded_once(narrow):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        hidden, kernel = jnp.asarray(HIDDEN, "float64"), jnp.asarray(KERNEL, narrow)
+        got = jax.grad(linear_cross_entropy)(hidden, kernel, LABELS)
+        expected = jax.grad(lambda h: cross_entropy(h @ kernel.astype("float64"), LABELS))(hidden)
+        np.testing.assert_allclose(got, expected, rtol=1e-13, atol=1e-16)
+
+
+def test_class_at_minus_infinity_costs_nothing_to_a_token_of_weight_0():
+    bias, weights = jnp.zeros(9).at[2].set(-jnp.inf), np.array([1, 1, 0, 1, 1, 1], np.float32)
+    head = partial(linear_cross_entropy, HIDDEN, KERNEL, LABELS, bias=bias)
+    value, gradient = jax.value_and_grad(lambda u: head(token_weights=u))(weights)
+    expected = jax.grad(lambda u: cross_entropy(HIDDEN @ KERNEL + bias, LABELS, token_weights=u))(weights)
+    assert np.isfinite(value)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(0, 3, 7), (3, 0, 7), (3, 2, 1)])
+def test_no_token_no_width_and_one_class_are_sizes_too(sizes):
+    tokens, embed, vocab = sizes
+    arguments = (jnp.ones((tokens, embed)), jnp.ones((embed, vocab)), jnp.zeros(tokens, int))
+    value, gradients = jax.value_and_grad(linear_cross_entropy, (0, 1))(*arguments)
+    np.testing.assert_allclose(value, np.log(vocab) if tokens else 0, rtol=1e-6)
+    assert [g.shape for g in gradients] == [(tokens, embed), (embed, vocab)]
 
 
 @pytest.mark.parametrize("vocab", [2049, 50257, 151936])
