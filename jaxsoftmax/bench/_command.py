@@ -39,6 +39,8 @@ def run(arguments: argparse.Namespace, command: list[str]) -> int:
     """Runs the command; returns its exit code."""
     plan = _plan(arguments)
     files = {f"--{name}": getattr(arguments, name) for name in ("json", "plot") if getattr(arguments, name)}
+    if arguments.check and arguments.json and arguments.check.resolve() == arguments.json.resolve():
+        raise RefusedError("--json would overwrite the file of --check")
     _terminal.require_writable(files)
     if arguments.plot:
         _require_sweep(plan.cases)

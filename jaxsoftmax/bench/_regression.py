@@ -10,6 +10,7 @@ from jaxsoftmax.bench._subjects import SUBJECT
 TIME_MARGIN = 1.05  # of the earlier upper quartile: two runs of the same code stay within it
 MEMORY_MARGIN = 1.10
 MEMORY_SLACK = 1 << 16  # bytes: below it are the row statistics of tiny shapes
+ERROR_MARGIN = 2.0  # sums in another order
 _QUICK = 4  # cases
 
 
@@ -35,7 +36,8 @@ def regressions(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
 
     Time is compared as its ratio to optax in the same rounds. It is worse where the new lower quartile is more than
     `TIME_MARGIN` times the earlier upper one; temporary memory where it is more than `MEMORY_MARGIN` times the
-    earlier, and by more than `MEMORY_SLACK`.
+    earlier, and by more than `MEMORY_SLACK`; a gradient where its error is NaN or more than `ERROR_MARGIN` times the
+    earlier.
     """
     earlier = {row.case: row for row in before if row.subject == SUBJECT}
     return [
@@ -51,7 +53,9 @@ def _changes(before: Row, after: Row) -> list[str]:
         return [] if before.failure else [f"failed: {after.failure}"]
     changes = []
     old, new = before.to_optax, after.to_optax
-    if old is not None and new is not None and new.lower > TIME_MARGIN * old.upper:
+    if old is not None and new is None:
+        changes.append("could not be compared with optax")
+    elif old is not None and new is not None and new.lower > TIME_MARGIN * old.upper:
         changes.append(
             f"{new.median:.3g} times optax ({new.lower:.3g}–{new.upper:.3g}), "
             f"was {old.median:.3g} ({old.lower:.3g}–{old.upper:.3g})"
@@ -60,6 +64,9 @@ def _changes(before: Row, after: Row) -> list[str]:
         allowed = max(MEMORY_MARGIN * before.temp_bytes, before.temp_bytes + MEMORY_SLACK)
         if after.temp_bytes > allowed:
             changes.append(f"{after.temp_bytes} bytes of temporary memory, was {before.temp_bytes}")
+    old_error, new_error = before.gradient_error, after.gradient_error
+    if old_error is not None and new_error is not None and not new_error <= ERROR_MARGIN * old_error:
+        changes.append(f"gradient error {new_error:.2g}, was {old_error:.2g}")
     return changes
 
 

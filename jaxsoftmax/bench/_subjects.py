@@ -127,15 +127,19 @@ def _one_product(hidden: Array, kernel: Array, labels: Array) -> Array:
 
 
 def _two_products(hidden: Array, kernel: Array, labels: Array) -> Array:
-    return _dot(_dot(hidden, kernel), kernel.T)
+    return _dot(_dot(hidden, kernel), kernel, axis=1)
 
 
 def _three_products(hidden: Array, kernel: Array, labels: Array) -> tuple[Array, Array]:
     logits = _dot(hidden, kernel)
     # In memory, as XLA CPU is slow at x.T @ g.
-    return _dot(logits, kernel.T), _dot(lax.optimization_barrier(hidden.T), logits)
+    return _dot(logits, kernel, axis=1), _dot(lax.optimization_barrier(hidden.T), logits)
 
 
-def _dot(a: Array, b: Array) -> Array:
-    """The product, rounded once: the fastest of bfloat16 matrices on a CPU."""
-    return lax.dot(a, b, preferred_element_type=jnp.float32).astype(a.dtype)
+def _dot(a: Array, b: Array, axis: int = 0) -> Array:
+    """Sums of a's last axis with b's `axis`, rounded once.
+
+    The axis is named, and b isn't transposed: XLA CPU would widen a transposed bfloat16 operand.
+    """
+    product = lax.dot_general(a, b, (((1,), (axis,)), ((), ())), preferred_element_type=jnp.float32)
+    return product.astype(a.dtype)

@@ -38,6 +38,18 @@ def test_a_failure_that_is_new_is_caught_and_an_old_one_is_not():
     assert regressions([failed], [failed]) == []
 
 
+def test_a_case_that_can_no_longer_be_compared_is_caught():
+    (line,) = regressions([row()], [row(to_optax=None)])
+    assert line == f"{LINEAR.label}: could not be compared with optax"
+
+
+@pytest.mark.parametrize("error", [float("nan"), 3e-7])
+def test_a_planted_error_of_the_gradient_is_caught(error):
+    (line,) = regressions([row(gradient_error=1e-7)], [row(gradient_error=error)])
+    assert "gradient error" in line
+    assert regressions([row(gradient_error=1e-7)], [row(gradient_error=1.9e-7)]) == []
+
+
 def test_other_subjects_may_become_slower():
     assert regressions([row(subject="torch")], [row(subject="torch", to_optax=Spread(7, 8, 9))]) == []
 
