@@ -20,7 +20,7 @@ class TorchRunner:
 
     def __init__(self, case: Case, device: str) -> None:
         """Makes the tensors on the device; on a GPU compiles too."""
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         self._torch, self._case, self._device = torch, case, device
         *floats, labels = (self._tensor(array) for array in inputs(case))
@@ -69,7 +69,7 @@ class TorchRunner:
 
 
 def _loss(case: Case) -> Callable[..., Any]:
-    from torch.nn import functional
+    from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
     if case.width is None:
         return functional.cross_entropy

@@ -216,13 +216,16 @@ class ExactHead:
 
     def _curvature(self, z_dot: np.ndarray, z_size: np.ndarray) -> Expected:
         """Each token's Hessian in its logits, times z_dot."""
+        options = self.setting.options
+        if options is None:
+            raise ValueError("second derivatives are those of the loss with options")
         hidden, kernel, bias, _ = self.setting.parts(self.theta)
         rows = []
         for i, dot, size in zip(self._kinds[0], z_dot, z_size, strict=True):
             if self.y[i] == IGNORED:
                 rows.append(itself(exact(np.zeros(len(dot)))))
                 continue
-            hessian = capped_hessian(self.setting.options, hidden[i] @ kernel + bias, self.y[i])
+            hessian = capped_hessian(options, hidden[i] @ kernel + bias, self.y[i])
             rows.append(Expected(hessian.value @ dot, hessian.magnitude @ size))
         return Expected.stack(rows)
 
@@ -233,7 +236,7 @@ def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return first, places.reshape(-1), counts
 
 
-def capped_hessian(options: Options, x: np.ndarray, y: int) -> Expected:
+def capped_hessian(options: Options, x: np.ndarray, y: np.ndarray) -> Expected:
     """z' H z' + diag((dl/dx) z'' / z') with z = c tanh(x / c) and H the Hessian in z (M23, M25)."""
     hessian, gradient, slope = token_hessian(options)(x, y), token_gradient(options)(x, y), options.slope(x)
     bend = np.array([-2 * mpmath.tanh(v / options.cap) / options.cap for v in exact(x)], object)
