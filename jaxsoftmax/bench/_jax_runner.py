@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxsoftmax.bench._case import Case
 from jaxsoftmax.bench._subjects import program
+from jaxsoftmax.bench._timing import seconds_of
 
 
 class JaxRunner:
@@ -32,12 +33,8 @@ class JaxRunner:
         return jax.block_until_ready(self._compiled(*self._arrays))
 
     def seconds(self) -> float:
-        """Returns the time of one call; its outputs are gone before the next."""
-        start = time.perf_counter()
-        outputs = self.call()
-        elapsed = time.perf_counter() - start
-        del outputs
-        return elapsed
+        """Returns the time of one call."""
+        return seconds_of(self.call)
 
     def gradients(self) -> tuple[np.ndarray, ...]:
         """Returns the gradients, of a program that gives a value and gradients."""

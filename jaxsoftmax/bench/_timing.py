@@ -1,8 +1,10 @@
 """Interleaved rounds: A B C, A B C, …, so that whatever slows the machine down slows every subject."""
 
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 FEWEST, MOST = 5, 31  # rounds
 
@@ -21,6 +23,15 @@ def spread(values: Sequence[float]) -> Spread:
     if len(values) == 1:
         return Spread(values[0], values[0], values[0])
     return Spread(*statistics.quantiles(values, n=4, method="inclusive"))
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    """Returns the time of one call; its outputs are gone before the next."""
+    start = time.perf_counter()
+    outputs = call()
+    elapsed = time.perf_counter() - start
+    del outputs
+    return elapsed
 
 
 def interleaved(

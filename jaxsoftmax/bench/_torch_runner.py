@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxsoftmax.bench._case import VALUE, Case
 from jaxsoftmax.bench._inputs import inputs
+from jaxsoftmax.bench._timing import seconds_of
 from jaxsoftmax.bench._worker import Worker, WorkerDiedError, WorkerError
 
 
@@ -55,12 +56,8 @@ class TorchRunner:
         return outputs
 
     def seconds(self) -> float:
-        """Returns the time of one call; its outputs are gone before the next."""
-        start = time.perf_counter()
-        outputs = self.call()
-        elapsed = time.perf_counter() - start
-        del outputs
-        return elapsed
+        """Returns the time of one call."""
+        return seconds_of(self.call)
 
     def gradients(self) -> tuple[np.ndarray, ...]:
         """Returns the gradients, laid out as JAX's are."""
