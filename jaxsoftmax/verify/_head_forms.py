@@ -143,7 +143,7 @@ class ExactHead:
         options, labels = self.setting.options, self.y[self._kinds[0]]
         if options is None:
             return exact(np.ones(len(labels)))
-        return np.where(labels == IGNORED, mpmath.mpf(0), options.weights[np.maximum(labels, 0)])
+        return np.where(labels == IGNORED, exact(0.0), options.weights[np.maximum(labels, 0)])
 
     @cached_property
     def _divisor(self) -> mpmath.mpf:
