@@ -92,9 +92,9 @@ def losses(
     @jax.checkpoint  # around the choice too: within, it would save what the choice is between
     def of_chunk(tokens):
         x, y = tokens
-        return _unless_ignored(options, y, lambda: loss(x, y), lambda: jnp.zeros(y.shape, head.dtype))
+        return unless_ignored(y, lambda: loss(x, y), lambda: jnp.zeros(y.shape, head.dtype))
 
-    split, join = _partition(options, chunk, labels)
+    split, join, unless_ignored = _partition(options, chunk, labels)
     return join(lax.map(of_chunk, (split(head.hidden), split(labels, options.ignore_index or 0))))
 
 
@@ -142,20 +142,20 @@ def losses_and_gradients(
         dx, *sums = lax.fori_loop(0, -(-vocab // block), of_block, (dx, *sums))
         return tuple(sums), (losses, None if dx is None else _lifted(dx, unit, x.dtype))
 
-    def unless_ignored(sums, tokens):
+    def step(sums, tokens):
         x, _, y, _ = tokens
         dx = jnp.zeros(x.shape, _saved_dtype(x.dtype)) if wanted.hidden is not None else None
         nothing = (jnp.zeros(y.shape, dtype), dx)
-        return _unless_ignored(options, y, lambda: of_chunk(sums, tokens), lambda: (sums, nothing))
+        return unless_ignored(y, lambda: of_chunk(sums, tokens), lambda: (sums, nothing))
 
     dw = jnp.zeros((embed, vocab), dtype) if wanted.kernel is not None else None
     db = jnp.zeros(vocab, dtype) if wanted.bias is not None else None
-    split, join = _partition(options, chunk, labels)
+    split, join, unless_ignored = _partition(options, chunk, labels)
     x, y = split(head.hidden), split(labels, options.ignore_index or 0)
     u = split(scale if unit is None else scale / unit)
     # In memory, as XLA CPU is slow at x.T @ g.
     x_transposed = lax.optimization_barrier(jnp.swapaxes(x, 1, 2)) if wanted.kernel is not None else None
-    (dw, db), (losses, dx) = lax.scan(unless_ignored, (dw, db), (x, x_transposed, y, u))
+    (dw, db), (losses, dx) = lax.scan(step, (dw, db), (x, x_transposed, y, u))
     dx = None if dx is None else join(dx)
     dw = None if dw is None else _lifted(dw, unit, head.kernel.dtype)
     db = None if db is None else _lifted(db, unit, head.bias.dtype)
@@ -182,15 +182,17 @@ class _Partition(NamedTuple):
 
     split: Callable[..., Array]  # [tokens, ...] to [chunks, chunk, ...], the last chunk filled up with `filler`
     join: Callable[[Array], Array]
+    unless_ignored: Callable[..., Any]  # work() of a chunk with these labels; nothing() if all are ignored
 
 
 def _partition(options: LossOptions, chunk: Chunk, labels: Array) -> _Partition:
-    """Ignored tokens come last: a chunk of them alone can be skipped."""
+    """Where there are several chunks ignored tokens come last, and a chunk of them alone is skipped."""
     tokens = len(labels)
     chunks = -(-tokens // chunk.tokens)
     missing = chunks * chunk.tokens - tokens
-    skips = options.ignore_index is not None and tokens > chunk.tokens
+    skips = options.ignore_index is not None and chunks > 1
     order = jnp.argsort(_integer_labels.is_ignored(options, labels)) if skips else None
+    places = jnp.argsort(order) if order is not None else None
 
     def split(array: Array, filler: int = 0) -> Array:
         array = array if order is None else array[order]
@@ -200,15 +202,12 @@ def _partition(options: LossOptions, chunk: Chunk, labels: Array) -> _Partition:
 
     def join(array: Array) -> Array:
         array = array.reshape(chunks * chunk.tokens, *array.shape[2:])[:tokens]
-        return array if order is None else array[jnp.argsort(order)]
+        return array if places is None else array[places]
 
-    return _Partition(split, join)
+    def unless_ignored(labels: Array, work: Callable[[], Any], nothing: Callable[[], Any]) -> Any:
+        return lax.cond(jnp.all(_integer_labels.is_ignored(options, labels)), nothing, work) if skips else work()
 
-
-def _unless_ignored(options: LossOptions, labels: Array, work: Callable[[], Any], nothing: Callable[[], Any]) -> Any:
-    if options.ignore_index is None:
-        return work()
-    return lax.cond(jnp.all(_integer_labels.is_ignored(options, labels)), nothing, work)
+    return _Partition(split, join, unless_ignored)
 
 
 def logits(x: Array, head: Head) -> Array:
