@@ -116,8 +116,9 @@ def _add_bench(commands: Any) -> None:
 
 def _shape(text: str) -> tuple[int, ...]:
     sizes = text.split(",")
-    if len(sizes) not in (2, 3) or not all(size.isdecimal() and int(size) for size in sizes):
-        raise argparse.ArgumentTypeError(f"expected N,V or N,D,V in whole numbers from 1, got {text!r}")
+    numbers = len(sizes) in (2, 3) and all(size.isdecimal() and int(size) for size in sizes)
+    if not numbers or int(sizes[-1]) < 2:  # a loss over one class is 0, and so is its gradient
+        raise argparse.ArgumentTypeError(f"expected N,V or N,D,V in whole numbers from 1, V from 2, got {text!r}")
     return tuple(map(int, sizes))
 
 

@@ -11,14 +11,14 @@ import jax
 import jaxsoftmax
 
 _CPU_INFO = Path("/proc/cpuinfo")
-_SETTINGS = ("GLIBC_TUNABLES", "XLA_FLAGS")
+_SETTINGS = ("GLIBC_TUNABLES", "JAX_ENABLE_X64", "OMP_NUM_THREADS", "XLA_FLAGS")
 
 
 def machine() -> dict[str, Any]:
     """Returns the processor, its cores, the memory, the platform, and the device that JAX uses."""
     return {
         "cpu": _cpu(),
-        "cores": os.cpu_count(),
+        "cores": _cores(),
         "memory_bytes": _memory_bytes(),
         "platform": platform.platform(),
         "device": f"{jax.devices()[0].platform}, {jax.devices()[0].device_kind}",
@@ -49,6 +49,14 @@ def _cpu() -> str:
         lines = []
     models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(models, platform.processor() or platform.machine())
+
+
+def _cores() -> int | None:
+    """Those that this process may run on."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count()
 
 
 def _memory_bytes() -> int | None:

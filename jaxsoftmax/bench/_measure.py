@@ -86,8 +86,8 @@ class _Measurement:
     failures: dict[str, str] = field(default_factory=dict)
 
     def rows(self) -> list[Row]:
-        arrays = self._inputs()
-        runners = self._runners([jax.device_put(array) for array in arrays])  # one copy for all
+        arrays, on_device = self._inputs()
+        runners = self._runners(on_device)
         self.steps.next(f"{self.case.label}: rounds")
         times = self._times(runners)
         rows = {name: self._timed(name, runners[name], times) for name in times}
@@ -102,12 +102,14 @@ class _Measurement:
             rows[name] if name in rows else Row(self.case, name, failure=self.failures[name]) for name in self.subjects
         ]
 
-    def _inputs(self) -> tuple[np.ndarray, ...]:
+    def _inputs(self) -> tuple[tuple[np.ndarray, ...], list[jax.Array]]:
+        """Here, and on the device: one copy for all."""
         try:
-            return inputs(self.case)
-        except MemoryError as error:
+            arrays = inputs(self.case)
+            return arrays, jax.block_until_ready([jax.device_put(array) for array in arrays])
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
             self.failures = dict.fromkeys(self.subjects, first_line(error))
-            return ()
+            return (), []
 
     def _runners(self, arrays: Sequence[jax.Array]) -> dict[str, Any]:
         """Those that compile and run once."""

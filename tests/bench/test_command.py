@@ -62,9 +62,10 @@ def _refusal(capsys, *argv):
     ("argv", "line"),
     [
         (["both"], "argument kind: invalid choice: 'both' (choose from "),
-        (["--shape", "4,x"], "argument --shape: expected N,V or N,D,V in whole numbers from 1, got '4,x'"),
-        (["--shape", "4"], "argument --shape: expected N,V or N,D,V in whole numbers from 1, got '4'"),
-        (["--shape", "0,5"], "argument --shape: expected N,V or N,D,V in whole numbers from 1, got '0,5'"),
+        (["--shape", "4,x"], "argument --shape: expected N,V or N,D,V in whole numbers from 1, V from 2, got '4,x'"),
+        (["--shape", "4"], "argument --shape: expected N,V or N,D,V in whole numbers from 1, V from 2, got '4'"),
+        (["--shape", "0,5"], "argument --shape: expected N,V or N,D,V in whole numbers from 1, V from 2, got '0,5'"),
+        (["--shape", "4,1"], "argument --shape: expected N,V or N,D,V in whole numbers from 1, V from 2, got '4,1'"),
         (["plain", "--shape", "2,3", "2,3,4"], "--shape 2,3,4: plain takes N,V"),
         (["linear", "--shape", "2,3"], "--shape 2,3: linear takes N,D,V"),
         (["--dtype", "int8"], "argument --dtype: invalid choice: 'int8' (choose from "),
