@@ -263,11 +263,11 @@ def as_weights(
     return class_weights, token_weights
 
 
-def class_indices(labels: Any, batch: Sequence[int], vocab: int) -> Array:
-    """Integer labels [*batch] for logits [*batch, vocab], wide enough to compare with any class."""
+def class_indices(labels: Any, batch: Sequence[int], vocab: int, of: str = "logits") -> Array:
+    """Integer labels [*batch] of an argument [*batch, ...], wide enough to compare with any of `vocab` classes."""
     hint = "; labels that are weights, floating [*batch, vocab], are for softmax_cross_entropy and cross_entropy"
     labels = _checks.as_integer("labels", labels, hint)
-    _checks.require_shape("labels", labels, batch, "[*batch] of the logits")
+    _checks.require_shape("labels", labels, batch, f"[*batch] of the {of}")
     if vocab == 0:
         raise ValueError("logits: expected at least one class, got vocab = 0")
     return labels.astype(jnp.int64 if labels.dtype.itemsize == 8 else jnp.int32)  # from 2^31 or 2^63 on: negative

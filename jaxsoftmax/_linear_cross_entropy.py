@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.custom_derivatives import CustomVJPPrimal
+from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Real
 
@@ -37,7 +37,12 @@ def linear_cross_entropy(
     reduction: str = "mean",
     chunk_size: int | None = None,
 ) -> Float[Array, "*batch"]:
-    """`cross_entropy(hidden @ kernel + bias, labels, ...)` in the memory of a few tokens' logits (M16, M24-M27).
+    r"""`cross_entropy(hidden @ kernel + bias, labels, ...)` in the memory of a few tokens' logits (M16, M24-M27).
+
+    Per token with hidden state x, integer label y, class weights w, smoothing eps and z-loss zeta:
+
+        z = c tanh((x W + b) / c),   l = (1 - eps) w_y nll_y + (eps / V) \sum_j w_j (L - z_j) + zeta w_y L^2    (M24)
+        dX = G W^T,   dW = X^T G,   db = \sum_t G_t,   where G is the loss's gradient in x W + b          (M16, M25)
 
     Args:
       hidden: floating, [*batch, embed].
@@ -55,15 +60,19 @@ def linear_cross_entropy(
         16 MiB; else on a CPU as many as 256 MiB hold, but at most 512; on others 1 GiB and 4096; at least 128.
 
     Returns:
-      The loss in nats, at least float32, as `cross_entropy` has it. The matrix products take `hidden` and `kernel` as
-      they are and add up in at least float32; the logits are not rounded to their dtype.
+      The loss in nats, at least float32: a scalar, or [*batch] for "none". A mean over nothing is 0 with gradient 0. A
+      label that is neither in [0, vocab) nor `ignore_index` gives NaN for its token, and for all of the kernel's and
+      the bias's gradient, which are sums over tokens. Logits of +-inf do what they do in `cross_entropy`; an infinite
+      loss of token weight 0 adds nothing. The matrix products take `hidden` and `kernel` as they are and add up in at
+      least float32; the logits are not rounded to their dtype, but G is.
 
     Raises:
       TypeError: an argument of the wrong dtype; a constant that isn't a Python number.
       ValueError: an argument of the wrong shape or out of range.
 
     Differentiation: reverse mode in hidden, kernel, bias and token weights to any order, and forward over reverse
-    (`jax.custom_vjp`). With "mean" and "sum" the gradients themselves are saved, with "none" the arguments.
+    (`jax.custom_vjp`). With "mean" and "sum" the gradients themselves are saved and a number a token, with "none" the
+    arguments. For pure forward mode use `jaxsoftmax.forward_mode.linear_cross_entropy`.
 
     Source: M14, M16, M24-M27.
 
@@ -104,7 +113,7 @@ def apply(
             raise ValueError(f"chunk_size: expected an int >= 1 or None, got {chunk_size}")
     head, batch = _as_head(hidden, kernel, bias)
     vocab = head.kernel.shape[1]
-    labels = _cross_entropy.class_indices(labels, batch, vocab).reshape(-1)
+    labels = _cross_entropy.class_indices(labels, batch, vocab, of="hidden").reshape(-1)
     class_weights, token_weights = _cross_entropy.as_weights(class_weights, token_weights, batch, vocab)
     scale = (
         jnp.ones(labels.shape, head.dtype) if token_weights is None else token_weights.reshape(-1).astype(head.dtype)
@@ -128,6 +137,8 @@ def _as_head(hidden: Any, kernel: Any, bias: Any) -> tuple[Head, list[int]]:
     *batch, embed = hidden.shape
     if kernel.ndim != 2 or kernel.shape[0] != embed:
         raise ValueError(f"kernel: expected shape [embed, vocab] with the hidden's embed = {embed}, got {kernel.shape}")
+    if kernel.shape[1] == 0:
+        raise ValueError(f"kernel: expected at least one class, got {kernel.shape}")
     if bias is not None:
         bias = _checks.as_floating("bias", bias)
         _checks.require_shape("bias", bias, kernel.shape[1:], "[vocab]")
@@ -146,10 +157,16 @@ def _total_fwd(options, chunk, head, scale, labels, class_weights):
     wanted, (head, scale, labels, class_weights) = _perturbed(head), _values((head, scale, labels, class_weights))
     losses, head_bar = _token_chunks.losses_and_gradients(options, chunk, wanted, head, scale, labels, class_weights)
     losses = _token_loss.counted(scale, losses)
-    return jnp.sum(scale * losses), (wanted, head_bar, losses)  # the gradients themselves, and l_t
+    return jnp.sum(scale * losses), (
+        wanted,
+        head_bar,
+        losses,
+    )  # those gradients, shaped as their arguments; l_t [tokens]
 
 
 def _total_bwd(_options, _chunk, residuals, total_bar):
+    if isinstance(total_bar, SymbolicZero):
+        return None, None, None, None
     wanted, head_bar, losses = residuals
     head_bar = _rounded(wanted, jax.tree.map(lambda g: total_bar * g.astype(total_bar.dtype), head_bar))
     return head_bar, total_bar * losses, None, None  # labels are integers; class weights are constants
@@ -169,6 +186,8 @@ def _losses_fwd(options, chunk, head, labels, class_weights):
 
 
 def _losses_bwd(options, chunk, residuals, losses_bar):
+    if isinstance(losses_bar, SymbolicZero):
+        return None, None, None
     wanted, head, labels, class_weights = residuals
     head_bar = _token_chunks.losses_and_gradients(options, chunk, wanted, head, losses_bar, labels, class_weights)[1]
     return _rounded(wanted, head_bar), None, None  # labels are integers; class weights are constants

@@ -95,7 +95,7 @@ def losses(
         return unless_ignored(y, lambda: loss(x, y), lambda: jnp.zeros(y.shape, head.dtype))
 
     split, join, unless_ignored = _partition(options, chunk, labels)
-    return join(lax.map(of_chunk, (split(head.hidden), split(labels, options.ignore_index or 0))))
+    return join(lax.map(of_chunk, (split(head.hidden), split(labels))))
 
 
 def losses_and_gradients(
@@ -112,7 +112,7 @@ def losses_and_gradients(
     They are of their arguments' dtypes, but float32 for float16: the cotangent may be what lifts them into its range.
     """
     (embed, vocab), dtype, block = head.kernel.shape, head.dtype, chunk.classes
-    unit = _unit(scale) if head.product_dtype == jnp.float16 else None
+    unit = _unit(scale, class_weights) if head.product_dtype == jnp.float16 else None
 
     def of_chunk(sums, tokens):
         x, x_transposed, y, u = tokens
@@ -151,8 +151,8 @@ def losses_and_gradients(
     dw = jnp.zeros((embed, vocab), dtype) if wanted.kernel is not None else None
     db = jnp.zeros(vocab, dtype) if wanted.bias is not None else None
     split, join, unless_ignored = _partition(options, chunk, labels)
-    x, y = split(head.hidden), split(labels, options.ignore_index or 0)
-    u = split(scale if unit is None else scale / unit)
+    x, y = split(head.hidden), split(labels)
+    u = split(scale if unit is None else scale / unit, filler=0)
     # In memory, as XLA CPU is slow at x.T @ g.
     x_transposed = lax.optimization_barrier(jnp.swapaxes(x, 1, 2)) if wanted.kernel is not None else None
     (dw, db), (losses, dx) = lax.scan(step, (dw, db), (x, x_transposed, y, u))
@@ -162,11 +162,11 @@ def losses_and_gradients(
     return join(losses), Head(dx, dw, db)
 
 
-def _unit(scale: Array) -> Array:
-    """A power of two near the largest scale, as whose multiple the gradient keeps within float16's range."""
-    largest = lax.stop_gradient(jnp.max(jnp.abs(scale), initial=0))
-    usable = (largest > 0) & jnp.isfinite(largest)
-    return jnp.exp2(jnp.floor(jnp.log2(jnp.where(usable, largest, 1))))
+def _unit(scale: Array, class_weights: Array | None) -> Array:
+    """A power of two, about 2^-10 of the gradient's largest entry: multiples of it keep within float16's range."""
+    factors = [scale] if class_weights is None else [scale, class_weights.astype(scale.dtype)]
+    exponents = (jnp.frexp(lax.stop_gradient(jnp.max(jnp.abs(f), initial=0)))[1] for f in factors)
+    return jnp.ldexp(jnp.ones((), scale.dtype), jnp.clip(sum(exponents) - 10, -100, 100))
 
 
 def _lifted(gradient: Array, unit: Array | None, dtype: jnp.dtype) -> Array:
@@ -180,7 +180,7 @@ def _saved_dtype(dtype: jnp.dtype) -> jnp.dtype:
 class _Partition(NamedTuple):
     """How arrays over tokens are cut into chunks, and put together again."""
 
-    split: Callable[..., Array]  # [tokens, ...] to [chunks, chunk, ...], the last chunk filled up with `filler`
+    split: Callable[..., Array]  # [tokens, ...] to [chunks, chunk, ...], filled up with `filler`, or the last token
     join: Callable[[Array], Array]
     unless_ignored: Callable[..., Any]  # work() of a chunk with these labels; nothing() if all are ignored
 
@@ -194,10 +194,11 @@ def _partition(options: LossOptions, chunk: Chunk, labels: Array) -> _Partition:
     order = jnp.argsort(_integer_labels.is_ignored(options, labels)) if skips else None
     places = jnp.argsort(order) if order is not None else None
 
-    def split(array: Array, filler: int = 0) -> Array:
+    def split(array: Array, filler: float | None = None) -> Array:
         array = array if order is None else array[order]
-        edges = [(0, missing)] + [(0, 0)] * (array.ndim - 1)
-        array = jnp.pad(array, edges, constant_values=filler) if missing else array
+        if missing:  # not with zeros, which an infinite kernel would make NaN
+            last = array[-1] if filler is None else jnp.asarray(filler, array.dtype)
+            array = jnp.concatenate([array, jnp.broadcast_to(last, (missing, *array.shape[1:]))])
         return array.reshape(chunks, chunk.tokens, *array.shape[1:])
 
     def join(array: Array) -> Array:

@@ -2,7 +2,8 @@
 
 What a command needs beyond the package's own dependencies is imported when it runs: `--help` needs none of it, and a
 missing extra costs one line instead of a traceback. Exit codes: 0 the certificate holds or the benchmark has run, 1 the
-certificate fails or a benchmark has become worse, 2 nothing could be judged, measured or written, 130 interrupted.
+certificate fails, or a benchmark has become worse or could not run this library, 2 nothing could be judged, measured or
+written, 130 interrupted.
 """
 
 import argparse

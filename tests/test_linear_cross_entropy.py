@@ -170,6 +170,43 @@ def test_float16_gradients_that_only_the_scaled_loss_lifts_into_its_range_surviv
         assert np.linalg.norm(got.astype("f4") - right) <= 2.0**-10 * np.linalg.norm(right)
 
 
+@pytest.mark.parametrize("size", [1e6, 1e-8])
+def test_float16_mean_does_not_depend_on_the_size_of_the_class_weights(size):
+    hidden, kernel = HIDDEN.astype(np.float16), KERNEL.astype(np.float16)
+    weights = np.linspace(1, 2, 9, dtype=np.float32)
+
+    def gradients(class_weights):
+        loss = lambda h, k: linear_cross_entropy(h, k, LABELS, class_weights=class_weights)  # noqa: E731
+        return jax.grad(loss, (0, 1))(hidden, kernel)
+
+    for got, expected in zip(gradients(size * weights), gradients(weights), strict=True):
+        np.testing.assert_allclose(np.asarray(got, np.float64), np.asarray(expected, np.float64), rtol=2e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_loss_whose_cotangent_is_known_to_be_zero_has_gradient_zero(reduction):
+    @jax.custom_vjp
+    def dropped(losses):
+        return jnp.sum(losses)
+
+    dropped.defvjp(lambda losses: (jnp.sum(losses), None), lambda _residuals, _total_bar: (None,))
+    gradient = jax.grad(lambda h: dropped(linear_cross_entropy(h, KERNEL, LABELS, reduction=reduction)))(HIDDEN)
+    np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_tokens_that_fill_up_the_last_chunk_make_nothing_of_an_infinite_kernel(reduction):
+    kernel = jnp.asarray(KERNEL).at[:, 8].set(-jnp.inf)  # with positive hidden states a class that is ruled out
+    hidden = np.abs(HIDDEN)
+
+    def gradient(chunk_size):
+        loss = lambda k: linear_cross_entropy(hidden, k, LABELS, reduction=reduction, chunk_size=chunk_size)  # noqa: E731
+        return jax.grad(lambda k: jnp.sum(loss(k)))(kernel)
+
+    assert np.all(np.isfinite(gradient(6)))
+    np.testing.assert_allclose(gradient(4), gradient(6), rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("narrow", ["float32", "bfloat16", "float16"])
 def test_gradients_of_a_wide_hidden_and_a_narrow_kernel_are_rounded_once(narrow):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
@@ -225,7 +262,11 @@ BAD = {
         "labels: expected an integer dtype, got float",
     ),
     "labels of another batch": (dict(labels=np.ones(5, int)), ValueError, r"labels: expected shape \(6,\)"),
-    "no class": (dict(kernel=np.ones((4, 0), np.float32)), ValueError, "at least one class"),
+    "no class": (
+        dict(kernel=np.ones((4, 0), np.float32)),
+        ValueError,
+        r"kernel: expected at least one class, got \(4, 0\)",
+    ),
     "chunk_size = 0": (dict(chunk_size=0), ValueError, "chunk_size: expected an int >= 1 or None, got 0"),
     "chunk_size = 1.5": (dict(chunk_size=1.5), TypeError, "chunk_size: expected an int or None, got float"),
     "reduction": (dict(reduction="avg"), ValueError, "reduction: expected one of .* got 'avg'"),

@@ -89,6 +89,20 @@ def test_gradient_of_softmax_saves_probabilities_once(name):
     assert sum(leaf.size for leaf in leaves) <= ROWS * VOCAB + A_FEW_A_ROW * ROWS
 
 
+@in_float32_and_bfloat16
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_fused_head_saves_gradients_or_arguments_and_a_few_numbers_a_token(reduction, dtype):
+    hidden, kernel = logits_in(dtype)[:, :16], weights_in(dtype)[:1].repeat(16, 0)
+
+    def loss(hidden, kernel):
+        return jaxsoftmax.linear_cross_entropy(hidden, kernel, LABELS, reduction=reduction, chunk_size=1, **TRAINING)
+
+    leaves = residuals(loss, hidden, kernel)
+    gradients = [leaf for leaf in leaves if leaf.shape in (hidden.shape, kernel.shape)]
+    assert [str(leaf.dtype) for leaf in gradients] == ([dtype, dtype] if reduction == "mean" else [])
+    assert_a_few_numbers_a_row([leaf for leaf in leaves if leaf.shape not in (hidden.shape, kernel.shape)])
+
+
 @pytest.mark.parametrize("name", ["integer labels", "training, every keyword"])
 def test_bfloat16_logits_wait_as_bfloat16(name):
     leaves = jax.tree.leaves(jax.vjp(OF_LOGITS[name], logits_in("bfloat16"))[1])

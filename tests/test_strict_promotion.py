@@ -21,11 +21,17 @@ CALLS = {
     "integer labels": lambda f, x: f.softmax_cross_entropy_with_integer_labels(x, LABELS),
     "float labels": lambda f, x: f.softmax_cross_entropy(x, jnp.full_like(x, 1 / 4)),
     "training, integer": lambda f, x: f.cross_entropy(x, LABELS, ignore_index=2, **OPTIONS),
+    "fused": lambda f, x: f.linear_cross_entropy(
+        x, jnp.ones((3, 3), x.dtype), LABELS, bias=x[0], ignore_index=2, **OPTIONS
+    ),
+    "fused, in chunks": lambda f, x: f.linear_cross_entropy(
+        x, jnp.ones((3, 3), x.dtype), LABELS, reduction="none", chunk_size=1, ignore_index=2, **OPTIONS
+    ),
     "training, float": lambda f, x: f.cross_entropy(x, jnp.full_like(x, 1 / 4), **OPTIONS),
 }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("functions", [jaxsoftmax, forward_mode], ids=["losses", "twins"])
 def test_value_gradient_and_hessian_need_no_implicit_promotion(functions, dtype):
     x = jnp.asarray(np.array([[0.5, -1.0, 2.0], [0.0, 0.25, -0.5]]), dtype)

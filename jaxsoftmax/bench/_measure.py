@@ -95,6 +95,7 @@ class _Measurement:
         if self.case.quantity != VALUE and runners:
             self._judge(rows, runners, arrays)
         runners.clear()
+        on_device.clear()
         self.torch.release()
         if self.effort.fresh:
             self._weigh(rows)
@@ -150,7 +151,10 @@ class _Measurement:
         )
 
     def _judge(self, rows: dict[str, Row], runners: dict[str, Any], arrays: Sequence[np.ndarray]) -> None:
-        error_of = judge(self.case, arrays)
+        try:
+            error_of = judge(self.case, arrays)
+        except MemoryError:  # float64 of this size: the errors stay unknown
+            return
         for name in rows.keys() - {FLOOR}:
             try:
                 error = error_of(runners[name].gradients())

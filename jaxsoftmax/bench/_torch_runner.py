@@ -99,8 +99,12 @@ class TorchHost:
         return self._runner.gradients()
 
     def release(self) -> None:
-        """Drops the runner and its tensors."""
+        """Drops the runner and its tensors, and the memory that torch keeps for others."""
         self._runner = None
+        if self._device == "cuda":
+            import torch  # pyright: ignore[reportMissingImports]
+
+            torch.cuda.empty_cache()
 
 
 class RemoteTorch:

@@ -121,7 +121,7 @@ def near_certain(dtype: str) -> list[Inputs]:
 
 
 def alike(dtype: str) -> list[Inputs]:
-    """Equal tokens, of which a sum in low precision soon takes no notice; the twin isn't asked for so many."""
+    """Equal tokens, of which a sum in low precision soon takes no notice."""
     del dtype
     theta = packed(np.ones(ALIKE.tokens), np.array([0, 0.5, -1]), np.zeros(3))
     return [Inputs(f"{ALIKE.tokens} equal tokens", (theta[None], np.zeros((1, ALIKE.tokens), np.int32)))]

@@ -68,8 +68,8 @@ def _axes(x: Array) -> Array:
 
 
 def _order_0(f: Rows, rowwise: bool) -> dict[str, Rows]:
-    by_row = {"eager": eagerly(f), "vmap": jax.vmap(f), "scan": by_scan(f)}
-    return by_row | {"jit": f if rowwise else by_scan(f)}
+    by_row = {"eager": eagerly(f), "vmap": jax.vmap(f)}
+    return by_row | ({"jit": f, "scan": by_scan(f)} if rowwise else {"jit": by_scan(f)})
 
 
 def _order_1(f: Rows, rowwise: bool, scalar: bool) -> dict[str, Rows]:
