@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-FEWEST, MOST = 5, 31  # rounds
+FEWEST, MOST = 5, 201  # rounds
 
 
 @dataclass(frozen=True)
