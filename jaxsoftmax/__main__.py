@@ -1,8 +1,6 @@
 """`python -m jaxsoftmax`: the same as the command `jaxsoftmax`."""
 
-import sys
-
-from jaxsoftmax.cli import main
+from jaxsoftmax.cli import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -37,8 +37,8 @@ def devices() -> list[Any]:
 
     try:
         return jax.devices()
-    except RuntimeError as error:
-        raise RefusedError(f"JAX finds no device: {error}") from error
+    except (RuntimeError, AssertionError) as error:  # the second of a platform whose plugin is not installed
+        raise RefusedError(f"JAX finds no device: {str(error) or 'is that of JAX_PLATFORMS installed?'}") from error
 
 
 def now() -> str:

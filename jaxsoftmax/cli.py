@@ -7,6 +7,7 @@ written, 130 interrupted.
 """
 
 import argparse
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(f"{program}: {error}", _terminal.REFUSED)
     except KeyboardInterrupt:
         return _complain(f"{program}: interrupted", _terminal.INTERRUPTED)
+
+
+def command() -> NoReturn:
+    """Runs the command line as a program of its own."""
+    code = main()
+    if code == _terminal.INTERRUPTED:  # at once: XLA may be computing still, on what an orderly end would take away
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _complain(line: str, code: int) -> int:
@@ -97,7 +108,7 @@ def _add_bench(commands: Any) -> None:
         help="measure time, memory and accuracy beside other libraries, on this machine",
         description="Measures the losses beside optax, other libraries and the least work that can be done, in rounds "
         "of one call each, on this machine. Exit code: 0 measured, 1 a loss of jaxsoftmax failed or, with --check, "
-        "has become slower or larger, 2 nothing could be measured or written, 130 interrupted.",
+        "has become slower, larger or less exact, 2 nothing could be measured or written, 130 interrupted.",
         allow_abbrev=False,
     )
     bench.set_defaults(run=_bench)
@@ -108,7 +119,7 @@ def _add_bench(commands: Any) -> None:
     add("--peer", **_MANY, choices=PEERS, metavar="PEER", help=f"some of {', '.join(PEERS)} (optax is always there)")
     add("--preset", choices=PRESETS, help="the shapes, dtypes and peers where none are given (default: cpu)")
     add("--quick", action="store_true", help="a few tiny shapes; no fresh processes for peak memory")
-    add("--repetitions", type=_count, metavar="ROUNDS", help="rounds (default: 5 to 31, as many as fit in 6 s)")
+    add("--repetitions", type=_count, metavar="ROUNDS", help="rounds (default: 5 to 201, as many as fit in 6 s)")
     add("--huge-pages", action="store_true", help="run with glibc.malloc.hugetlb=1 (Linux)")
     add("--check", type=Path, metavar="FILE", help="run the cases of an earlier --json again, and compare")
     add("--json", type=Path, metavar="FILE", help="write every row as JSON")

@@ -147,5 +147,5 @@ def _print(record: Record, earlier: Record | None, worse: list[str]) -> None:
         console.print(Text(f"differs from the earlier run: {line}", style="yellow"), soft_wrap=True)
     for line in worse:
         console.print(Text(f"worse: {line}", style="red"), soft_wrap=True)
-    verdict = "jaxsoftmax has become WORSE" if worse else "jaxsoftmax is no slower and no larger"
+    verdict = "jaxsoftmax has become WORSE" if worse else "jaxsoftmax is no slower, no larger and no less exact"
     console.print(Text(f"{verdict} than on {earlier.date}", style="bold red" if worse else "bold green"))

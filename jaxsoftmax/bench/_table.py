@@ -12,6 +12,7 @@ from jaxsoftmax.bench._subjects import SUBJECT
 from jaxsoftmax.bench._timing import Spread
 
 _COLUMNS = ("", "median", "× optax", "× floor", "temp MiB", "peak MiB", "compile s", "grad error", "worst token")
+_WIDTH = 100  # enough for every column
 _UNITS = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
 
 
@@ -47,7 +48,7 @@ def _print_case(case: Case, rows: Sequence[Row], console: Console) -> None:
         table.add_column(_COLUMNS[at], justify="right" if at else "left", no_wrap=True)
     for cells in lines:
         table.add_row(*(cells[at] for at in shown), style="bold" if cells[0] == SUBJECT else "")
-    console.print(table)
+    console.print(table, width=max(console.width, _WIDTH), crop=False)  # wrapped by a narrow terminal, but whole
     for row in rows:
         if row.failure:
             console.print(Text(f"{row.subject} failed: {row.failure}", style="red"), soft_wrap=True)
