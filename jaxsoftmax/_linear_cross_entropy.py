@@ -115,10 +115,8 @@ def apply(
     vocab = head.kernel.shape[1]
     labels = _cross_entropy.class_indices(labels, batch, vocab, of="hidden").reshape(-1)
     class_weights, token_weights = _cross_entropy.as_weights(class_weights, token_weights, batch, vocab)
-    scale = (
-        jnp.ones(labels.shape, head.dtype) if token_weights is None else token_weights.reshape(-1).astype(head.dtype)
-    )
-    scale = jnp.where(_integer_labels.is_ignored(options, labels), 0, scale)
+    scale = jnp.ones(labels.shape) if token_weights is None else token_weights.reshape(-1)
+    scale = jnp.where(_integer_labels.is_ignored(options, labels), 0, scale.astype(head.dtype))
     chunk = _token_chunks.chunk_of(len(labels), vocab, head.dtype, chunk_size)
     if reduction == "none":
         losses = rules.losses(options, chunk, head, labels, class_weights)
@@ -157,11 +155,7 @@ def _total_fwd(options, chunk, head, scale, labels, class_weights):
     wanted, (head, scale, labels, class_weights) = _perturbed(head), _values((head, scale, labels, class_weights))
     losses, head_bar = _token_chunks.losses_and_gradients(options, chunk, wanted, head, scale, labels, class_weights)
     losses = _token_loss.counted(scale, losses)
-    return jnp.sum(scale * losses), (
-        wanted,
-        head_bar,
-        losses,
-    )  # those gradients, shaped as their arguments; l_t [tokens]
+    return jnp.sum(scale * losses), (wanted, head_bar, losses)  # gradients, shaped as their arguments; l_t [tokens]
 
 
 def _total_bwd(_options, _chunk, residuals, total_bar):
