@@ -223,7 +223,7 @@ def apply_training_loss(
         labels = class_indices(labels, batch, vocab)
         losses = rules.integer_labels(options, logits, labels, class_weights, None)
         ignored = _integer_labels.is_ignored(options, labels)
-        normalizers = jnp.where(ignored, 0, _integer_labels.label_weights(labels, class_weights, vocab, losses.dtype))
+        normalizers = jnp.where(ignored, 0, _integer_labels.label_weights(options, labels, class_weights, vocab, losses.dtype))
         token_weights = None if token_weights is None else jnp.where(ignored, 0, token_weights)
     return _token_loss.reduce(reduction, losses, token_weights, normalizers)  # (M27)
 

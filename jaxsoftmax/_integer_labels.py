@@ -9,6 +9,7 @@ from jax import Array
 from jaxsoftmax import _lse_state, _token_loss
 from jaxsoftmax._logsumexp import exponents
 from jaxsoftmax._lse_state import LseState
+from jaxsoftmax._shards import Shards
 from jaxsoftmax._token_loss import IntegerLabelGradient, IntegerRow, LossOptions
 
 
@@ -21,12 +22,20 @@ def primal(
     reused: bool = True,
 ) -> tuple[Array, LseState]:
     """Losses [*batch], and the state of each row; `reused` as in `_lse_state.of_array`."""
-    capped = _token_loss.softcap(options, exponents(logits, where))
+    shards, columns = options.shards, logits.shape[-1]
+    vocab, place = shards.vocab(columns), _place(shards, labels, columns)
+    capped = _capped(options, exponents(logits, where), shards.first(columns))
     state = _lse_state.of_array(capped, (capped.ndim - 1,), reused)
-    vocab = logits.shape[-1]
-    row = _row(labels, class_weights, state, vocab)
-    label_gap = _label_gap(options, logits, labels, where, state)
+    label_gap = _label_gap(options, logits, place, where, state)
     weighted_gap = _weighted_gap(capped, class_weights, state) if options.label_smoothing else 0.0
+    if shards.axes:
+        owned = is_class(place, columns)[..., None].astype(state.maximum.dtype)
+        weight = columns if class_weights is None else jnp.sum(class_weights.astype(owned.dtype))
+        gaps = jnp.concatenate([jnp.where(owned > 0, label_gap, 0), weighted_gap + jnp.zeros_like(owned)], -1)
+        weights = jnp.concatenate([owned, weight + jnp.zeros_like(owned)], -1)
+        state, gaps = shards.join(state, gaps, weights)
+        label_gap, weighted_gap = gaps[..., :1], gaps[..., 1:]
+    row = _row(options, labels, class_weights, state, columns)
     losses = _token_loss.integer_label_loss(options, row, label_gap, weighted_gap, vocab)[..., 0]  # (M24)
     losses = jnp.where(is_class(labels, vocab), losses, jnp.nan)
     return jnp.where(is_ignored(options, labels), 0, losses), state
@@ -43,7 +52,8 @@ def gradient(
 ) -> Array:
     """`scale` [*batch] times the derivative of each row's loss in that row's logits, [*batch, vocab] (M25)."""
     rows = coefficients(options, logits, labels, class_weights, where, state, scale)
-    return entries(options, exponents(logits, where), labels, class_weights, state, rows)
+    first = options.shards.first(logits.shape[-1])
+    return entries(options, exponents(logits, where), labels, class_weights, state, rows, first)
 
 
 def coefficients(
@@ -56,9 +66,11 @@ def coefficients(
     scale: Array | float,
 ) -> IntegerLabelGradient:
     """`scale` times what the gradient of each row is made of."""
-    vocab = logits.shape[-1]
-    row = _row(labels, class_weights, state, vocab)
-    label_exponential = _lse_state.exponentials(_label_logit(options, logits, labels, where), state)
+    columns = logits.shape[-1]
+    vocab, place = options.shards.vocab(columns), _place(options.shards, labels, columns)
+    row = _row(options, labels, class_weights, state, columns)
+    # Right on the shard that has the label, which alone makes use of it.
+    label_exponential = _lse_state.exponentials(_label_logit(options, logits, place, where), state)
     valid = is_class(labels, vocab) if where is None else is_class(labels, vocab) | ~jnp.any(where, -1)
     # An ignored label is none of the classes, and a NaN would reach a second derivative even where its entries are 0.
     scale = jnp.where(valid | is_ignored(options, labels), scale, jnp.nan)[..., None]
@@ -73,10 +85,10 @@ def entries(
     class_weights: Array | None,
     state: LseState,
     rows: IntegerLabelGradient,
-    first: Array | int = 0,
+    first: Array | int,
 ) -> Array:
     """The gradient's entries at the logits `x` of consecutive classes, of which the first is number `first`."""
-    gradient = rows.share * _lse_state.exponentials(_token_loss.softcap(options, x), state)
+    gradient = rows.share * _lse_state.exponentials(_capped(options, x, first), state)
     if options.label_smoothing:
         gradient -= rows.spread if class_weights is None else rows.spread * class_weights.astype(gradient.dtype)
     is_label = (labels - first)[..., None] == jnp.arange(x.shape[-1], dtype=labels.dtype)
@@ -95,18 +107,37 @@ def is_ignored(options: LossOptions, labels: Array) -> Array:
     return jnp.zeros(labels.shape, bool) if options.ignore_index is None else labels == options.ignore_index
 
 
-def label_weights(labels: Array, class_weights: Array | None, vocab: int, dtype: jnp.dtype) -> Array:
-    """w_y for each label in [0, V), w_0 for the others, which give NaN or are ignored."""
+def label_weights(
+    options: LossOptions, labels: Array, class_weights: Array | None, columns: int, dtype: jnp.dtype
+) -> Array:
+    """w_y for each label in [0, V), anything for the others, which give NaN or are ignored."""
     if class_weights is None:
-        return jnp.ones(labels.shape, dtype)
-    return class_weights.astype(dtype)[jnp.where(is_class(labels, vocab), labels, 0)]
+        return jnp.ones_like(labels, dtype=dtype)
+    place = _place(options.shards, labels, columns)
+    owned = is_class(place, columns)
+    weights = class_weights.astype(dtype)[jnp.where(owned, place, 0)]
+    return options.shards.sum(jnp.where(owned, weights, 0)) if options.shards.axes else weights
 
 
-def _row(labels: Array, class_weights: Array | None, state: LseState, vocab: int) -> IntegerRow:
+def _row(
+    options: LossOptions, labels: Array, class_weights: Array | None, state: LseState, columns: int
+) -> IntegerRow:
     dtype = state.maximum.dtype
-    label_weight = label_weights(labels, class_weights, vocab, dtype)[..., None]
-    total_weight = float(vocab) if class_weights is None else jnp.sum(class_weights.astype(dtype))
-    return IntegerRow(state, label_weight, total_weight)
+    label_weight = label_weights(options, labels, class_weights, columns, dtype)[..., None]
+    if class_weights is None:
+        return IntegerRow(state, label_weight, float(options.shards.vocab(columns)))
+    return IntegerRow(state, label_weight, options.shards.sum(jnp.sum(class_weights.astype(dtype))))
+
+
+def _place(shards: Shards, labels: Array, columns: int) -> Array:
+    """Labels numbered from this shard's first class."""
+    return labels - jnp.asarray(shards.first(columns), labels.dtype) if shards.axes else labels
+
+
+def _capped(options: LossOptions, x: Array, first: Array | int) -> Array:
+    """z, and -inf in a column that is no class."""
+    capped = _token_loss.softcap(options, x)
+    return jnp.where(options.shards.are_classes(first, x.shape[-1]), capped, -jnp.inf) if options.shards.padded else capped
 
 
 def _weighted_gap(capped: Array, class_weights: Array | None, state: LseState) -> Array:

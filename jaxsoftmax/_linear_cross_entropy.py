@@ -7,6 +7,7 @@ logits are computed again.
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Real
 
-from jaxsoftmax import _checks, _cross_entropy, _integer_labels, _token_chunks, _token_loss
+from jaxsoftmax import _checks, _cross_entropy, _integer_labels, _shards, _token_chunks, _token_loss
 from jaxsoftmax._token_chunks import Chunk, Head, Wanted
 from jaxsoftmax._token_loss import LossOptions
 
@@ -36,6 +37,7 @@ def linear_cross_entropy(
     logit_softcap: float | None = None,
     reduction: str = "mean",
     chunk_size: int | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Float[Array, "*batch"]:
     r"""`cross_entropy(hidden @ kernel + bias, labels, ...)` in the memory of a few tokens' logits (M16, M24-M27).
 
@@ -82,7 +84,7 @@ def linear_cross_entropy(
     """
     options = _cross_entropy.loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
     return apply(
-        REVERSE_MODE, options, hidden, kernel, labels, bias, class_weights, token_weights, reduction, chunk_size
+        REVERSE_MODE, options, hidden, kernel, labels, bias, class_weights, token_weights, reduction, chunk_size, axis_name
     )
 
 
@@ -104,6 +106,7 @@ def apply(
     token_weights: Any,
     reduction: str,
     chunk_size: Any,
+    axis_name: Any,
 ) -> Array:
     """Validate, put the tokens in a row, and hand over to the rule of the reduction."""
     _cross_entropy.require_reduction(reduction)
@@ -112,17 +115,19 @@ def apply(
         if chunk_size < 1:
             raise ValueError(f"chunk_size: expected an int >= 1 or None, got {chunk_size}")
     head, batch = _as_head(hidden, kernel, bias)
-    vocab = head.kernel.shape[1]
-    labels = _cross_entropy.class_indices(labels, batch, vocab, of="hidden").reshape(-1)
-    class_weights, token_weights = _cross_entropy.as_weights(class_weights, token_weights, batch, vocab)
+    columns = head.kernel.shape[1]
+    options = replace(options, shards=_shards.of_axis(axis_name, columns))
+    labels = _cross_entropy.class_indices(labels, batch, columns, of="hidden").reshape(-1)
+    class_weights, token_weights = _cross_entropy.as_weights(class_weights, token_weights, batch, columns)
     scale = jnp.ones(labels.shape) if token_weights is None else token_weights.reshape(-1)
+    (head, class_weights), (labels, scale) = _shards.alike(options.shards, (head, class_weights), (labels, scale))
     scale = jnp.where(_integer_labels.is_ignored(options, labels), 0, scale.astype(head.dtype))
-    chunk = _token_chunks.chunk_of(len(labels), vocab, head.dtype, chunk_size)
+    chunk = _token_chunks.chunk_of(len(labels), columns, head.dtype, chunk_size)
     if reduction == "none":
         losses = rules.losses(options, chunk, head, labels, class_weights)
         return _token_loss.weighted(scale, losses).reshape(batch)
     if reduction == "mean":
-        normalizers = _integer_labels.label_weights(labels, class_weights, vocab, head.dtype)
+        normalizers = _integer_labels.label_weights(options, labels, class_weights, columns, head.dtype)
         scale = _token_loss.mean_weights(scale, normalizers)
     return rules.total(options, chunk, head, scale, labels, class_weights)
 

@@ -92,7 +92,7 @@ def losses(
     @jax.checkpoint  # around the choice too: within, it would save what the choice is between
     def of_chunk(tokens):
         x, y = tokens
-        return unless_ignored(y, lambda: loss(x, y), lambda: jnp.zeros(y.shape, head.dtype))
+        return unless_ignored(y, lambda: loss(x, y), lambda: jnp.zeros_like(y, dtype=head.dtype))
 
     split, join, unless_ignored = _partition(options, chunk, labels)
     return join(lax.map(of_chunk, (split(head.hidden), split(labels))))
@@ -111,7 +111,7 @@ def losses_and_gradients(
 
     They are of their arguments' dtypes, but float32 for float16: the cotangent may be what lifts them into its range.
     """
-    (embed, vocab), dtype, block = head.kernel.shape, head.dtype, chunk.classes
+    vocab, dtype, block = head.kernel.shape[1], head.dtype, chunk.classes
     unit = _unit(scale, class_weights) if head.product_dtype == jnp.float16 else None
 
     def of_chunk(sums, tokens):
@@ -122,7 +122,7 @@ def losses_and_gradients(
             first = jnp.minimum(i * block, vocab - block)
             part = partial(lax.dynamic_slice_in_dim, start_index=first, slice_size=block)
             weights = None if class_weights is None else part(class_weights)
-            g = _integer_labels.entries(options, part(z, axis=1), y, weights, state, rows, first)
+            g = _integer_labels.entries(options, part(z, axis=1), y, weights, state, rows, options.shards.first(vocab) + first)
             if vocab % block:  # the last block begins inside of the one before
                 g = jnp.where(first + jnp.arange(block) >= i * block, g, 0)
             low = g.astype(head.product_dtype)
@@ -138,18 +138,18 @@ def losses_and_gradients(
         in_one = block == vocab  # else the exponentials are formed again, block by block
         losses, state = _integer_labels.primal(options, z, y, class_weights, None, reused=in_one)
         rows = _integer_labels.coefficients(options, z, y, class_weights, None, state, u)
-        dx = jnp.zeros(x.shape, dtype) if wanted.hidden is not None else None
+        dx = jnp.zeros_like(x, dtype=dtype) if wanted.hidden is not None else None
         dx, *sums = lax.fori_loop(0, -(-vocab // block), of_block, (dx, *sums))
         return tuple(sums), (losses, None if dx is None else _lifted(dx, unit, x.dtype))
 
     def step(sums, tokens):
         x, _, y, _ = tokens
-        dx = jnp.zeros(x.shape, _saved_dtype(x.dtype)) if wanted.hidden is not None else None
-        nothing = (jnp.zeros(y.shape, dtype), dx)
+        dx = jnp.zeros_like(x, dtype=_saved_dtype(x.dtype)) if wanted.hidden is not None else None
+        nothing = (jnp.zeros_like(y, dtype=dtype), dx)
         return unless_ignored(y, lambda: of_chunk(sums, tokens), lambda: (sums, nothing))
 
-    dw = jnp.zeros((embed, vocab), dtype) if wanted.kernel is not None else None
-    db = jnp.zeros(vocab, dtype) if wanted.bias is not None else None
+    dw = jnp.zeros_like(head.kernel, dtype=dtype) if wanted.kernel is not None else None
+    db = jnp.zeros_like(head.bias, dtype=dtype) if wanted.bias is not None else None
     split, join, unless_ignored = _partition(options, chunk, labels)
     x, y = split(head.hidden), split(labels)
     u = split(scale if unit is None else scale / unit, filler=0)

@@ -143,6 +143,7 @@ def linear_cross_entropy(
     logit_softcap: float | None = None,
     reduction: str = "mean",
     chunk_size: int | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Float[Array, "*batch"]:
     """`jaxsoftmax.linear_cross_entropy` with a forward-mode rule: the tangent of each logit, then <gradient, v> (M25).
 
@@ -158,7 +159,7 @@ def linear_cross_entropy(
     """
     options = _cross_entropy.loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
     return _linear_cross_entropy.apply(
-        _BOTH_MODES_LINEAR, options, hidden, kernel, labels, bias, class_weights, token_weights, reduction, chunk_size
+        _BOTH_MODES_LINEAR, options, hidden, kernel, labels, bias, class_weights, token_weights, reduction, chunk_size, axis_name
     )
 
 
@@ -201,7 +202,7 @@ def _integer_label_losses_jvp(options, primals, tangents):
     logits, labels, class_weights, where = primals
     losses, state = _integer_labels.primal(options, logits, labels, class_weights, where)
     rows = _integer_labels.gradient(options, logits, labels, class_weights, where, state)
-    return losses, _inner(rows, tangents[0], -1)[..., 0]  # (M25)
+    return losses, options.shards.sum(_inner(rows, tangents[0], -1)[..., 0])  # (M25)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
