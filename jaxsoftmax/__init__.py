@@ -9,6 +9,7 @@ from jaxsoftmax._cross_entropy import (
 )
 from jaxsoftmax._linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
 from jaxsoftmax._logsumexp import logsumexp as logsumexp
+from jaxsoftmax._parallel import sharded_linear_cross_entropy as sharded_linear_cross_entropy
 from jaxsoftmax._softmax import log_softmax as log_softmax
 from jaxsoftmax._softmax import softmax as softmax
 
@@ -20,6 +21,7 @@ __all__ = [
     "linear_cross_entropy",
     "log_softmax",
     "logsumexp",
+    "sharded_linear_cross_entropy",
     "softmax",
     "softmax_cross_entropy",
     "softmax_cross_entropy_with_integer_labels",

@@ -92,6 +92,14 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     return axes
 
 
+def as_axis_names(name: str, value: Any) -> tuple[str, ...]:
+    """`value` (None, a mesh axis or several) as a tuple of names."""
+    names = () if value is None else (value,) if isinstance(value, str) else value
+    if not isinstance(names, tuple) or not all(isinstance(axis, str) for axis in names):
+        raise TypeError(f"{name}: expected None, the name of a mesh axis or a tuple of them, got {value!r}")
+    return names
+
+
 def _is_int(value: Any) -> bool:
     try:
         operator.index(value)

@@ -9,9 +9,10 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Real
 
-from jaxsoftmax import _checks, _integer_labels, _lse_state, _token_loss
+from jaxsoftmax import _checks, _integer_labels, _lse_state, _shards, _token_loss
 from jaxsoftmax._float_labels import float_label_losses
 from jaxsoftmax._integer_labels import integer_label_losses
+from jaxsoftmax._shards import Shards
 from jaxsoftmax._token_loss import LossOptions
 
 
@@ -122,6 +123,7 @@ def cross_entropy(
     z_loss: float = 0.0,
     logit_softcap: float | None = None,
     reduction: str = "mean",
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Float[Array, "*batch"]:
     r"""The training loss of a classifier or language model, over logits (M24-M27).
 
@@ -166,7 +168,8 @@ def cross_entropy(
     [[ 0.   0. ]
      [ 0.5 -0.5]]
     """
-    options = loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
+    shards = _shards.of_axis(axis_name)
+    options = loss_options(ignore_index, label_smoothing, z_loss, logit_softcap, shards)
     return apply_training_loss(REVERSE_MODE, options, logits, labels, class_weights, token_weights, reduction)
 
 
@@ -210,25 +213,32 @@ def apply_training_loss(
     logits = _checks.as_floating("logits", logits)
     if logits.ndim == 0:
         raise ValueError("logits: expected shape [*batch, vocab], got ()")
-    *batch, vocab = logits.shape
-    class_weights, token_weights = as_weights(class_weights, token_weights, batch, vocab)
+    *batch, columns = logits.shape
+    class_weights, token_weights = as_weights(class_weights, token_weights, batch, columns)
     labels = _checks.as_array("labels", labels)
     if jnp.issubdtype(labels.dtype, jnp.floating):
         if options.ignore_index is not None:
             raise ValueError(f"ignore_index: expected None with float labels, got {options.ignore_index}")
         _checks.require_shape("labels", labels, logits.shape, "[*batch, vocab], as they are floating")
-        losses = rules.float_labels(options, logits, labels, class_weights, None)
+        of_classes, token_weights = _shards.alike(options.shards, (logits, labels, class_weights), token_weights)
+        losses = rules.float_labels(options, *of_classes, None)
         normalizers = jnp.ones(batch, losses.dtype)
     else:
-        labels = class_indices(labels, batch, vocab)
+        of_tokens = class_indices(labels, batch, columns), token_weights
+        (logits, class_weights), (labels, token_weights) = _shards.alike(
+            options.shards, (logits, class_weights), of_tokens
+        )
         losses = rules.integer_labels(options, logits, labels, class_weights, None)
         ignored = _integer_labels.is_ignored(options, labels)
-        normalizers = jnp.where(ignored, 0, _integer_labels.label_weights(options, labels, class_weights, vocab, losses.dtype))
+        label_weights = _integer_labels.label_weights(options, labels, class_weights, columns, losses.dtype)
+        normalizers = jnp.where(ignored, 0, label_weights)
         token_weights = None if token_weights is None else jnp.where(ignored, 0, token_weights)
     return _token_loss.reduce(reduction, losses, token_weights, normalizers)  # (M27)
 
 
-def loss_options(ignore_index: Any, label_smoothing: Any, z_loss: Any, logit_softcap: Any) -> LossOptions:
+def loss_options(
+    ignore_index: Any, label_smoothing: Any, z_loss: Any, logit_softcap: Any, shards: Shards = Shards()
+) -> LossOptions:
     """The static options, each in its range."""
     if ignore_index is not None:
         ignore_index = _checks.as_int("ignore_index", ignore_index)
@@ -241,7 +251,7 @@ def loss_options(ignore_index: Any, label_smoothing: Any, z_loss: Any, logit_sof
     cap = None if logit_softcap is None else _checks.as_number("logit_softcap", logit_softcap, "a number > 0")
     if cap is not None and cap <= 0:
         raise ValueError(f"logit_softcap: expected a number > 0 or None, got {cap}")
-    return LossOptions(ignore_index, smoothing, penalty, cap)
+    return LossOptions(ignore_index, smoothing, penalty, cap, shards)
 
 
 def require_reduction(reduction: Any) -> None:

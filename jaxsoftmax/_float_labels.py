@@ -26,9 +26,9 @@ def primal(
     """Losses [*batch], and each row's statistics."""
     capped = _token_loss.softcap(options, _exponents(logits, labels, where))
     targets = _targets(options, capped, labels, class_weights, where)
-    state = _lse_state.of_array(capped, (capped.ndim - 1,), True)
+    state, _ = options.shards.join(_lse_state.of_array(capped, (capped.ndim - 1,), True))  # (M22)
     losses = _token_loss.float_label_loss(options, state, targets, capped)[..., 0]  # (M26)
-    return losses, Statistics(state, _token_loss.target_totals(state, targets, capped))
+    return losses, Statistics(state, _token_loss.target_totals(options, state, targets, capped))
 
 
 def gradients(
@@ -61,7 +61,7 @@ def _exponents(logits: Array, labels: Array, where: Array | None) -> Array:
 
 def _targets(options: LossOptions, x: Array, labels: Array, class_weights: Array | None, where: Array | None) -> Array:
     weights = None if class_weights is None else class_weights.astype(x.dtype)
-    targets = _token_loss.float_label_targets(options, labels.astype(x.dtype), weights, x.shape[-1])
+    targets = _token_loss.float_label_targets(options, labels.astype(x.dtype), weights, options.shards.vocab(x.shape[-1]))
     return targets if where is None else jnp.where(where, targets, 0)
 
 

@@ -27,14 +27,12 @@ def primal(
     capped = _capped(options, exponents(logits, where), shards.first(columns))
     state = _lse_state.of_array(capped, (capped.ndim - 1,), reused)
     label_gap = _label_gap(options, logits, place, where, state)
-    weighted_gap = _weighted_gap(capped, class_weights, state) if options.label_smoothing else 0.0
-    if shards.axes:
-        owned = is_class(place, columns)[..., None].astype(state.maximum.dtype)
-        weight = columns if class_weights is None else jnp.sum(class_weights.astype(owned.dtype))
-        gaps = jnp.concatenate([jnp.where(owned > 0, label_gap, 0), weighted_gap + jnp.zeros_like(owned)], -1)
-        weights = jnp.concatenate([owned, weight + jnp.zeros_like(owned)], -1)
-        state, gaps = shards.join(state, gaps, weights)
-        label_gap, weighted_gap = gaps[..., :1], gaps[..., 1:]
+    weighted_gap = _weighted_gap(capped, class_weights, state) if options.label_smoothing else None
+    if shards.classes:
+        owned = is_class(place, columns)[..., None]
+        weight = _total_weight(class_weights, columns, state.maximum.dtype) if options.label_smoothing else None
+        gaps = (jnp.where(owned, label_gap, 0), weighted_gap)
+        state, (label_gap, weighted_gap) = shards.join(state, gaps, (owned.astype(label_gap.dtype), weight))
     row = _row(options, labels, class_weights, state, columns)
     losses = _token_loss.integer_label_loss(options, row, label_gap, weighted_gap, vocab)[..., 0]  # (M24)
     losses = jnp.where(is_class(labels, vocab), losses, jnp.nan)
@@ -116,7 +114,7 @@ def label_weights(
     place = _place(options.shards, labels, columns)
     owned = is_class(place, columns)
     weights = class_weights.astype(dtype)[jnp.where(owned, place, 0)]
-    return options.shards.sum(jnp.where(owned, weights, 0)) if options.shards.axes else weights
+    return options.shards.sum(jnp.where(owned, weights, 0)) if options.shards.classes else weights
 
 
 def _row(
@@ -126,18 +124,23 @@ def _row(
     label_weight = label_weights(options, labels, class_weights, columns, dtype)[..., None]
     if class_weights is None:
         return IntegerRow(state, label_weight, float(options.shards.vocab(columns)))
-    return IntegerRow(state, label_weight, options.shards.sum(jnp.sum(class_weights.astype(dtype))))
+    return IntegerRow(state, label_weight, options.shards.sum(_total_weight(class_weights, columns, dtype)))
+
+
+def _total_weight(class_weights: Array | None, columns: int, dtype: jnp.dtype) -> Array:
+    """The sum of this shard's w_j."""
+    return jnp.sum(class_weights.astype(dtype)) if class_weights is not None else jnp.asarray(columns, dtype)
 
 
 def _place(shards: Shards, labels: Array, columns: int) -> Array:
     """Labels numbered from this shard's first class."""
-    return labels - jnp.asarray(shards.first(columns), labels.dtype) if shards.axes else labels
+    return labels - jnp.asarray(shards.first(columns), labels.dtype) if shards.classes else labels
 
 
 def _capped(options: LossOptions, x: Array, first: Array | int) -> Array:
     """z, and -inf in a column that is no class."""
-    capped = _token_loss.softcap(options, x)
-    return jnp.where(options.shards.are_classes(first, x.shape[-1]), capped, -jnp.inf) if options.shards.padded else capped
+    capped, vocab = _token_loss.softcap(options, x), options.shards.unpadded
+    return capped if vocab is None else jnp.where(first + jnp.arange(x.shape[-1]) < vocab, capped, -jnp.inf)
 
 
 def _weighted_gap(capped: Array, class_weights: Array | None, state: LseState) -> Array:

@@ -7,7 +7,6 @@ logits are computed again.
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -82,10 +81,10 @@ def linear_cross_entropy(
     >>> print(linear_cross_entropy(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, -20.0], [0.0, 0.0]]), jnp.array([0])))
     2.0611537e-09
     """
-    options = _cross_entropy.loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
-    return apply(
-        REVERSE_MODE, options, hidden, kernel, labels, bias, class_weights, token_weights, reduction, chunk_size, axis_name
-    )
+    shards = _shards.of_axis(axis_name)
+    options = _cross_entropy.loss_options(ignore_index, label_smoothing, z_loss, logit_softcap, shards)
+    arguments = checked(hidden, kernel, labels, bias, class_weights, token_weights, reduction, chunk_size)
+    return apply(REVERSE_MODE, options, arguments, reduction, chunk_size)
 
 
 class LinearRules(NamedTuple):
@@ -95,9 +94,18 @@ class LinearRules(NamedTuple):
     losses: Callable[..., Any]  # l_t
 
 
-def apply(
-    rules: LinearRules,
-    options: LossOptions,
+class Arguments(NamedTuple):
+    """The arrays, checked."""
+
+    hidden: Array  # [*batch, embed]
+    labels: Array  # [*batch]
+    token_weights: Array | None  # [*batch]
+    kernel: Array  # [embed, vocab]
+    bias: Array | None  # [vocab]
+    class_weights: Array | None  # [vocab]
+
+
+def checked(
     hidden: Any,
     kernel: Any,
     labels: Any,
@@ -106,19 +114,36 @@ def apply(
     token_weights: Any,
     reduction: str,
     chunk_size: Any,
-    axis_name: Any,
-) -> Array:
-    """Validate, put the tokens in a row, and hand over to the rule of the reduction."""
+) -> Arguments:
+    """The arrays, if all fits together; else the error that names what doesn't."""
     _cross_entropy.require_reduction(reduction)
-    if chunk_size is not None:
-        chunk_size = _checks.as_int("chunk_size", chunk_size)
-        if chunk_size < 1:
-            raise ValueError(f"chunk_size: expected an int >= 1 or None, got {chunk_size}")
-    head, batch = _as_head(hidden, kernel, bias)
-    columns = head.kernel.shape[1]
-    options = replace(options, shards=_shards.of_axis(axis_name, columns))
-    labels = _cross_entropy.class_indices(labels, batch, columns, of="hidden").reshape(-1)
-    class_weights, token_weights = _cross_entropy.as_weights(class_weights, token_weights, batch, columns)
+    if chunk_size is not None and _checks.as_int("chunk_size", chunk_size) < 1:
+        raise ValueError(f"chunk_size: expected an int >= 1 or None, got {chunk_size}")
+    hidden, kernel = _checks.as_floating("hidden", hidden), _checks.as_floating("kernel", kernel)
+    if hidden.ndim == 0:
+        raise ValueError("hidden: expected shape [*batch, embed], got ()")
+    *batch, embed = hidden.shape
+    if kernel.ndim != 2 or kernel.shape[0] != embed:
+        raise ValueError(f"kernel: expected shape [embed, vocab] with the hidden's embed = {embed}, got {kernel.shape}")
+    vocab = kernel.shape[1]
+    if vocab == 0:
+        raise ValueError(f"kernel: expected at least one class, got {kernel.shape}")
+    if bias is not None:
+        bias = _checks.as_floating("bias", bias)
+        _checks.require_shape("bias", bias, (vocab,), "[vocab]")
+    labels = _cross_entropy.class_indices(labels, batch, vocab, of="hidden")
+    class_weights, token_weights = _cross_entropy.as_weights(class_weights, token_weights, batch, vocab)
+    return Arguments(hidden, labels, token_weights, kernel, bias, class_weights)
+
+
+def apply(
+    rules: LinearRules, options: LossOptions, arguments: Arguments, reduction: str, chunk_size: int | None
+) -> Array:
+    """Put the tokens in a row, and hand over to the rule of the reduction."""
+    hidden, labels, token_weights, kernel, bias, class_weights = arguments
+    batch, columns = labels.shape, kernel.shape[1]
+    head = Head(hidden.reshape(math.prod(batch), kernel.shape[0]), kernel, bias)
+    labels = labels.reshape(-1)
     scale = jnp.ones(labels.shape) if token_weights is None else token_weights.reshape(-1)
     (head, class_weights), (labels, scale) = _shards.alike(options.shards, (head, class_weights), (labels, scale))
     scale = jnp.where(_integer_labels.is_ignored(options, labels), 0, scale.astype(head.dtype))
@@ -128,24 +153,8 @@ def apply(
         return _token_loss.weighted(scale, losses).reshape(batch)
     if reduction == "mean":
         normalizers = _integer_labels.label_weights(options, labels, class_weights, columns, head.dtype)
-        scale = _token_loss.mean_weights(scale, normalizers)
-    return rules.total(options, chunk, head, scale, labels, class_weights)
-
-
-def _as_head(hidden: Any, kernel: Any, bias: Any) -> tuple[Head, list[int]]:
-    """The head over tokens in a row, and the shape [*batch] they had."""
-    hidden, kernel = _checks.as_floating("hidden", hidden), _checks.as_floating("kernel", kernel)
-    if hidden.ndim == 0:
-        raise ValueError("hidden: expected shape [*batch, embed], got ()")
-    *batch, embed = hidden.shape
-    if kernel.ndim != 2 or kernel.shape[0] != embed:
-        raise ValueError(f"kernel: expected shape [embed, vocab] with the hidden's embed = {embed}, got {kernel.shape}")
-    if kernel.shape[1] == 0:
-        raise ValueError(f"kernel: expected at least one class, got {kernel.shape}")
-    if bias is not None:
-        bias = _checks.as_floating("bias", bias)
-        _checks.require_shape("bias", bias, kernel.shape[1:], "[vocab]")
-    return Head(hidden.reshape(math.prod(batch), embed), kernel, bias), batch
+        scale = _token_loss.mean_weights(options, scale, normalizers)
+    return options.shards.sum_of_tokens(rules.total(options, chunk, head, scale, labels, class_weights))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))

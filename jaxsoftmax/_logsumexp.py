@@ -10,8 +10,9 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from jaxsoftmax import _checks, _lse_state, _weighted_sum
+from jaxsoftmax import _checks, _lse_state, _shards, _weighted_sum
 from jaxsoftmax._lse_state import LseState
+from jaxsoftmax._shards import Shards
 from jaxsoftmax._weighted_sum import WeightedState
 
 
@@ -22,6 +23,8 @@ def logsumexp(
     keepdims: bool = False,
     return_sign: bool = False,
     where: Num[ArrayLike, "..."] | None = None,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Float[Array, "..."] | tuple[Float[Array, "..."], Float[Array, "..."]]:
     r"""Log of a (weighted) sum of exponentials, log \sum_i b_i exp(a_i) (M18).
 
@@ -35,6 +38,7 @@ def logsumexp(
       keepdims: keep the summed axes with size 1.
       return_sign: return also the sign of the sum, and the log of its absolute value.
       where: boolean mask that broadcasts with `a`; the elements to include.
+      axis_name: mesh axis, or several, of the `jax.shard_map` around whose devices' sums are added up too; without `b`.
 
     Returns:
       The log-sum-exp in the dtype of `a` and `b` together, formed in at least float32; with `return_sign` the pair
@@ -43,7 +47,8 @@ def logsumexp(
 
     Raises:
       TypeError: `a`, `b` or `where` is not a real array, or `axis` not made of ints.
-      ValueError: the shapes don't broadcast, or an axis is out of range or given twice.
+      ValueError: the shapes don't broadcast, or an axis is out of range or given twice; or `axis_name` comes with `b`,
+        or isn't an axis of a `jax.shard_map` with `check_vma=True`.
 
     Differentiation: reverse mode in `a` and `b` to any order, and forward over reverse (`jax.custom_vjp`); saved are
     the arguments and two or three numbers a row. For pure forward mode use `jaxsoftmax.forward_mode.logsumexp`.
@@ -56,13 +61,16 @@ def logsumexp(
     >>> print(jax.grad(logsumexp)(jnp.array([0.0, 0.0])))
     [0.5 0.5]
     """
-    return apply(REVERSE_MODE, a, axis, b, keepdims, return_sign, where)
+    return apply(REVERSE_MODE, a, axis, b, keepdims, return_sign, where, axis_name)
 
 
 def apply(
-    rules: "Rules", a: Any, axis: Any, b: Any, keepdims: bool, return_sign: bool, where: Any
+    rules: "Rules", a: Any, axis: Any, b: Any, keepdims: bool, return_sign: bool, where: Any, axis_name: Any
 ) -> Array | tuple[Array, Array]:
     """Validate, normalise, and hand over to the one of `rules` that fits."""
+    shards = _shards.of_axis(axis_name)
+    if b is not None and shards.classes:
+        raise ValueError(f"b: expected None with axis_name={axis_name!r}, got weights")
     given = {"a": _checks.as_array("a", a)} | ({} if b is None else {"b": _checks.as_array("b", b)})
     dtype = _checks.inexact_dtype(*given.values())
     if where is not None:
@@ -72,7 +80,8 @@ def apply(
     given = {name: jnp.broadcast_to(array, shape) for name, array in given.items()}
     a, mask = given["a"].astype(dtype), given.get("where")
     if b is None or 0 in shape:
-        log_sum = rules.plain(axes, a, mask)
+        a, _ = _shards.alike(shards, a, ())
+        log_sum = rules.plain(shards, axes, a, mask)
         sign = jnp.where(log_sum == -jnp.inf, 0, jnp.where(jnp.isnan(log_sum), log_sum, 1))
     else:
         rows = (a, given["b"].astype(dtype), mask)
@@ -99,9 +108,11 @@ def exponents(a: Array, where: Array | None) -> Array:
     return wide if where is None else jnp.where(where, wide, -jnp.inf)
 
 
-def plain_sum(axes: tuple[int, ...], a: Array, where: Array | None, reused: bool = True) -> tuple[Array, LseState]:
+def plain_sum(
+    shards: Shards, axes: tuple[int, ...], a: Array, where: Array | None, reused: bool = True
+) -> tuple[Array, LseState]:
     """The log-sum-exp (M18) and the state it came from; `reused` as in `_lse_state.of_array`."""
-    state = _lse_state.of_array(exponents(a, where), axes, reused)
+    state, _ = shards.join(_lse_state.of_array(exponents(a, where), axes, reused))  # (M22)
     return _lse_state.log_sum_exp(state).astype(a.dtype), state
 
 
@@ -132,17 +143,17 @@ def _weighted_terms(a: Array, b: Array, where: Array | None) -> tuple[Array, Arr
     return x, weights if where is None else jnp.where(where, weights, 0)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _plain(axes: tuple[int, ...], a: Array, where: Array | None) -> Array:
-    return plain_sum(axes, a, where, reused=False)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _plain(shards: Shards, axes: tuple[int, ...], a: Array, where: Array | None) -> Array:
+    return plain_sum(shards, axes, a, where, reused=False)[0]
 
 
-def _plain_fwd(axes, a, where):
-    log_sum, state = plain_sum(axes, a, where)
+def _plain_fwd(shards, axes, a, where):
+    log_sum, state = plain_sum(shards, axes, a, where)
     return log_sum, (a, where, state)  # the inputs, and (m, r) per row
 
 
-def _plain_bwd(_axes, residuals, log_sum_bar):
+def _plain_bwd(_shards, _axes, residuals, log_sum_bar):
     a, where, state = residuals
     scale = log_sum_bar.astype(state.maximum.dtype)
     return plain_gradient(a, where, state, scale).astype(a.dtype), None  # (M8)

@@ -1,4 +1,4 @@
-r"""Rows whose classes are spread over the devices of mesh axes, in shards of equal size (M22).
+r"""Rows whose classes are spread over the devices of a mesh, in shards of equal size (M22).
 
 Each device holds the state (m_i, r_i) of its own classes, and sums of gaps \sum_j w_j (m_i - z_j) over them. With
 m = max_i m_i those of the whole row are
@@ -6,7 +6,7 @@ m = max_i m_i those of the whole row are
     r = \sum_{m_i = m} (r_i + 1) - 1 + \sum_{m_i < m} exp(m_i - m) (1 + r_i)
     \sum_j w_j (m - z_j) = \sum_i [\sum_j w_j (m_i - z_j) + (m - m_i) \sum_j w_j]
 
-one maximum and one sum over the axes. Nothing cancels: where a single shard leads, its r_i is added to 1 - 1.
+one maximum and one sum over the devices. Nothing cancels: where a single shard leads, its r_i is added to 1 - 1.
 """
 
 import math
@@ -18,64 +18,64 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxsoftmax import _lse_state
+from jaxsoftmax import _checks, _lse_state
 from jaxsoftmax._lse_state import LseState
 
 
 @dataclass(frozen=True)
 class Shards:
-    """The mesh axes over whose devices the classes are spread; none, if every device has them all."""
+    """The mesh axes over whose devices classes and tokens are spread; none, where every device has them all."""
 
-    axes: tuple[str, ...] = ()
-    classes: int = 0  # V of all shards; those of the columns at hand if 0
-    padded: bool = False  # whether the last columns are no classes
+    classes: tuple[str, ...] = ()
+    tokens: tuple[str, ...] = ()
+    unpadded: int | None = None  # V, where the last columns of the last shards are no classes
 
     def vocab(self, columns: int) -> int:
-        """V, where a device has so many columns."""
-        return self.classes or columns
+        """V, where a shard has so many columns."""
+        return self.unpadded or columns * math.prod(lax.axis_size(axis) for axis in self.classes)
 
     def first(self, columns: int) -> Array | int:
         """The number of this shard's first class."""
-        return lax.axis_index(self.axes) * columns if self.axes else 0
+        return lax.axis_index(self.classes) * columns if self.classes else 0
 
     def sum(self, terms: Array) -> Array:
-        """The sum over all shards."""
-        return lax.psum(terms, self.axes) if self.axes else terms
+        """The sum over the classes' shards."""
+        return lax.psum(terms, self.classes) if self.classes else terms
 
-    def are_classes(self, first: Array | int, columns: int) -> Array:
-        """Whether a column is a class, of those from number `first` on."""
-        return first + jnp.arange(columns) < self.classes
+    def sum_of_tokens(self, terms: Array) -> Array:
+        """The sum over the tokens' shards."""
+        return lax.psum(terms, self.tokens) if self.tokens else terms
 
-    def join(self, state: LseState, gaps: Array, weights: Array) -> tuple[LseState, Array]:
-        """The state of whole rows, and sums of w_j (m - z_j), from those of each shard.
+    def join(
+        self, state: LseState, gaps: tuple[Array | None, ...] = (), weights: tuple[Array | None, ...] = ()
+    ) -> tuple[LseState, tuple[Array | None, ...]]:
+        """The state of whole rows, and sums of w_j (m - z_j) for each of several w, from those of this shard.
 
         Args:
-          state: of this shard's classes, [*batch, 1] each.
-          gaps: sums of w_j (m_i - z_j) over them, [*batch, sums].
-          weights: the sums of their w_j, which are constants.
+          state: of this shard's classes.
+          gaps: sums of w_j (m_i - z_j) over them, shaped as the state; or None.
+          weights: the sums of their w_j, which are constants; None where the gaps are.
         """
-        return _joined(self.axes, state, gaps, weights) if self.axes else (state, gaps)
+        return _joined(self.classes, state, gaps, weights) if self.classes else (state, gaps)
 
 
-def of_axis(axis_name: Any, columns: int) -> Shards:
-    """The shards over a mesh axis, or several, of the `jax.shard_map` around.
+def of_axis(axis_name: Any) -> Shards:
+    """Classes spread over a mesh axis, or several, of the `jax.shard_map` around.
 
     Raises:
       TypeError: not a name, or several.
       ValueError: no such axis; or the gradients would lack a sum, as JAX doesn't track what varies over it.
     """
-    if axis_name is None:
+    axes = _checks.as_axis_names("axis_name", axis_name)
+    if not axes:
         return Shards()
-    axes = (axis_name,) if isinstance(axis_name, str) else axis_name
-    if not isinstance(axes, tuple) or not axes or not all(isinstance(axis, str) for axis in axes):
-        raise TypeError(f"axis_name: expected a mesh axis, or a tuple of them, got {axis_name!r}")
     try:
         index = lax.axis_index(axes)
     except NameError as error:
         raise ValueError(f"axis_name: expected an axis of the jax.shard_map around, got {axis_name!r}") from error
     if not set(axes) <= _varying(index):
         raise ValueError(f"axis_name: expected an axis of a jax.shard_map with check_vma=True, got {axis_name!r}")
-    return Shards(axes, columns * math.prod(lax.axis_size(axis) for axis in axes))
+    return Shards(axes)
 
 
 def alike(shards: Shards, of_classes: Any, of_tokens: Any) -> tuple[Any, Any]:
@@ -86,12 +86,15 @@ def alike(shards: Shards, of_classes: Any, of_tokens: Any) -> tuple[Any, Any]:
     Raises:
       ValueError: tokens that differ from shard to shard.
     """
-    axes = frozenset().union(*map(_varying, jax.tree.leaves((of_classes, of_tokens))), shards.axes)
+    axes = frozenset(shards.classes).union(*map(_varying, jax.tree.leaves((of_classes, of_tokens))))
     for token in jax.tree.leaves(of_tokens):
-        if _varying(token) & set(shards.axes):
-            raise ValueError(f"labels and token_weights: expected the same on all of {shards.axes}, got varying ones")
-    cast = partial(_cast, axes=axes)
-    return jax.tree.map(cast, of_classes), jax.tree.map(partial(_cast, axes=axes - set(shards.axes)), of_tokens)
+        if _varying(token) & set(shards.classes):
+            raise ValueError(
+                f"labels and token_weights: expected the same on all devices of axis_name={shards.classes}, got ones "
+                f"that vary over {tuple(sorted(_varying(token)))}"
+            )
+    of_classes = jax.tree.map(partial(_cast, axes=axes), of_classes)
+    return of_classes, jax.tree.map(partial(_cast, axes=axes - set(shards.classes)), of_tokens)
 
 
 def _varying(array: Array) -> frozenset[str]:
@@ -99,18 +102,23 @@ def _varying(array: Array) -> frozenset[str]:
 
 
 def _cast(array: Array, axes: frozenset[str]) -> Array:
-    return lax.pcast(array, tuple(sorted(axes - _varying(array))), to="varying")
+    missing = tuple(sorted(axes - _varying(array)))
+    return lax.pcast(array, missing, to="varying") if missing else array
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _joined(axes: tuple[str, ...], state: LseState, gaps: Array, weights: Array) -> tuple[LseState, Array]:
-    maximum = lax.pmax(state.maximum, axes)
+def _joined(
+    axes: tuple[str, ...], state: LseState, gaps: tuple[Array | None, ...], weights: tuple[Array | None, ...]
+) -> tuple[LseState, tuple[Array | None, ...]]:
+    # Right without the rule below too, which JAX 0.10 leaves out in forward mode over the reverse mode of a scan:
+    # hence a maximum that is constant, and a drop of 0 whose derivative isn't.
+    maximum = lax.pmax(lax.stop_gradient(state.maximum), axes)
     leads = state.maximum == maximum
-    others = _lse_state.exp_shifted(state.maximum, maximum) * (1 + state.remainder)
-    remainder = jnp.where(leads, state.remainder, others)
-    gaps += jnp.where(leads | (weights == 0), 0, weights * (maximum - state.maximum))
-    sums = lax.psum(jnp.concatenate([remainder, leads.astype(gaps.dtype), gaps], -1), axes)
-    remainder, leaders, gaps = sums[..., :1], sums[..., 1:2], sums[..., 2:]
+    drop = jnp.where(leads & jnp.isinf(maximum), 0, maximum - state.maximum)
+    total = 1 + state.remainder
+    remainder = jnp.where(leads, state.remainder - drop * total, jnp.exp(-drop) * total)
+    gaps = jax.tree.map(lambda gap, weight: gap + jnp.where(weight == 0, 0, weight * drop), gaps, weights)
+    remainder, leaders, gaps = _summed((remainder, leads.astype(remainder.dtype), gaps), axes)
     return LseState(maximum, remainder + (leaders - 1)), gaps
 
 
@@ -127,6 +135,12 @@ def _joined_jvp(axes, primals, tangents):
     moved = state_dot.maximum - maximum_dot
     share = _lse_state.exp_shifted(state.maximum, joined.maximum)
     remainder_dot = share * (state_dot.remainder + (1 + state.remainder) * moved)
-    gaps_dot -= weights * moved
-    sums_dot = lax.psum(jnp.concatenate([remainder_dot, gaps_dot], -1), axes)
-    return (joined, sums), (LseState(maximum_dot, sums_dot[..., :1]), sums_dot[..., 1:])
+    gaps_dot = jax.tree.map(lambda gap_dot, weight: gap_dot - weight * moved, gaps_dot, weights)
+    remainder_dot, gaps_dot = _summed((remainder_dot, gaps_dot), axes)
+    return (joined, sums), (LseState(maximum_dot, remainder_dot), gaps_dot)
+
+
+def _summed(terms: Any, axes: tuple[str, ...]) -> Any:
+    """Arrays of one shape, each summed over the devices, in one collective."""
+    leaves, tree = jax.tree.flatten(terms)
+    return jax.tree.unflatten(tree, lax.psum(jnp.stack(leaves), axes))

@@ -62,16 +62,16 @@ def _unless_zero(weight: Array | float, term: Array) -> Array:
 
 
 def integer_label_loss(
-    options: LossOptions, row: IntegerRow, label_gap: Array, weighted_gap: Array | float, vocab: int
+    options: LossOptions, row: IntegerRow, label_gap: Array, weighted_gap: Array | None, vocab: int
 ) -> Array:
     """(1 - eps) w_y nll_y + (eps / V) sum_j w_j (L - z_j) + zeta w_y L^2 (M24).
 
-    `label_gap` is m - z_y; `weighted_gap` is sum_j w_j (m - z_j), read only where the labels are smoothed.
+    `label_gap` is m - z_y; `weighted_gap` is sum_j w_j (m - z_j), or None where the labels aren't smoothed.
     """
     smoothing = options.label_smoothing
     nll = negative_log_likelihood(row.state, label_gap)
     loss = _unless_zero((1 - smoothing) * row.label_weight, nll)
-    if smoothing:
+    if weighted_gap is not None:
         spread = weighted_gap + row.total_weight * _lse_state.log_denominator(row.state)
         loss += smoothing / vocab * spread
     if options.z_loss:
@@ -113,7 +113,7 @@ def float_label_targets(options: LossOptions, labels: Array, class_weights: Arra
 def float_label_loss(options: LossOptions, state: LseState, targets: Array, logits: Array) -> Array:
     """sum_j t_j (L - z_j) + zeta L^2 (M26); a target 0 is left out, even of an infinite logit."""
     terms = _unless_zero(targets, negative_log_likelihood(state, -_lse_state.gaps(logits, state)))
-    loss = jnp.sum(terms, -1, keepdims=True)
+    loss = options.shards.sum(jnp.sum(terms, -1, keepdims=True))
     if options.z_loss:
         loss += options.z_loss * jnp.square(_lse_state.log_sum_exp(state))
     return loss
@@ -126,11 +126,11 @@ class TargetTotals(NamedTuple):
     others: Array  # T - t_k summed without the dominant entry k; T where there is none
 
 
-def target_totals(state: LseState, targets: Array, logits: Array) -> TargetTotals:
+def target_totals(options: LossOptions, state: LseState, targets: Array, logits: Array) -> TargetTotals:
     """T, and T without the dominant entry's target, which may absorb the others."""
     leads = _lse_state.dominant(_lse_state.exponentials(logits, state), state)
-    others = jnp.sum(jnp.where(leads, 0, targets), -1, keepdims=True)
-    return TargetTotals(jnp.sum(targets, -1, keepdims=True), others)
+    total, others = (jnp.sum(t, -1, keepdims=True) for t in (targets, jnp.where(leads, 0, targets)))
+    return TargetTotals(options.shards.sum(total), options.shards.sum(others))
 
 
 def float_label_gradient(
@@ -165,9 +165,9 @@ def counted(token_weights: Array, losses: Array) -> Array:
     return jnp.where((token_weights == 0) & jnp.isinf(losses), 0, losses)
 
 
-def mean_weights(token_weights: Array, normalizers: Array) -> Array:
+def mean_weights(options: LossOptions, token_weights: Array, normalizers: Array) -> Array:
     """v_t with mean = sum_t v_t l_t, which is u_t / sum_t u_t n_t, or 0 of nothing (M27)."""
-    normalizer = jnp.sum(token_weights * normalizers)
+    normalizer = options.shards.sum_of_tokens(jnp.sum(token_weights * normalizers))
     nothing = normalizer == 0
     return jnp.where(nothing, 0, token_weights / jnp.where(nothing, 1, normalizer))
 

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Num, Real
 
@@ -31,11 +32,15 @@ from jaxsoftmax import (
     _linear_cross_entropy,
     _logsumexp,
     _lse_state,
+    _parallel,
+    _shards,
     _token_chunks,
     _token_loss,
 )
 from jaxsoftmax._cross_entropy import LossRules
 from jaxsoftmax._linear_cross_entropy import LinearRules
+from jaxsoftmax._parallel import AxisNames
+from jaxsoftmax._shards import Shards
 from jaxsoftmax._softmax import log_softmax as log_softmax
 from jaxsoftmax._softmax import softmax as softmax
 from jaxsoftmax._token_chunks import Chunk, Head
@@ -49,6 +54,8 @@ def logsumexp(
     keepdims: bool = False,
     return_sign: bool = False,
     where: Num[ArrayLike, "..."] | None = None,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Float[Array, "..."] | tuple[Float[Array, "..."], Float[Array, "..."]]:
     """`jaxsoftmax.logsumexp` with a forward-mode rule: the tangent is <softmax(a), v> (M8).
 
@@ -60,7 +67,7 @@ def logsumexp(
     >>> print(jax.jacfwd(logsumexp)(jnp.array([0.0, 0.0])))
     [0.5 0.5]
     """
-    return _logsumexp.apply(_BOTH_MODES_LOG_SUM, a, axis, b, keepdims, return_sign, where)
+    return _logsumexp.apply(_BOTH_MODES_LOG_SUM, a, axis, b, keepdims, return_sign, where, axis_name)
 
 
 def softmax_cross_entropy(
@@ -112,6 +119,7 @@ def cross_entropy(
     z_loss: float = 0.0,
     logit_softcap: float | None = None,
     reduction: str = "mean",
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Float[Array, "*batch"]:
     """`jaxsoftmax.cross_entropy` with a forward-mode rule: the tangent is <gradient, v> (M25-M27).
 
@@ -123,7 +131,8 @@ def cross_entropy(
     >>> print(jax.jacfwd(cross_entropy)(jnp.array([[0.0, 0.0]]), jnp.array([0])))
     [[-0.5  0.5]]
     """
-    options = _cross_entropy.loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
+    shards = _shards.of_axis(axis_name)
+    options = _cross_entropy.loss_options(ignore_index, label_smoothing, z_loss, logit_softcap, shards)
     return _cross_entropy.apply_training_loss(
         _BOTH_MODES, options, logits, labels, class_weights, token_weights, reduction
     )
@@ -157,23 +166,65 @@ def linear_cross_entropy(
     >>> print(jax.jacfwd(linear_cross_entropy)(jnp.array([[1.0]]), kernel + jnp.array([2.0, 0.0]), labels))
     [[-0.23840584]]
     """
-    options = _cross_entropy.loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
-    return _linear_cross_entropy.apply(
-        _BOTH_MODES_LINEAR, options, hidden, kernel, labels, bias, class_weights, token_weights, reduction, chunk_size, axis_name
+    shards = _shards.of_axis(axis_name)
+    options = _cross_entropy.loss_options(ignore_index, label_smoothing, z_loss, logit_softcap, shards)
+    arguments = _linear_cross_entropy.checked(
+        hidden, kernel, labels, bias, class_weights, token_weights, reduction, chunk_size
     )
+    return _linear_cross_entropy.apply(_BOTH_MODES_LINEAR, options, arguments, reduction, chunk_size)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _plain_log_sum(axes: tuple[int, ...], a: Array, where: Array | None) -> Array:
-    return _logsumexp.plain_sum(axes, a, where, reused=False)[0]
+def sharded_linear_cross_entropy(
+    hidden: Float[ArrayLike, "*batch embed"],
+    kernel: Float[ArrayLike, "embed vocab"],
+    labels: Int[ArrayLike, "*batch"],
+    *,
+    mesh: Mesh | AbstractMesh,
+    token_axes: AxisNames | PartitionSpec,
+    vocab_axis: AxisNames | None = None,
+    bias: Float[ArrayLike, " vocab"] | None = None,
+    class_weights: Real[ArrayLike, " vocab"] | None = None,
+    token_weights: Real[ArrayLike, "*batch"] | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    logit_softcap: float | None = None,
+    reduction: str = "mean",
+    chunk_size: int | None = None,
+) -> Float[Array, "*batch"]:
+    """`jaxsoftmax.sharded_linear_cross_entropy` with a forward-mode rule, as `linear_cross_entropy` has it here (M25).
+
+    Args, Raises, Source: as `jaxsoftmax.sharded_linear_cross_entropy`. Returns: the same; over Auto axes the gradient
+    of a kernel that is spread over embed comes back whole along embed.
+
+    Differentiation: both modes in hidden, kernel, bias and token weights, to any order.
+
+    >>> import jax, jax.numpy as jnp
+    >>> mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    >>> head = partial(sharded_linear_cross_entropy, labels=jnp.array([0]), mesh=mesh, token_axes="data")
+    >>> hidden, kernel = jnp.array([[1.0]]), jnp.array([[2.0, 0.0]])
+    >>> print(jax.jvp(jax.jit(lambda h: head(h, kernel)), (hidden,), (hidden,))[1])
+    -0.23840584
+    """
+    options = _cross_entropy.loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
+    arguments = _linear_cross_entropy.checked(
+        hidden, kernel, labels, bias, class_weights, token_weights, reduction, chunk_size
+    )
+    plan = _parallel.plan_of(mesh, token_axes, vocab_axis, arguments.labels.ndim)
+    return _parallel.apply(_BOTH_MODES_LINEAR, plan, options, arguments, reduction, chunk_size)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _plain_log_sum(shards: Shards, axes: tuple[int, ...], a: Array, where: Array | None) -> Array:
+    return _logsumexp.plain_sum(shards, axes, a, where, reused=False)[0]
 
 
 @_plain_log_sum.defjvp
-def _plain_log_sum_jvp(axes, primals, tangents):
+def _plain_log_sum_jvp(shards, axes, primals, tangents):
     (a, where), (a_dot, _) = primals, tangents
-    log_sum, state = _logsumexp.plain_sum(axes, a, where)
+    log_sum, state = _logsumexp.plain_sum(shards, axes, a, where)
     by_a = _logsumexp.plain_gradient(a, where, state)
-    return log_sum, _inner(by_a, a_dot, axes).astype(a.dtype)  # (M8)
+    return log_sum, shards.sum(_inner(by_a, a_dot, axes)).astype(a.dtype)  # (M8)
 
 
 @jax.custom_jvp
@@ -218,7 +269,7 @@ def _float_label_losses_jvp(options, primals, tangents):
     losses, statistics = _float_labels.primal(options, logits, labels, class_weights, where)
     by_logits, by_labels = _float_labels.gradients(options, logits, labels, class_weights, where, statistics)
     losses_dot = _inner(by_logits, tangents[0], -1) + _inner(by_labels, tangents[1], -1)  # (M26, M12)
-    return losses, losses_dot[..., 0]
+    return losses, options.shards.sum(losses_dot[..., 0])
 
 
 def _linear_losses(options: LossOptions, chunk: Chunk, head: Head, labels: Array, class_weights: Array | None) -> Array:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 ARROWS = [
     ["_checks"],
     ["_lse_state"],
-    ["_weighted_sum"],
+    ["_weighted_sum", "_shards"],
     ["_logsumexp"],
     ["_softmax"],
     ["_token_loss"],
