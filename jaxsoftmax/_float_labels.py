@@ -61,7 +61,9 @@ def _exponents(logits: Array, labels: Array, where: Array | None) -> Array:
 
 def _targets(options: LossOptions, x: Array, labels: Array, class_weights: Array | None, where: Array | None) -> Array:
     weights = None if class_weights is None else class_weights.astype(x.dtype)
-    targets = _token_loss.float_label_targets(options, labels.astype(x.dtype), weights, options.shards.vocab(x.shape[-1]))
+    targets = _token_loss.float_label_targets(
+        options, labels.astype(x.dtype), weights, options.shards.vocab(x.shape[-1])
+    )
     return targets if where is None else jnp.where(where, targets, 0)
 
 

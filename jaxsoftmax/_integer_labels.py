@@ -117,9 +117,7 @@ def label_weights(
     return options.shards.sum(jnp.where(owned, weights, 0)) if options.shards.classes else weights
 
 
-def _row(
-    options: LossOptions, labels: Array, class_weights: Array | None, state: LseState, columns: int
-) -> IntegerRow:
+def _row(options: LossOptions, labels: Array, class_weights: Array | None, state: LseState, columns: int) -> IntegerRow:
     dtype = state.maximum.dtype
     label_weight = label_weights(options, labels, class_weights, columns, dtype)[..., None]
     if class_weights is None:

@@ -115,7 +115,9 @@ class Plan(NamedTuple):
 
     def axes(self, kind: AxisType) -> tuple[str, ...]:
         """Those of that kind."""
-        return tuple(axis for axis, type in zip(self.mesh.axis_names, self.mesh.axis_types, strict=True) if type == kind)
+        return tuple(
+            axis for axis, type in zip(self.mesh.axis_names, self.mesh.axis_types, strict=True) if type == kind
+        )
 
 
 def plan_of(mesh: Any, token_axes: Any, vocab_axis: Any, batch_dimensions: int) -> Plan:

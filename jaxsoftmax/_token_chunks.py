@@ -122,7 +122,9 @@ def losses_and_gradients(
             first = jnp.minimum(i * block, vocab - block)
             part = partial(lax.dynamic_slice_in_dim, start_index=first, slice_size=block)
             weights = None if class_weights is None else part(class_weights)
-            g = _integer_labels.entries(options, part(z, axis=1), y, weights, state, rows, options.shards.first(vocab) + first)
+            g = _integer_labels.entries(
+                options, part(z, axis=1), y, weights, state, rows, options.shards.first(vocab) + first
+            )
             if vocab % block:  # the last block begins inside of the one before
                 g = jnp.where(first + jnp.arange(block) >= i * block, g, 0)
             low = g.astype(head.product_dtype)
