@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, Real
 from jaxsoftmax import _checks, _integer_labels, _lse_state, _shards, _token_loss
 from jaxsoftmax._float_labels import float_label_losses
 from jaxsoftmax._integer_labels import integer_label_losses
-from jaxsoftmax._shards import Shards
+from jaxsoftmax._shards import NOT_SHARDED, Shards
 from jaxsoftmax._token_loss import LossOptions
 
 
@@ -143,6 +143,8 @@ def cross_entropy(
       z_loss: zeta >= 0, the weight of the squared log-sum-exp.
       logit_softcap: c > 0, or None for no cap.
       reduction: "mean" (the sum of u_t l_t over that of u_t w_y, or of u_t with float labels), "sum" or "none".
+      axis_name: mesh axis, or several, of the `jax.shard_map` around, over whose devices the classes are spread:
+        logits, float labels and class weights are this device's contiguous shard, integer labels count all classes.
 
     Returns:
       The loss in nats, at least float32: a scalar, or [*batch] for "none". A mean over nothing is 0 with gradient 0.
@@ -152,7 +154,8 @@ def cross_entropy(
 
     Raises:
       TypeError: an argument of the wrong dtype; a constant that isn't a Python number.
-      ValueError: an argument of the wrong shape or out of range, or `ignore_index` with float labels.
+      ValueError: an argument of the wrong shape or out of range, or `ignore_index` with float labels; `axis_name`
+        isn't an axis of a `jax.shard_map` with `check_vma=True`, or tokens differ along it.
 
     Differentiation: reverse mode in logits, float labels (M12) and token weights to any order, and forward over
     reverse (`jax.custom_vjp`); saved are the arguments and two or four numbers a row. For pure forward mode use
@@ -237,7 +240,7 @@ def apply_training_loss(
 
 
 def loss_options(
-    ignore_index: Any, label_smoothing: Any, z_loss: Any, logit_softcap: Any, shards: Shards = Shards()
+    ignore_index: Any, label_smoothing: Any, z_loss: Any, logit_softcap: Any, shards: Shards = NOT_SHARDED
 ) -> LossOptions:
     """The static options, each in its range."""
     if ignore_index is not None:

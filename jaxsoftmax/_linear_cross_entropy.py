@@ -59,6 +59,10 @@ def linear_cross_entropy(
       reduction: "mean" (the sum of u_t l_t over that of u_t w_y), "sum" or "none".
       chunk_size: tokens whose logits are held at a time, at least 1. If None: all, where the logits fill at most
         16 MiB; else on a CPU as many as 256 MiB hold, but at most 512; on others 1 GiB and 4096; at least 128.
+      axis_name: mesh axis, or several, of the `jax.shard_map` around, over whose devices the classes are spread:
+        kernel, bias and class weights are this device's contiguous shard, labels count the classes of all, and tokens
+        are the same on all. "mean" and "sum" are of this device's tokens. For global arrays there is
+        `sharded_linear_cross_entropy`.
 
     Returns:
       The loss in nats, at least float32: a scalar, or [*batch] for "none". A mean over nothing is 0 with gradient 0. A
@@ -69,7 +73,8 @@ def linear_cross_entropy(
 
     Raises:
       TypeError: an argument of the wrong dtype; a constant that isn't a Python number.
-      ValueError: an argument of the wrong shape or out of range.
+      ValueError: an argument of the wrong shape or out of range; `axis_name` isn't an axis of a `jax.shard_map` with
+        `check_vma=True`, or tokens differ along it.
 
     Differentiation: reverse mode in hidden, kernel, bias and token weights to any order, and forward over reverse
     (`jax.custom_vjp`). With "mean" and "sum" the gradients themselves are saved and a number a token, with "none" the
@@ -97,12 +102,12 @@ class LinearRules(NamedTuple):
 class Arguments(NamedTuple):
     """The arrays, checked."""
 
-    hidden: Array  # [*batch, embed]
-    labels: Array  # [*batch]
-    token_weights: Array | None  # [*batch]
-    kernel: Array  # [embed, vocab]
-    bias: Array | None  # [vocab]
-    class_weights: Array | None  # [vocab]
+    hidden: Any  # [*batch, embed]
+    labels: Any  # [*batch]
+    token_weights: Any  # [*batch], or None
+    kernel: Any  # [embed, vocab]
+    bias: Any  # [vocab], or None
+    class_weights: Any  # [vocab], or None
 
 
 def checked(

@@ -65,7 +65,8 @@ def sharded_linear_cross_entropy(
 
     Returns:
       The loss, as of `linear_cross_entropy`. Sizes that the mesh doesn't divide are filled up, the kernel by a copy;
-      what is filled in has no part in any number. Gradients come back spread as their arguments are.
+      what is filled in has no part in any number. Over Explicit axes gradients come back spread as their arguments;
+      over Auto axes XLA has the choice, and spreads the kernel's over embed too where the kernel is.
 
     Raises:
       TypeError: as `linear_cross_entropy`; `mesh` is no mesh, or an axis no name.

@@ -24,7 +24,7 @@ from jaxsoftmax._lse_state import LseState
 
 @dataclass(frozen=True)
 class Shards:
-    """The mesh axes over whose devices classes and tokens are spread; none, where every device has them all."""
+    """The mesh axes over whose devices classes and tokens are spread; none where every device has them all."""
 
     classes: tuple[str, ...] = ()
     tokens: tuple[str, ...] = ()
@@ -47,8 +47,8 @@ class Shards:
         return lax.psum(terms, self.tokens) if self.tokens else terms
 
     def join(
-        self, state: LseState, gaps: tuple[Array | None, ...] = (), weights: tuple[Array | None, ...] = ()
-    ) -> tuple[LseState, tuple[Array | None, ...]]:
+        self, state: LseState, gaps: tuple[Any, ...] = (), weights: tuple[Any, ...] = ()
+    ) -> tuple[LseState, tuple[Any, ...]]:
         """The state of whole rows, and sums of w_j (m - z_j) for each of several w, from those of this shard.
 
         Args:
@@ -68,7 +68,7 @@ def of_axis(axis_name: Any) -> Shards:
     """
     axes = _checks.as_axis_names("axis_name", axis_name)
     if not axes:
-        return Shards()
+        return NOT_SHARDED
     try:
         index = lax.axis_index(axes)
     except NameError as error:
@@ -91,7 +91,7 @@ def alike(shards: Shards, of_classes: Any, of_tokens: Any) -> tuple[Any, Any]:
         if _varying(token) & set(shards.classes):
             raise ValueError(
                 f"labels and token_weights: expected the same on all devices of axis_name={shards.classes}, got ones "
-                f"that vary over {tuple(sorted(_varying(token)))}"
+                f"that vary over {tuple(sorted(_varying(token)))}; jax.lax.pmax makes them the same"
             )
     of_classes = jax.tree.map(partial(_cast, axes=axes), of_classes)
     return of_classes, jax.tree.map(partial(_cast, axes=axes - set(shards.classes)), of_tokens)
@@ -106,10 +106,13 @@ def _cast(array: Array, axes: frozenset[str]) -> Array:
     return lax.pcast(array, missing, to="varying") if missing else array
 
 
+NOT_SHARDED = Shards()
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _joined(
-    axes: tuple[str, ...], state: LseState, gaps: tuple[Array | None, ...], weights: tuple[Array | None, ...]
-) -> tuple[LseState, tuple[Array | None, ...]]:
+    axes: tuple[str, ...], state: LseState, gaps: tuple[Any, ...], weights: tuple[Any, ...]
+) -> tuple[LseState, tuple[Any, ...]]:
     # Right without the rule below too, which JAX 0.10 leaves out in forward mode over the reverse mode of a scan:
     # hence a maximum that is constant, and a drop of 0 whose derivative isn't.
     maximum = lax.pmax(lax.stop_gradient(state.maximum), axes)
@@ -124,9 +127,9 @@ def _joined(
 
 @_joined.defjvp
 def _joined_jvp(axes, primals, tangents):
-    """As of a whole row: any dm goes with dr = sum_i share_i (dr_i + (1 + r_i)(dm_i - dm)); dm = dm_i of a dominant one.
+    """As of an array: any dm goes with dr = sum_i share_i (dr_i + (1 + r_i)(dm_i - dm)).
 
-    Where one entry dominates its shard leads alone and dm_i - dm is 0 there, so the tail of dr is kept.
+    Where one entry dominates its shard leads alone, and dm is its dm_i: then the tail of dr_i is kept. Else dm = 0.
     """
     (state, gaps, weights), (state_dot, gaps_dot, _) = primals, tangents
     joined, sums = _joined(axes, state, gaps, weights)

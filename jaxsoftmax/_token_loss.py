@@ -12,7 +12,7 @@ from jax import Array, lax
 
 from jaxsoftmax import _lse_state
 from jaxsoftmax._lse_state import LseState
-from jaxsoftmax._shards import Shards
+from jaxsoftmax._shards import NOT_SHARDED, Shards
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -25,7 +25,7 @@ class LossOptions:
     label_smoothing: float = 0.0
     z_loss: float = 0.0
     logit_softcap: float | None = None
-    shards: Shards = Shards()
+    shards: Shards = NOT_SHARDED
 
 
 def softcap(options: LossOptions, logits: Array) -> Array:
