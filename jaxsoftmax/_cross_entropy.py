@@ -223,14 +223,13 @@ def apply_training_loss(
         if options.ignore_index is not None:
             raise ValueError(f"ignore_index: expected None with float labels, got {options.ignore_index}")
         _checks.require_shape("labels", labels, logits.shape, "[*batch, vocab], as they are floating")
-        of_classes, token_weights = _shards.alike(options.shards, (logits, labels, class_weights), token_weights)
+        of_classes = (logits, labels, class_weights)
+        of_classes, token_weights = _shards.alike(options.shards, of_classes, token_weights)
         losses = rules.float_labels(options, *of_classes, None)
         normalizers = jnp.ones(batch, losses.dtype)
     else:
-        of_tokens = class_indices(labels, batch, columns), token_weights
-        (logits, class_weights), (labels, token_weights) = _shards.alike(
-            options.shards, (logits, class_weights), of_tokens
-        )
+        of_classes, of_tokens = (logits, class_weights), (class_indices(labels, batch, columns), token_weights)
+        (logits, class_weights), (labels, token_weights) = _shards.alike(options.shards, of_classes, of_tokens)
         losses = rules.integer_labels(options, logits, labels, class_weights, None)
         ignored = _integer_labels.is_ignored(options, labels)
         label_weights = _integer_labels.label_weights(options, labels, class_weights, columns, losses.dtype)

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Real
 
 from jaxsoftmax import _checks, _cross_entropy, _integer_labels, _shards, _token_chunks, _token_loss
-from jaxsoftmax._token_chunks import Chunk, Head, Wanted
+from jaxsoftmax._token_chunks import Chunk, Head, Kind, Wanted
 from jaxsoftmax._token_loss import LossOptions
 
 
@@ -150,7 +150,7 @@ def apply(
     head = Head(hidden.reshape(math.prod(batch), kernel.shape[0]), kernel, bias)
     labels = labels.reshape(-1)
     scale = jnp.ones(labels.shape) if token_weights is None else token_weights.reshape(-1)
-    (head, class_weights), (labels, scale) = _shards.alike(options.shards, (head, class_weights), (labels, scale))
+    _, (labels, scale) = _shards.alike(options.shards, (head, class_weights), (labels, scale))
     scale = jnp.where(_integer_labels.is_ignored(options, labels), 0, scale.astype(head.dtype))
     chunk = _token_chunks.chunk_of(len(labels), columns, head.dtype, chunk_size)
     if reduction == "none":
@@ -181,7 +181,7 @@ def _total_bwd(_options, _chunk, residuals, total_bar):
     if isinstance(total_bar, SymbolicZero):
         return None, None, None, None
     wanted, head_bar, losses = residuals
-    head_bar = _rounded(wanted, jax.tree.map(lambda g: total_bar * g.astype(total_bar.dtype), head_bar))
+    head_bar = _as_wanted(wanted, jax.tree.map(lambda g: total_bar * g.astype(total_bar.dtype), head_bar))
     return head_bar, total_bar * losses, None, None  # labels are integers; class weights are constants
 
 
@@ -203,7 +203,7 @@ def _losses_bwd(options, chunk, residuals, losses_bar):
         return None, None, None
     wanted, head, labels, class_weights = residuals
     head_bar = _token_chunks.losses_and_gradients(options, chunk, wanted, head, losses_bar, labels, class_weights)[1]
-    return _rounded(wanted, head_bar), None, None  # labels are integers; class weights are constants
+    return _as_wanted(wanted, head_bar), None, None  # labels are integers; class weights are constants
 
 
 _losses.defvjp(_losses_fwd, _losses_bwd, symbolic_zeros=True)
@@ -220,11 +220,16 @@ def _losses_in_chunks(
 
 
 def _perturbed(head: Head) -> Wanted:
-    return Wanted(*(a.value.dtype if a is not None and a.perturbed else None for a in head))
+    return Wanted(*(Kind.of(a.value) if a is not None and a.perturbed else None for a in head))
 
 
-def _rounded(wanted: Wanted, head_bar: Head) -> Head:
-    return Head(*(None if g is None else g.astype(getattr(wanted, name)) for name, g in head_bar._asdict().items()))
+def _as_wanted(wanted: Wanted, head_bar: Head) -> Head:
+    """Each gradient summed over the devices that share its argument, and then rounded as that is."""
+
+    def of_kind(kind: Kind, g: Array) -> Array:
+        return _shards.summed_to(kind.axes, g).astype(kind.dtype)
+
+    return Head(*(None if k is None else of_kind(k, g) for k, g in zip(wanted, head_bar, strict=True)))
 
 
 def _values(arguments: Any) -> Any:

@@ -140,6 +140,7 @@ def plan_of(mesh: Any, token_axes: Any, vocab_axis: Any, batch_dimensions: int) 
     return plan
 
 
+@partial(jax.jit, static_argnums=(0, 1, 2, 4, 5))  # without jit, a `jax.shard_map` doesn't take symbolic zeros
 def apply(
     rules: LinearRules, plan: Plan, options: LossOptions, arguments: Arguments, reduction: str, chunk_size: int | None
 ) -> Array:

@@ -78,32 +78,40 @@ def of_axis(axis_name: Any) -> Shards:
     return Shards(axes)
 
 
-def alike(shards: Shards, of_classes: Any, of_tokens: Any) -> tuple[Any, Any]:
-    """Both cast to vary over every mesh axis that one of them varies over, but tokens not over those of the classes.
+def varying(arrays: Any) -> frozenset[str]:
+    """The mesh axes of a `jax.shard_map` around over which some of the arrays differ from device to device."""
+    return frozenset().union(*(jax.typeof(array).mat.varying for array in jax.tree.leaves(arrays)))
 
-    The transpose of a cast is a sum: so that is where gradients are summed over devices that share an argument.
+
+def cast(arrays: Any, axes: frozenset[str]) -> Any:
+    """The arrays, each to be seen as varying over these axes too: the transpose is a sum over them."""
+
+    def of_one(array: Array) -> Array:
+        missing = tuple(sorted(axes - varying(array)))
+        return lax.pcast(array, missing, to="varying") if missing else array
+
+    return jax.tree.map(of_one, arrays)
+
+
+def alike(shards: Shards, of_classes: Any, of_tokens: Any) -> tuple[Any, Any]:
+    """Both cast to vary over every axis that one of them varies over, but tokens not over those of the classes.
 
     Raises:
       ValueError: tokens that differ from shard to shard.
     """
-    axes = frozenset(shards.classes).union(*map(_varying, jax.tree.leaves((of_classes, of_tokens))))
-    for token in jax.tree.leaves(of_tokens):
-        if _varying(token) & set(shards.classes):
-            raise ValueError(
-                f"labels and token_weights: expected the same on all devices of axis_name={shards.classes}, got ones "
-                f"that vary over {tuple(sorted(_varying(token)))}; jax.lax.pmax makes them the same"
-            )
-    of_classes = jax.tree.map(partial(_cast, axes=axes), of_classes)
-    return of_classes, jax.tree.map(partial(_cast, axes=axes - set(shards.classes)), of_tokens)
+    if varying(of_tokens) & set(shards.classes):
+        raise ValueError(
+            f"labels and token_weights: expected the same on all devices of axis_name={shards.classes}, got ones that "
+            f"vary over {tuple(sorted(varying(of_tokens)))}; jax.lax.pmax makes them the same"
+        )
+    axes = varying((of_classes, of_tokens)).union(shards.classes)
+    return cast(of_classes, axes), cast(of_tokens, axes - set(shards.classes))
 
 
-def _varying(array: Array) -> frozenset[str]:
-    return jax.typeof(array).mat.varying
-
-
-def _cast(array: Array, axes: frozenset[str]) -> Array:
-    missing = tuple(sorted(axes - _varying(array)))
-    return lax.pcast(array, missing, to="varying") if missing else array
+def summed_to(axes: frozenset[str], gradient: Array) -> Array:
+    """The gradient in an argument that varies over `axes`: summed over all devices that share the argument."""
+    shared = tuple(sorted(varying(gradient) - axes))
+    return cast(lax.psum(gradient, shared) if shared else gradient, axes)
 
 
 NOT_SHARDED = Shards()

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxsoftmax import _integer_labels, _lse_state
+from jaxsoftmax import _integer_labels, _lse_state, _shards
 from jaxsoftmax._token_loss import LossOptions
 
 # Logits of so few bytes are formed at once, and not in chunks and blocks: they stay in the cache.
@@ -45,12 +45,24 @@ class Head(NamedTuple):
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class Wanted:
-    """The dtypes of the gradients asked for; None of the others."""
+class Kind:
+    """What a gradient shares with its argument besides the shape."""
 
-    hidden: jnp.dtype | None
-    kernel: jnp.dtype | None
-    bias: jnp.dtype | None
+    dtype: jnp.dtype
+    axes: frozenset[str]  # of the mesh, over which it varies
+
+    @classmethod
+    def of(cls, argument: Array) -> "Kind":
+        """The kind of an argument."""
+        return cls(argument.dtype, _shards.varying(argument))
+
+
+class Wanted(NamedTuple):
+    """The gradients asked for; None of the others."""
+
+    hidden: Kind | None
+    kernel: Kind | None
+    bias: Kind | None
 
 
 class Chunk(NamedTuple):
@@ -89,6 +101,8 @@ def losses(
 ) -> Array:
     """Losses [tokens]: `loss(hidden, labels)` of each chunk."""
 
+    head, _ = _shards.alike(options.shards, head, labels)
+
     @jax.checkpoint  # around the choice too: within, it would save what the choice is between
     def of_chunk(tokens):
         x, y = tokens
@@ -109,9 +123,12 @@ def losses_and_gradients(
 ) -> tuple[Array, Head]:
     """Losses [tokens], and the gradients wanted of sum_t scale_t l_t in hidden, kernel and bias; else None.
 
-    They are of their arguments' dtypes, but float32 for float16: the cotangent may be what lifts them into its range.
+    They are each device's own. They have their arguments' dtypes, but float32 where more is to come before they are
+    rounded: a sum over devices that share the argument; or for float16 the cotangent, which may lift them into range.
     """
     vocab, dtype, block = head.kernel.shape[1], head.dtype, chunk.classes
+    (head, class_weights), _ = _shards.alike(options.shards, (head, class_weights), (labels, scale))
+    saved_dtype = partial(_saved_dtype, _shards.varying(head))
     unit = _unit(scale, class_weights) if head.product_dtype == jnp.float16 else None
 
     def of_chunk(sums, tokens):
@@ -142,11 +159,11 @@ def losses_and_gradients(
         rows = _integer_labels.coefficients(options, z, y, class_weights, None, state, u)
         dx = jnp.zeros_like(x, dtype=dtype) if wanted.hidden is not None else None
         dx, *sums = lax.fori_loop(0, -(-vocab // block), of_block, (dx, *sums))
-        return tuple(sums), (losses, None if dx is None else _lifted(dx, unit, x.dtype))
+        return tuple(sums), (losses, None if dx is None else _lifted(dx, unit, saved_dtype(wanted.hidden)))
 
     def step(sums, tokens):
         x, _, y, _ = tokens
-        dx = jnp.zeros_like(x, dtype=_saved_dtype(x.dtype)) if wanted.hidden is not None else None
+        dx = jnp.zeros_like(x, dtype=saved_dtype(wanted.hidden)) if wanted.hidden is not None else None
         nothing = (jnp.zeros_like(y, dtype=dtype), dx)
         return unless_ignored(y, lambda: of_chunk(sums, tokens), lambda: (sums, nothing))
 
@@ -159,8 +176,8 @@ def losses_and_gradients(
     x_transposed = lax.optimization_barrier(jnp.swapaxes(x, 1, 2)) if wanted.kernel is not None else None
     (dw, db), (losses, dx) = lax.scan(step, (dw, db), (x, x_transposed, y, u))
     dx = None if dx is None else join(dx)
-    dw = None if dw is None else _lifted(dw, unit, head.kernel.dtype)
-    db = None if db is None else _lifted(db, unit, head.bias.dtype)
+    dw = None if dw is None else _lifted(dw, unit, saved_dtype(wanted.kernel))
+    db = None if db is None else _lifted(db, unit, saved_dtype(wanted.bias))
     return join(losses), Head(dx, dw, db)
 
 
@@ -172,11 +189,12 @@ def _unit(scale: Array, class_weights: Array | None) -> Array:
 
 
 def _lifted(gradient: Array, unit: Array | None, dtype: jnp.dtype) -> Array:
-    return (gradient if unit is None else gradient * unit).astype(_saved_dtype(dtype))
+    return (gradient if unit is None else gradient * unit).astype(dtype)
 
 
-def _saved_dtype(dtype: jnp.dtype) -> jnp.dtype:
-    return jnp.dtype(jnp.float32) if dtype == jnp.float16 else dtype
+def _saved_dtype(axes: frozenset[str], kind: Kind) -> jnp.dtype:
+    early = kind.dtype != jnp.float16 and axes <= kind.axes
+    return kind.dtype if early else jnp.promote_types(kind.dtype, jnp.float32)
 
 
 class _Partition(NamedTuple):

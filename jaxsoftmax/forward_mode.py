@@ -276,6 +276,7 @@ def _linear_losses(options: LossOptions, chunk: Chunk, head: Head, labels: Array
     weights = head._replace(hidden=None)
     # Wide outside of the chunks: a transpose adds the chunks' gradients up where the weights come in.
     wide = jax.tree.map(lambda w: w.astype(_lse_state.accumulation_dtype(w.dtype)), weights)
+    (wide, class_weights), _ = _shards.alike(options.shards, (wide, class_weights), (head.hidden, labels))
 
     def loss(x: Array, y: Array) -> Array:
         narrow = jax.tree.map(lambda w, given: w.astype(given.dtype), wide, weights)
