@@ -73,7 +73,7 @@ def of_axis(axis_name: Any) -> Shards:
         index = lax.axis_index(axes)
     except NameError as error:
         raise ValueError(f"axis_name: expected an axis of the jax.shard_map around, got {axis_name!r}") from error
-    if not set(axes) <= _varying(index):
+    if not set(axes) <= varying(index):
         raise ValueError(f"axis_name: expected an axis of a jax.shard_map with check_vma=True, got {axis_name!r}")
     return Shards(axes)
 

@@ -100,7 +100,6 @@ def losses(
     loss: Callable[[Array, Array], Array], options: LossOptions, chunk: Chunk, head: Head, labels: Array
 ) -> Array:
     """Losses [tokens]: `loss(hidden, labels)` of each chunk."""
-
     head, _ = _shards.alike(options.shards, head, labels)
 
     @jax.checkpoint  # around the choice too: within, it would save what the choice is between

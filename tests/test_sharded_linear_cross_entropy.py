@@ -41,7 +41,7 @@ BATCH, EMBED, VOCAB = (4, 6), 8, 32
 HIDDEN, KERNEL = rng.normal(size=(*BATCH, EMBED)), rng.normal(size=(EMBED, VOCAB))
 BIAS, CLASS_WEIGHTS, TOKEN_WEIGHTS = rng.normal(size=VOCAB), rng.uniform(size=VOCAB), rng.uniform(size=BATCH)
 # Labels at the borders of shards of 4, 8, 16 and 32 classes, and some others.
-LABELS = np.array([0, 3, 4, 7, 8, 15, 16, 23, 24, 27, 28, 31] + [5, 9, 17, 30, 2, 12, 20, 26, 1, 6, 11, 29], np.int32)
+LABELS = np.array([0, 3, 4, 7, 8, 15, 16, 23, 24, 27, 28, 31, 5, 9, 17, 30, 2, 12, 20, 26, 1, 6, 11, 29], np.int32)
 LABELS = LABELS.reshape(BATCH)
 COTANGENTS = rng.uniform(0.5, 1.5, size=BATCH)
 KEYWORDS: dict[str, dict[str, Any]] = {

@@ -1,0 +1,93 @@
+"""What devices tell one another: the collectives that a head on a mesh compiles to, and no others."""
+
+import math
+import re
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxsoftmax import linear_cross_entropy, sharded_linear_cross_entropy
+
+TOKENS, EMBED, VOCAB = 512, 16, 4096
+DATA, CLASSES = 2, 4
+MESH = jax.make_mesh((DATA, CLASSES), ("data", "vocab"), axis_types=(AxisType.Auto,) * 2)
+SPREAD = {"hidden": P("data"), "kernel": P(None, "vocab"), "labels": P("data")}
+WHOLE_KERNEL, KERNEL_SHARD = (EMBED, VOCAB), (EMBED, VOCAB // CLASSES)
+MINE = TOKENS // DATA  # tokens of a device
+
+
+class Collective(NamedTuple):
+    kind: str
+    shape: tuple[int, ...]
+
+
+def collectives(function, dtype=jnp.float32, **specs):
+    """Those of the compiled function of hidden, kernel and labels, spread as the specs say."""
+    shapes = {"hidden": (TOKENS, EMBED), "kernel": (EMBED, VOCAB), "labels": (TOKENS,)}
+    specs = SPREAD | specs
+    rows = {
+        name: jax.ShapeDtypeStruct(
+            shape, jnp.int32 if name == "labels" else dtype, sharding=NamedSharding(MESH, specs[name])
+        )
+        for name, shape in shapes.items()
+    }
+    text = jax.jit(function).lower(*rows.values()).compile().as_text()
+    kinds = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast"
+    for types, kind in re.findall(rf"= (\(?[^=]*?)\s({kinds})(?:-start)?\(", text):
+        for dimensions in re.findall(r"\w+\[([\d,]*)\]", types):
+            yield Collective(kind, tuple(int(n) for n in dimensions.split(",") if n))
+
+
+HEAD = partial(sharded_linear_cross_entropy, mesh=MESH, token_axes="data", vocab_axis="vocab")
+WITH_GRADIENTS = {
+    "mean": jax.value_and_grad(HEAD, (0, 1)),
+    "sum, bfloat16": jax.value_and_grad(partial(HEAD, reduction="sum"), (0, 1)),
+}
+
+
+@pytest.mark.parametrize("head", WITH_GRADIENTS)
+def test_gradients_take_one_maximum_and_one_sum_of_numbers_per_token_and_one_of_hidden(head):
+    dtype = jnp.bfloat16 if "bfloat16" in head else jnp.float32
+    found = list(collectives(WITH_GRADIENTS[head], dtype))
+    assert {each.kind for each in found} == {"all-reduce"}
+    per_token = [each.shape for each in found if MINE in each.shape]
+    assert sorted(per_token) == [(3, MINE, 1), (MINE, 1), (MINE, EMBED)]
+    rest = [each.shape for each in found if MINE not in each.shape]
+    assert [shape for shape in rest if shape] == [KERNEL_SHARD]  # over the data axis; the others are scalars
+
+
+def test_a_value_alone_takes_the_two_of_numbers_per_token():
+    found = list(collectives(HEAD))
+    assert sorted(each.shape for each in found if each.shape) == [(3, MINE, 1), (MINE, 1)]
+
+
+def test_tokens_taken_in_chunks_take_theirs_chunk_by_chunk():
+    function = jax.grad(partial(HEAD, chunk_size=64), (0, 1))
+    shapes = sorted(each.shape for each in collectives(function) if each.shape)
+    assert shapes == [(3, 64, 1), (EMBED, VOCAB // CLASSES), (64, 1), (MINE, EMBED)]
+
+
+@pytest.mark.parametrize("spec", [P("data", "vocab"), P("data", None)], ids=str)
+def test_a_kernel_spread_over_embed_is_gathered_for_a_device_s_own_classes_alone(spec):  # FSDP
+    found = list(collectives(WITH_GRADIENTS["mean"], kernel=spec))
+    gathered = [each.shape for each in found if each.kind == "all-gather"]
+    assert gathered == [KERNEL_SHARD]
+
+
+def test_without_a_vocabulary_axis_no_token_moves():
+    function = partial(sharded_linear_cross_entropy, mesh=MESH, token_axes=("data", "vocab"))
+    spread = {"hidden": P(("data", "vocab")), "labels": P(("data", "vocab")), "kernel": P()}
+    found = list(collectives(jax.grad(function, 1), **spread))
+    assert {each.kind for each in found} == {"all-reduce"}
+    assert {each.shape for each in found} == {(), WHOLE_KERNEL}
+
+
+def test_this_reader_sees_a_gathered_kernel_and_gathered_tokens():
+    function = jax.grad(partial(linear_cross_entropy, chunk_size=64), (0, 1))
+    assert any(math.prod(each.shape) >= EMBED * VOCAB // CLASSES for each in collectives(function))
+    assert "all-gather" in {each.kind for each in collectives(function)}
