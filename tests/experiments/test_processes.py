@@ -92,8 +92,9 @@ def test_group_whose_second_process_cannot_start_ends_the_first():
     assert [runs(pid) for pid in pids_of(group)] == [False]
 
 
-def test_children_of_a_killed_parent_end():
-    parent = subprocess.Popen([sys.executable, "-c", LAUNCH], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+def test_children_of_a_killed_parent_end(tmp_path):
+    here = os.environ | {"TMPDIR": str(tmp_path)}  # what a killed parent leaves behind
+    parent = subprocess.Popen([sys.executable, "-c", LAUNCH], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=here)
     with parent:
         pid = int(parent.stdout.readline())
         assert runs(pid)
