@@ -25,6 +25,19 @@ class Options:
     quick: bool
     results: Path
     seed: int
+    own: Any = None  # what `OwnOptions.read` made of the experiment's own
+
+
+@dataclass(frozen=True)
+class OwnOptions:
+    """The options that one experiment takes besides."""
+
+    add: Callable[[argparse.ArgumentParser], None]
+    read: Callable[[argparse.Namespace], Any]  # raises ValueError for options that don't go together
+
+
+class MeasurementError(Exception):
+    """The measurement could not be finished; the message is for the user."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,7 @@ class Experiment:
     name: str
     claim: str
     measure: Callable[[Options, Progress], Outcome]
+    own_options: OwnOptions | None = None
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -80,27 +94,41 @@ def run(experiment: Experiment, argv: Sequence[str] | None) -> int:
         argv: the arguments after the program's name, or None for those of the process.
 
     Returns:
-        0 if the claim holds, 1 if it fails, 2 if the results cannot be written, 130 after Ctrl-C.
+        0 if the claim holds, 1 if it fails or cannot be judged, 2 if the results cannot be written, 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = OneLineParser(prog=f"python -m experiments.{experiment.name}", description=experiment.claim)
-    add_options(parser)
-    options = parser.parse_args(arguments)
-    settings = Options(options.quick, options.results or _results.DEFAULT_DIRECTORY, options.seed)
+    options = _parse(experiment, arguments)
     try:
-        return _judge(experiment, settings, arguments)
+        return _judge(experiment, options, arguments)
     except KeyboardInterrupt:
         print(f"experiments.{experiment.name}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except _results.UnwritableResultsError as error:
         print(f"experiments.{experiment.name}: error: {error}", file=sys.stderr)
         return EXIT_USAGE
+    except MeasurementError as error:
+        print(f"experiments.{experiment.name}: error: {error}", file=sys.stderr)
+        return EXIT_FAILED
 
 
 def wide_console() -> Console:
     """Returns a console on standard output; a file or a pipe gets lines wide enough for the tables."""
     console = Console()
     return console if console.is_terminal else Console(width=140)
+
+
+def _parse(experiment: Experiment, arguments: list[str]) -> Options:
+    parser = OneLineParser(prog=f"python -m experiments.{experiment.name}", description=experiment.claim)
+    add_options(parser)
+    own = experiment.own_options
+    if own is not None:
+        own.add(parser)
+    found = parser.parse_args(arguments)
+    results = found.results or _results.DEFAULT_DIRECTORY
+    try:
+        return Options(found.quick, results, found.seed, None if own is None else own.read(found))
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def _judge(experiment: Experiment, options: Options, arguments: list[str]) -> int:
