@@ -24,6 +24,7 @@ from jaxsoftmax.verify._judges import TWIN, Task, judge
 from jaxsoftmax.verify._linear_theorems import LINEAR_THEOREMS
 from jaxsoftmax.verify._log_sum_exp_theorems import LOG_SUM_EXP_THEOREMS
 from jaxsoftmax.verify._low_precision_theorems import LOW_PRECISION_THEOREMS
+from jaxsoftmax.verify._mesh_theorems import MESH_THEOREMS
 from jaxsoftmax.verify._record import Report, Row
 from jaxsoftmax.verify._softmax_theorems import SOFTMAX_THEOREMS
 from jaxsoftmax.verify._theorem import Theorem
@@ -44,7 +45,8 @@ THEOREMS: dict[str, Theorem] = {
         + CROSS_ENTROPY_THEOREMS
         + LINEAR_THEOREMS
         + TRAINING_LOSS_THEOREMS
-        + HEAD_THEOREMS,
+        + HEAD_THEOREMS
+        + MESH_THEOREMS,
         key=_number,
     )
 }
@@ -128,6 +130,9 @@ def _tasks(
         function, twin = (_offered(implementation, prefix + claim.function) for prefix in ("", TWIN))
         if function is None:
             skipped.append(f"{claim.function}: not offered")
+        if claim.devices > jax.device_count():
+            skipped.append(f"{theorem.number}: for {claim.devices} devices and more; there is {jax.device_count()}")
+            continue
         named = {claim.function: function, TWIN + claim.function: None if twin is function else twin}
         functions = {name: f for name, f in named.items() if f is not None}
         if functions:
@@ -148,11 +153,16 @@ def _offered(implementation: Any, name: str) -> Callable[..., Any] | None:
 
 
 def _in_parallel(function: Callable[[Task], Any], tasks: list[Task]) -> Iterator[tuple[Task, Any]]:
-    """Each task with its result, in order; an interrupt doesn't wait for the rest."""
+    """Each task with its result; an interrupt doesn't wait for the rest.
+
+    Those for several devices come last and one by one: two at once might have each device wait for the other's.
+    """
     executor = ThreadPoolExecutor(os.cpu_count())
+    at_once, alone = ([t for t in tasks if (t.claim.devices > 1) == several] for several in (False, True))
     try:
         with mpmath.workdps(_oracle.DIGITS):
-            yield from zip(tasks, executor.map(function, tasks), strict=True)
+            yield from zip(at_once, executor.map(function, at_once), strict=True)
+            yield from ((task, function(task)) for task in alone)
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
 

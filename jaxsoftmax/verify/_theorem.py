@@ -36,6 +36,7 @@ class Claim:
     bound: float  # ulps of the expected magnitude
     dtypes: tuple[str, ...] = ("float32", "float64")
     rowwise: bool = True  # whether the call takes a whole batch of rows at once
+    devices: int = 1  # that it takes at least
     textbook: Callable[..., Any] | None = None  # (x, *constants): the naive formula, for autodiff in float64
 
 

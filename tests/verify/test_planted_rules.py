@@ -8,6 +8,7 @@ from tests.verify import (
     planted_cross_entropy,
     planted_linear,
     planted_log_sum_exp,
+    planted_mesh,
     planted_softmax,
     planted_training_loss,
 )
@@ -24,6 +25,8 @@ DEFECTS = (
     *planted_training_loss.TWINS,
     *planted_analytic.ANALYTIC,
     *planted_linear.HEADS,
+    *planted_mesh.SHARDS,
+    *planted_mesh.MESHES,
 )
 CONTROLS = (
     *planted_softmax.CONTROLS,
@@ -31,6 +34,7 @@ CONTROLS = (
     *planted_cross_entropy.CONTROLS,
     *planted_training_loss.CONTROLS,
     *planted_linear.CONTROLS,
+    *planted_mesh.CONTROLS,
 )
 
 
