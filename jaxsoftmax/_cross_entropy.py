@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float, Int, Real
 from jaxsoftmax import _checks, _integer_labels, _lse_state, _shards, _token_loss
 from jaxsoftmax._float_labels import float_label_losses
 from jaxsoftmax._integer_labels import integer_label_losses
-from jaxsoftmax._shards import NOT_SHARDED, Shards
 from jaxsoftmax._token_loss import LossOptions
 
 
@@ -171,8 +170,7 @@ def cross_entropy(
     [[ 0.   0. ]
      [ 0.5 -0.5]]
     """
-    shards = _shards.of_axis(axis_name)
-    options = loss_options(ignore_index, label_smoothing, z_loss, logit_softcap, shards)
+    options = loss_options(ignore_index, label_smoothing, z_loss, logit_softcap, axis_name)
     return apply_training_loss(REVERSE_MODE, options, logits, labels, class_weights, token_weights, reduction)
 
 
@@ -239,7 +237,7 @@ def apply_training_loss(
 
 
 def loss_options(
-    ignore_index: Any, label_smoothing: Any, z_loss: Any, logit_softcap: Any, shards: Shards = NOT_SHARDED
+    ignore_index: Any, label_smoothing: Any, z_loss: Any, logit_softcap: Any, axis_name: Any = None
 ) -> LossOptions:
     """The static options, each in its range."""
     if ignore_index is not None:
@@ -253,7 +251,7 @@ def loss_options(
     cap = None if logit_softcap is None else _checks.as_number("logit_softcap", logit_softcap, "a number > 0")
     if cap is not None and cap <= 0:
         raise ValueError(f"logit_softcap: expected a number > 0 or None, got {cap}")
-    return LossOptions(ignore_index, smoothing, penalty, cap, shards)
+    return LossOptions(ignore_index, smoothing, penalty, cap, _shards.of_axis(axis_name))
 
 
 def require_reduction(reduction: Any) -> None:

@@ -86,8 +86,7 @@ def linear_cross_entropy(
     >>> print(linear_cross_entropy(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, -20.0], [0.0, 0.0]]), jnp.array([0])))
     2.0611537e-09
     """
-    shards = _shards.of_axis(axis_name)
-    options = _cross_entropy.loss_options(ignore_index, label_smoothing, z_loss, logit_softcap, shards)
+    options = _cross_entropy.loss_options(ignore_index, label_smoothing, z_loss, logit_softcap, axis_name)
     arguments = checked(hidden, kernel, labels, bias, class_weights, token_weights, reduction, chunk_size)
     return apply(REVERSE_MODE, options, arguments, reduction, chunk_size)
 

@@ -101,15 +101,6 @@ def _of_array_jvp(axes, reused, primals, tangents):
     return state, LseState(maximum_dot, remainder_dot)
 
 
-def merge(a: LseState, b: LseState) -> LseState:
-    """The state of two pieces of one row joined: a commutative monoid (M22)."""
-    a_leads = a.maximum >= b.maximum
-    leader = LseState(*(jnp.where(a_leads, p, q) for p, q in zip(a, b, strict=True)))
-    follower = LseState(*(jnp.where(a_leads, q, p) for p, q in zip(a, b, strict=True)))
-    share = exp_shifted(follower.maximum, leader.maximum)
-    return LseState(leader.maximum, leader.remainder + share * (1 + follower.remainder))
-
-
 def gaps(x: Array, state: LseState) -> Array:
     """x - m, exactly and constantly 0 at the dominant entry.
 

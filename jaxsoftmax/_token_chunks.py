@@ -127,7 +127,8 @@ def losses_and_gradients(
     """
     vocab, dtype, block = head.kernel.shape[1], head.dtype, chunk.classes
     (head, class_weights), _ = _shards.alike(options.shards, (head, class_weights), (labels, scale))
-    saved_dtype = partial(_saved_dtype, _shards.varying(head))
+    axes = _shards.varying(head)
+    saved = Head(*(None if kind is None else _saved_dtype(kind, axes) for kind in wanted))
     unit = _unit(scale, class_weights) if head.product_dtype == jnp.float16 else None
 
     def of_chunk(sums, tokens):
@@ -158,11 +159,11 @@ def losses_and_gradients(
         rows = _integer_labels.coefficients(options, z, y, class_weights, None, state, u)
         dx = jnp.zeros_like(x, dtype=dtype) if wanted.hidden is not None else None
         dx, *sums = lax.fori_loop(0, -(-vocab // block), of_block, (dx, *sums))
-        return tuple(sums), (losses, None if dx is None else _lifted(dx, unit, saved_dtype(wanted.hidden)))
+        return tuple(sums), (losses, None if dx is None else _lifted(dx, unit, saved.hidden))
 
     def step(sums, tokens):
         x, _, y, _ = tokens
-        dx = jnp.zeros_like(x, dtype=saved_dtype(wanted.hidden)) if wanted.hidden is not None else None
+        dx = jnp.zeros_like(x, dtype=saved.hidden) if wanted.hidden is not None else None
         nothing = (jnp.zeros_like(y, dtype=dtype), dx)
         return unless_ignored(y, lambda: of_chunk(sums, tokens), lambda: (sums, nothing))
 
@@ -175,8 +176,8 @@ def losses_and_gradients(
     x_transposed = lax.optimization_barrier(jnp.swapaxes(x, 1, 2)) if wanted.kernel is not None else None
     (dw, db), (losses, dx) = lax.scan(step, (dw, db), (x, x_transposed, y, u))
     dx = None if dx is None else join(dx)
-    dw = None if dw is None else _lifted(dw, unit, saved_dtype(wanted.kernel))
-    db = None if db is None else _lifted(db, unit, saved_dtype(wanted.bias))
+    dw = None if dw is None else _lifted(dw, unit, saved.kernel)
+    db = None if db is None else _lifted(db, unit, saved.bias)
     return join(losses), Head(dx, dw, db)
 
 
@@ -191,7 +192,7 @@ def _lifted(gradient: Array, unit: Array | None, dtype: jnp.dtype) -> Array:
     return (gradient if unit is None else gradient * unit).astype(dtype)
 
 
-def _saved_dtype(axes: frozenset[str], kind: Kind) -> jnp.dtype:
+def _saved_dtype(kind: Kind, axes: frozenset[str]) -> jnp.dtype:
     early = kind.dtype != jnp.float16 and axes <= kind.axes
     return kind.dtype if early else jnp.promote_types(kind.dtype, jnp.float32)
 

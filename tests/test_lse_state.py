@@ -1,4 +1,4 @@
-"""The state (m, r) of a log-sum-exp: a commutative monoid, whose merge makes pieces whole (M18, M22)."""
+"""The state (m, r) of a log-sum-exp: of whole rows, and joined of the states of shards (M18, M22)."""
 
 import math
 
@@ -8,14 +8,26 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from jaxsoftmax import _lse_state
-from jaxsoftmax._lse_state import LseState
+from jaxsoftmax._shards import Shards
 from tests.tolerances import DTYPES, ROWS, array, assert_close, exact, exp, precision, ulps
 
+
+def joined_of(shards):
+    """The state of rows, from those of their shards on as many devices."""
+    mesh = jax.make_mesh((shards,), ("vocab",), axis_types=(AxisType.Auto,))
+
+    def local(x):
+        return Shards(("vocab",)).join(_lse_state.of_array(x, (x.ndim - 1,)))[0]
+
+    return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=P(None, "vocab"), out_specs=P()))
+
+
 OF_ROWS = jax.jit(lambda x: _lse_state.of_array(x, (x.ndim - 1,)))
-MERGE = jax.jit(_lse_state.merge)
-EMPTY = LseState(np.full((4, 1), -np.inf, np.float32), np.full((4, 1), -1, np.float32))
+JOINED_OF_2, JOINED_OF_4 = joined_of(2), joined_of(4)
 LONG = _lse_state.LONG_ROW
 
 # A batch of rows on a grid of 1/8, where differences are exact; -inf often, to make whole rows of it.
@@ -33,41 +45,35 @@ def exact_state(x):
     return m, e.sum(-1, keepdims=True) - 1
 
 
-def assert_same(got, expected):
-    """Equal maxima, and remainders within 8 ulps: each side rounds twice in each of its two merges."""
-    np.testing.assert_array_equal(got.maximum, expected.maximum)
-    assert ulps(got.remainder, exact(expected.remainder), "float32") <= 8
-
-
-@by_hypothesis
-@given(batches, batches, batches)
-def test_merge_is_associative(x, y, z):
-    a, b, c = OF_ROWS(x), OF_ROWS(y), OF_ROWS(z)
-    assert_same(MERGE(MERGE(a, b), c), MERGE(a, MERGE(b, c)))
+def assert_is_state_of(got, rows):
+    maximum, remainder = exact_state(rows)
+    np.testing.assert_array_equal(got.maximum, maximum.astype(np.float32))
+    assert_close(got.remainder, remainder, "float32")
 
 
 @by_hypothesis
 @given(batches, batches)
-def test_merge_is_commutative(x, y):
-    a, b = OF_ROWS(x), OF_ROWS(y)
-    assert_same(MERGE(a, b), MERGE(b, a))
+def test_states_of_two_shards_are_joined_to_that_of_the_whole(x, y):  # (M22)
+    assert_is_state_of(JOINED_OF_2(np.concatenate([x, y], -1)), np.concatenate([x, y], -1))
+
+
+@by_hypothesis
+@given(batches, batches)
+def test_the_order_of_shards_makes_no_difference(x, y):
+    joined, turned = (JOINED_OF_2(np.concatenate(pair, -1)) for pair in ((x, y), (y, x)))
+    np.testing.assert_array_equal(joined, turned)
 
 
 @by_hypothesis
 @given(batches)
-def test_empty_state_is_the_identity_of_merge(x):
-    state = OF_ROWS(x)
-    for merged in (MERGE(state, EMPTY), MERGE(EMPTY, state)):
-        np.testing.assert_array_equal(merged, state)
+def test_a_shard_of_minus_infinity_adds_nothing(x):
+    np.testing.assert_array_equal(JOINED_OF_2(np.concatenate([x, np.full_like(x, -np.inf)], -1)), OF_ROWS(x))
 
 
 @by_hypothesis
-@given(batches, batches)
-def test_merge_of_two_pieces_is_the_state_of_the_whole(x, y):
-    maximum, remainder = exact_state(np.concatenate([x, y], -1))
-    merged = MERGE(OF_ROWS(x), OF_ROWS(y))
-    np.testing.assert_array_equal(merged.maximum, maximum.astype(np.float32))
-    assert_close(merged.remainder, remainder, "float32")
+@given(batches, batches, batches, batches)
+def test_states_of_four_shards_are_joined_to_that_of_the_whole(w, x, y, z):
+    assert_is_state_of(JOINED_OF_4(np.concatenate([w, x, y, z], -1)), np.concatenate([w, x, y, z], -1))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -89,21 +95,19 @@ def test_every_further_maximum_counts_1():
     np.testing.assert_array_equal(OF_ROWS(ties).remainder[:, 0], [0, 1, 2, 4])
 
 
-def test_tied_pieces_merge_to_one_more_maximum():
-    ones = OF_ROWS(array([[7.0, -np.inf, -np.inf]] * 4, "float32"))
-    np.testing.assert_array_equal(MERGE(ones, ones).remainder, 1)
-
-
 @pytest.mark.parametrize("shape", [(4, 3), (4, 0), (4, LONG)])
 def test_no_finite_element_gives_the_empty_state(shape):
-    np.testing.assert_array_equal(OF_ROWS(array(np.full(shape, -np.inf), "float32")), EMPTY)
+    state = OF_ROWS(array(np.full(shape, -np.inf), "float32"))
+    assert np.all(state.maximum == -np.inf)
+    assert np.all(state.remainder == -1)
 
 
 def test_state_over_several_axes_is_that_of_the_flattened_row():
     x = np.random.default_rng(0).normal(size=(4, 3, 5)).astype(np.float32)
     several = jax.jit(_lse_state.of_array, static_argnums=1)(x, (0, 2))
     flat = OF_ROWS(np.moveaxis(x, 1, 0).reshape(3, 20))
-    assert_same(LseState(*(s.reshape(3, 1) for s in several)), flat)
+    np.testing.assert_array_equal(several.maximum.reshape(3, 1), flat.maximum)
+    assert ulps(several.remainder.reshape(3, 1), exact(flat.remainder), "float32") <= 4
 
 
 def long_rows(background, width=LONG):
@@ -129,24 +133,11 @@ def test_long_row_keeps_every_exponential(width, background):
     assert_close(state.remainder[:, 0], np.array(remainder), "float32", tolerance=6)
 
 
-def test_state_and_merge_are_the_same_under_vmap():
-    x, y = (array(rows, "float32") for rows in (ROWS, ROWS[::-1]))
-    by_row = jax.jit(jax.vmap(lambda x, y: _lse_state.merge(OF_ROWS(x), OF_ROWS(y))))(x, y)
-    np.testing.assert_array_equal(by_row, MERGE(OF_ROWS(x), OF_ROWS(y)))
-
-
-def test_state_and_merge_are_the_same_without_jit():
-    x, y = (array(rows, "float32") for rows in (ROWS, ROWS[::-1]))
-    eager = _lse_state.merge(_lse_state.of_array(jnp.asarray(x), (1,)), _lse_state.of_array(jnp.asarray(y), (1,)))
-    assert_same(eager, MERGE(OF_ROWS(x), OF_ROWS(y)))
-
-
-def test_folding_pieces_of_one_element_gives_the_state_of_the_row():
-    rows = array(ROWS, "float32")
-    state = LseState(np.full((len(ROWS), 1), -np.inf, np.float32), np.full((len(ROWS), 1), -1, np.float32))
-    for j in range(rows.shape[1]):
-        state = MERGE(state, OF_ROWS(rows[:, j : j + 1]))
-    assert_same(state, OF_ROWS(rows))
+def test_state_is_the_same_under_vmap_and_without_jit():
+    x = array(ROWS, "float32")
+    for state in (jax.jit(jax.vmap(OF_ROWS))(x), _lse_state.of_array(jnp.asarray(x), (1,))):
+        np.testing.assert_array_equal(state.maximum.reshape(-1), OF_ROWS(x).maximum[:, 0])
+        assert ulps(state.remainder.reshape(-1), exact(OF_ROWS(x).remainder[:, 0]), "float32") <= 4
 
 
 def test_state_with_a_nan_is_nan():
