@@ -20,8 +20,8 @@ def primal(
     class_weights: Array | None,
     where: Array | None,
     reused: bool = True,
-) -> tuple[Array, LseState]:
-    """Losses [*batch], and the state of each row; `reused` as in `_lse_state.of_array`."""
+) -> tuple[Array, IntegerRow]:
+    """Losses [*batch], and the statistics of each row; `reused` as in `_lse_state.of_array`."""
     shards, columns = options.shards, logits.shape[-1]
     vocab, place = shards.vocab(columns), _place(shards, labels, columns)
     capped = _capped(options, exponents(logits, where), shards.first(columns))
@@ -36,7 +36,7 @@ def primal(
     row = _row(options, labels, class_weights, state, columns)
     losses = _token_loss.integer_label_loss(options, row, label_gap, weighted_gap, vocab)[..., 0]  # (M24)
     losses = jnp.where(is_class(labels, vocab), losses, jnp.nan)
-    return jnp.where(is_ignored(options, labels), 0, losses), state
+    return jnp.where(is_ignored(options, labels), 0, losses), row
 
 
 def gradient(
@@ -49,26 +49,20 @@ def gradient(
     scale: Array | float = 1.0,
 ) -> Array:
     """`scale` [*batch] times the derivative of each row's loss in that row's logits, [*batch, vocab] (M25)."""
-    rows = coefficients(options, logits, labels, class_weights, where, state, scale)
+    row = _row(options, labels, class_weights, state, logits.shape[-1])
+    rows = coefficients(options, logits, labels, where, row, scale)
     first = options.shards.first(logits.shape[-1])
     return entries(options, exponents(logits, where), labels, class_weights, state, rows, first)
 
 
 def coefficients(
-    options: LossOptions,
-    logits: Array,
-    labels: Array,
-    class_weights: Array | None,
-    where: Array | None,
-    state: LseState,
-    scale: Array | float,
+    options: LossOptions, logits: Array, labels: Array, where: Array | None, row: IntegerRow, scale: Array | float
 ) -> IntegerLabelGradient:
     """`scale` times what the gradient of each row is made of."""
     columns = logits.shape[-1]
     vocab, place = options.shards.vocab(columns), _place(options.shards, labels, columns)
-    row = _row(options, labels, class_weights, state, columns)
     # Right on the shard that has the label, which alone makes use of it.
-    label_exponential = _lse_state.exponentials(_label_logit(options, logits, place, where), state)
+    label_exponential = _lse_state.exponentials(_label_logit(options, logits, place, where), row.state)
     valid = is_class(labels, vocab) if where is None else is_class(labels, vocab) | ~jnp.any(where, -1)
     # An ignored label is none of the classes, and a NaN would reach a second derivative even where its entries are 0.
     scale = jnp.where(valid | is_ignored(options, labels), scale, jnp.nan)[..., None]
@@ -176,8 +170,8 @@ def integer_label_losses(
 
 
 def _fwd(options, logits, labels, class_weights, where):
-    losses, state = primal(options, logits, labels, class_weights, where)
-    return losses, (logits, labels, class_weights, where, state)  # the inputs, and (m, r) per row
+    losses, row = primal(options, logits, labels, class_weights, where)
+    return losses, (logits, labels, class_weights, where, row.state)  # the inputs, and (m, r) per row
 
 
 def _bwd(options, residuals, losses_bar):

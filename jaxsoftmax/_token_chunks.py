@@ -140,7 +140,7 @@ def losses_and_gradients(
             part = partial(lax.dynamic_slice_in_dim, start_index=first, slice_size=block)
             weights = None if class_weights is None else part(class_weights)
             g = _integer_labels.entries(
-                options, part(z, axis=1), y, weights, state, rows, options.shards.first(vocab) + first
+                options, part(z, axis=1), y, weights, row.state, rows, options.shards.first(vocab) + first
             )
             if vocab % block:  # the last block begins inside of the one before
                 g = jnp.where(first + jnp.arange(block) >= i * block, g, 0)
@@ -155,8 +155,8 @@ def losses_and_gradients(
 
         z = logits(x, head)
         in_one = block == vocab  # else the exponentials are formed again, block by block
-        losses, state = _integer_labels.primal(options, z, y, class_weights, None, reused=in_one)
-        rows = _integer_labels.coefficients(options, z, y, class_weights, None, state, u)
+        losses, row = _integer_labels.primal(options, z, y, class_weights, None, reused=in_one)
+        rows = _integer_labels.coefficients(options, z, y, None, row, u)
         dx = jnp.zeros_like(x, dtype=dtype) if wanted.hidden is not None else None
         dx, *sums = lax.fori_loop(0, -(-vocab // block), of_block, (dx, *sums))
         return tuple(sums), (losses, None if dx is None else _lifted(dx, unit, saved.hidden))

@@ -247,8 +247,8 @@ def _integer_label_losses(
 @_integer_label_losses.defjvp
 def _integer_label_losses_jvp(options, primals, tangents):
     logits, labels, class_weights, where = primals
-    losses, state = _integer_labels.primal(options, logits, labels, class_weights, where)
-    rows = _integer_labels.gradient(options, logits, labels, class_weights, where, state)
+    losses, row = _integer_labels.primal(options, logits, labels, class_weights, where)
+    rows = _integer_labels.gradient(options, logits, labels, class_weights, where, row.state)
     return losses, options.shards.sum(_inner(rows, tangents[0], -1)[..., 0])  # (M25)
 
 
