@@ -214,6 +214,7 @@ def apply_training_loss(
     logits = _checks.as_floating("logits", logits)
     if logits.ndim == 0:
         raise ValueError("logits: expected shape [*batch, vocab], got ()")
+    _shards.require_spread(options.shards, "logits", logits)
     *batch, columns = logits.shape
     class_weights, token_weights = as_weights(class_weights, token_weights, batch, columns)
     labels = _checks.as_array("labels", labels)

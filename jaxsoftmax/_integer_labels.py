@@ -83,7 +83,7 @@ def entries(
     gradient = rows.share * _lse_state.exponentials(_capped(options, x, first), state)
     if options.label_smoothing:
         gradient -= rows.spread if class_weights is None else rows.spread * class_weights.astype(gradient.dtype)
-    is_label = (labels - first)[..., None] == jnp.arange(x.shape[-1], dtype=labels.dtype)
+    is_label = (labels - jnp.asarray(first, labels.dtype))[..., None] == jnp.arange(x.shape[-1], dtype=labels.dtype)
     gradient = jnp.where(is_label, rows.at_label, gradient)
     gradient *= _token_loss.softcap_slope(options, x)  # (M23)
     return gradient if options.ignore_index is None else jnp.where(is_ignored(options, labels)[..., None], 0, gradient)
@@ -132,7 +132,10 @@ def _place(shards: Shards, labels: Array, columns: int) -> Array:
 def _capped(options: LossOptions, x: Array, first: Array | int) -> Array:
     """z, and -inf in a column that is no class."""
     capped, vocab = _token_loss.softcap(options, x), options.shards.unpadded
-    return capped if vocab is None else jnp.where(first + jnp.arange(x.shape[-1]) < vocab, capped, -jnp.inf)
+    if vocab is None:
+        return capped
+    numbers = jnp.asarray(first, jnp.int32) + jnp.arange(x.shape[-1], dtype=jnp.int32)
+    return jnp.where(numbers < vocab, capped, -jnp.inf)
 
 
 def _weighted_gap(capped: Array, class_weights: Array | None, state: LseState) -> Array:

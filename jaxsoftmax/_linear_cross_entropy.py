@@ -87,7 +87,7 @@ def linear_cross_entropy(
     2.0611537e-09
     """
     options = _cross_entropy.loss_options(ignore_index, label_smoothing, z_loss, logit_softcap, axis_name)
-    arguments = checked(hidden, kernel, labels, bias, class_weights, token_weights, reduction, chunk_size)
+    arguments, chunk_size = checked(hidden, kernel, labels, bias, class_weights, token_weights, reduction, chunk_size)
     return apply(REVERSE_MODE, options, arguments, reduction, chunk_size)
 
 
@@ -118,10 +118,11 @@ def checked(
     token_weights: Any,
     reduction: str,
     chunk_size: Any,
-) -> Arguments:
-    """The arrays, if all fits together; else the error that names what doesn't."""
+) -> tuple[Arguments, int | None]:
+    """The arrays and the chunk's size, if all fits together; else the error that names what doesn't."""
     _cross_entropy.require_reduction(reduction)
-    if chunk_size is not None and _checks.as_int("chunk_size", chunk_size) < 1:
+    chunk_size = None if chunk_size is None else _checks.as_int("chunk_size", chunk_size)
+    if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size: expected an int >= 1 or None, got {chunk_size}")
     hidden, kernel = _checks.as_floating("hidden", hidden), _checks.as_floating("kernel", kernel)
     if hidden.ndim == 0:
@@ -137,7 +138,7 @@ def checked(
         _checks.require_shape("bias", bias, (vocab,), "[vocab]")
     labels = _cross_entropy.class_indices(labels, batch, vocab, of="hidden")
     class_weights, token_weights = _cross_entropy.as_weights(class_weights, token_weights, batch, vocab)
-    return Arguments(hidden, labels, token_weights, kernel, bias, class_weights)
+    return Arguments(hidden, labels, token_weights, kernel, bias, class_weights), chunk_size
 
 
 def apply(
@@ -145,6 +146,7 @@ def apply(
 ) -> Array:
     """Put the tokens in a row, and hand over to the rule of the reduction."""
     hidden, labels, token_weights, kernel, bias, class_weights = arguments
+    _shards.require_spread(options.shards, "kernel", kernel)
     batch, columns = labels.shape, kernel.shape[1]
     head = Head(hidden.reshape(math.prod(batch), kernel.shape[0]), kernel, bias)
     labels = labels.reshape(-1)

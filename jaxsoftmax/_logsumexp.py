@@ -80,7 +80,8 @@ def apply(
     given = {name: jnp.broadcast_to(array, shape) for name, array in given.items()}
     a, mask = given["a"].astype(dtype), given.get("where")
     if b is None or 0 in shape:
-        a, _ = _shards.alike(shards, a, ())
+        _shards.require_spread(shards, "a", a)
+        (a, mask), _ = _shards.alike(shards, (a, mask), ())
         log_sum = rules.plain(shards, axes, a, mask)
         sign = jnp.where(log_sum == -jnp.inf, 0, jnp.where(jnp.isnan(log_sum), log_sum, 1))
     else:

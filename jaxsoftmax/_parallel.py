@@ -72,7 +72,8 @@ def sharded_linear_cross_entropy(
       TypeError: as `linear_cross_entropy`; `mesh` is no mesh, or an axis no name.
       ValueError: as `linear_cross_entropy`; an axis that the mesh lacks, or one that is named twice.
 
-    Differentiation: as `linear_cross_entropy`. For pure forward mode use
+    Differentiation: as `linear_cross_entropy`; over Auto axes hidden, kernel and bias are saved besides, and gradients
+    are saved in float32 until they are summed over devices. For pure forward mode use
     `jaxsoftmax.forward_mode.sharded_linear_cross_entropy`.
 
     Source: M14, M16, M22, M24-M27.
@@ -85,7 +86,7 @@ def sharded_linear_cross_entropy(
     0.3465736
     """
     options = _cross_entropy.loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
-    arguments = _linear_cross_entropy.checked(
+    arguments, chunk_size = _linear_cross_entropy.checked(
         hidden, kernel, labels, bias, class_weights, token_weights, reduction, chunk_size
     )
     plan = plan_of(mesh, token_axes, vocab_axis, arguments.labels.ndim)
@@ -166,13 +167,22 @@ def _filled(plan: Plan, options: LossOptions, arguments: Arguments) -> Arguments
     columns = [(0, plan.missing(kernel.shape[1], plan.classes))]
     if any(after for _, after in rows):
         token_weights = jnp.pad(jnp.ones(labels.shape) if token_weights is None else token_weights, rows)
-        # Not with zeros, which an infinite kernel would make NaN.
-        hidden, labels = jnp.pad(hidden, [*rows, (0, 0)], mode="edge"), jnp.pad(labels, rows)
+        hidden, labels = _with_last_repeated(hidden, [after for _, after in rows]), jnp.pad(labels, rows)
     if columns[0][1]:
         if class_weights is not None or options.label_smoothing:
             class_weights = jnp.pad(jnp.ones(kernel.shape[1]) if class_weights is None else class_weights, columns)
         kernel, bias = jnp.pad(kernel, [(0, 0), *columns]), None if bias is None else jnp.pad(bias, columns)
     return Arguments(hidden, labels, token_weights, kernel, bias, class_weights)
+
+
+def _with_last_repeated(hidden: Array, times: list[int]) -> Array:
+    """In each dimension; not with zeros, which an infinite kernel would make NaN."""
+    for axis, missing in enumerate(times):
+        size = hidden.shape[axis]
+        if missing:  # else the dimension may be spread over an Explicit axis, and can't be sliced
+            last = lax.slice_in_dim(hidden, size - 1, size, axis=axis)
+            hidden = jnp.concatenate([hidden, *[last] * missing], axis)
+    return hidden
 
 
 def _placed(plan: Plan, arguments: Arguments) -> Arguments:
@@ -205,13 +215,18 @@ def _cut_into_classes(plan: Plan, kernel: Array) -> Array:
         spec = PartitionSpec(PartitionSpec.UNCONSTRAINED, auto)
         kernel = lax.with_sharding_constraint(kernel, NamedSharding(plan.mesh, spec))
     if explicit:
-        embed = set(_checks.as_axis_names("kernel", jax.typeof(kernel).sharding.spec[0])) - set(explicit)
-        kernel = _on(plan, PartitionSpec(tuple(embed), explicit), kernel)
+        embed = tuple(axis for axis in _names(jax.typeof(kernel).sharding.spec[0]) if axis not in explicit)
+        kernel = _on(plan, PartitionSpec(embed, explicit), kernel)
     return kernel
 
 
-def _among(axes: tuple[str, ...], some: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    return tuple(axis for axis in _checks.as_axis_names("axes", some) if axis in axes)
+def _among(axes: tuple[str, ...], entry: AxisNames | None) -> tuple[str, ...]:
+    return tuple(axis for axis in _names(entry) if axis in axes)
+
+
+def _names(entry: AxisNames | None) -> tuple[str, ...]:
+    """The axes that an entry of a `PartitionSpec` names."""
+    return (entry,) if isinstance(entry, str) else entry or ()
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

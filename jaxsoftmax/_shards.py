@@ -42,6 +42,10 @@ class Shards:
         """The sum over the classes' shards."""
         return lax.psum(terms, self.classes) if self.classes else terms
 
+    def maximum(self, number: Array) -> Array:
+        """The largest of the classes' shards."""
+        return lax.pmax(number, self.classes) if self.classes else number
+
     def sum_of_tokens(self, terms: Array) -> Array:
         """The sum over the tokens' shards."""
         return lax.psum(terms, self.tokens) if self.tokens else terms
@@ -93,6 +97,14 @@ def cast(arrays: Any, axes: frozenset[str]) -> Any:
     return jax.tree.map(of_one, arrays)
 
 
+def require_spread(shards: Shards, name: str, array: Array) -> None:
+    """ValueError unless an array over classes varies over their axes: else every class would count once a device."""
+    if not set(shards.classes) <= varying(array):
+        raise ValueError(
+            f"{name}: expected this device's shard along axis_name={shards.classes}, got the same on all its devices"
+        )
+
+
 def alike(shards: Shards, of_classes: Any, of_tokens: Any) -> tuple[Any, Any]:
     """Both cast to vary over every axis that one of them varies over, but tokens not over those of the classes.
 
@@ -130,6 +142,8 @@ def _joined(
     remainder = jnp.where(leads, state.remainder - drop * total, jnp.exp(-drop) * total)
     gaps = jax.tree.map(lambda gap, weight: gap + jnp.where(weight == 0, 0, weight * drop), gaps, weights)
     remainder, leaders, gaps = _summed((remainder, leads.astype(remainder.dtype), gaps), axes)
+    # XLA CPU leaves NaN out of a maximum over devices: where all are NaN, -inf remains.
+    maximum = jnp.where((maximum == -jnp.inf) & jnp.isnan(remainder), jnp.nan, maximum)
     return LseState(maximum, remainder + (leaders - 1)), gaps
 
 

@@ -129,7 +129,7 @@ def losses_and_gradients(
     (head, class_weights), _ = _shards.alike(options.shards, (head, class_weights), (labels, scale))
     axes = _shards.varying(head)
     saved = Head(*(None if kind is None else _saved_dtype(kind, axes) for kind in wanted))
-    unit = _unit(scale, class_weights) if head.product_dtype == jnp.float16 else None
+    unit = _unit(options, scale, class_weights) if head.product_dtype == jnp.float16 else None
 
     def of_chunk(sums, tokens):
         x, x_transposed, y, u = tokens
@@ -181,10 +181,11 @@ def losses_and_gradients(
     return join(losses), Head(dx, dw, db)
 
 
-def _unit(scale: Array, class_weights: Array | None) -> Array:
+def _unit(options: LossOptions, scale: Array, class_weights: Array | None) -> Array:
     """A power of two, about 2^-10 of the gradient's largest entry: multiples of it keep within float16's range."""
     factors = [scale] if class_weights is None else [scale, class_weights.astype(scale.dtype)]
-    exponents = (jnp.frexp(lax.stop_gradient(jnp.max(jnp.abs(f), initial=0)))[1] for f in factors)
+    largest = (lax.stop_gradient(jnp.max(jnp.abs(factor), initial=0)) for factor in factors)
+    exponents = (jnp.frexp(options.shards.maximum(one))[1] for one in largest)
     return jnp.ldexp(jnp.ones((), scale.dtype), jnp.clip(sum(exponents) - 10, -100, 100))
 
 

@@ -166,7 +166,7 @@ def linear_cross_entropy(
     [[-0.23840584]]
     """
     options = _cross_entropy.loss_options(ignore_index, label_smoothing, z_loss, logit_softcap, axis_name)
-    arguments = _linear_cross_entropy.checked(
+    arguments, chunk_size = _linear_cross_entropy.checked(
         hidden, kernel, labels, bias, class_weights, token_weights, reduction, chunk_size
     )
     return _linear_cross_entropy.apply(_BOTH_MODES_LINEAR, options, arguments, reduction, chunk_size)
@@ -203,7 +203,7 @@ def sharded_linear_cross_entropy(
     -0.23840584
     """
     options = _cross_entropy.loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
-    arguments = _linear_cross_entropy.checked(
+    arguments, chunk_size = _linear_cross_entropy.checked(
         hidden, kernel, labels, bias, class_weights, token_weights, reduction, chunk_size
     )
     plan = _parallel.plan_of(mesh, token_axes, vocab_axis, arguments.labels.ndim)
