@@ -1,0 +1,198 @@
+"""The cost model adds up, its reader reads loops and groups, and a wrong program, formula or table is noticed."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from experiments._cost_model import (
+    ACCELERATOR,
+    CPU,
+    Machine,
+    Program,
+    fastest,
+    flops,
+    of_large_model,
+    seconds,
+    sent,
+    temporary_bound,
+    told,
+)
+from experiments._hlo import Collective, UnreadableHloError, device_work
+from experiments._scaling_tables import DOCUMENT, RESULTS, tables, with_tables
+from experiments._scaling_worker import cost
+from experiments.scaling import Found, judge, of_model
+
+HEAD = Program(1024, 256, 32768, 2, 2)
+LOOP = """
+HloModule m
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  ROOT %s = f32[] add(%a, %b)
+}
+
+%body (state: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
+  %x = f32[8,4]{1,0} parameter(0)
+  %y = bf16[4,16]{1,0} parameter(1)
+  %product = f32[8,16]{1,0} dot(%x, %y), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %told = (f32[], /*index=1*/f32[8]{0}) all-reduce(%a, %b), replica_groups=GROUPS, to_apply=%add
+}
+
+ENTRY %main (p: f32[8,4]) -> f32[] {
+  %loop = (s32[], f32[8,4]) while(%t), condition=%add, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+}
+"""
+ALONG_ROWS = "{{0,1},{2,3}}"
+
+
+def test_all_devices_together_take_the_flops_of_one():
+    assert 4 * flops(HEAD, CPU) == flops(replace(HEAD, token_shards=1, class_shards=1), CPU) == 6 * 1024 * 256 * 32768
+
+
+def test_a_single_device_is_told_nothing():
+    assert told(replace(HEAD, token_shards=1, class_shards=1), CPU) == {}
+
+
+def test_what_a_device_of_two_by_two_is_told():
+    expected = {"all-reduce over vocab": 16 * 512 + 4 * 512 * 256, "all-reduce over data": 8 + 4 * 256 * 16384}
+    assert told(HEAD, CPU) == expected
+    assert sent(HEAD, expected) == sum(expected.values())  # 2 (q - 1)/q = 1 for q = 2
+
+
+def test_bytes_sent_are_least_for_a_square_share():
+    meshes = [Program(4096, 64, 4096 * 16, 256 // p_v, p_v) for p_v in (16, 32, 64, 128, 256)]
+    least = min(meshes, key=lambda each: sent(each, told(each, ACCELERATOR)))
+    assert least.own_tokens == least.own_classes
+
+
+def test_chunks_change_neither_flops_nor_bytes_where_they_divide_the_tokens():
+    chunked = replace(HEAD, chunk=128)
+    assert (flops(chunked, CPU), told(chunked, CPU)) == (flops(HEAD, CPU), told(HEAD, CPU))
+
+
+def test_sums_over_nodes_take_the_slow_links_for_a_part_alone():
+    head, instant = of_large_model(16, 16), Machine(latency=0.0)
+    inside, between = seconds(head, replace(instant, between=1e30)), seconds(head, replace(instant, inside=1e30))
+    size = 4 * 65536 * 8192
+    assert inside["dX"] == pytest.approx(2 * size * 7 / 8 / 450e9)
+    assert between["dX"] == pytest.approx(2 * size / 8 * 1 / 2 / 50e9)
+
+
+def test_step_is_never_shorter_than_its_products_and_fastest_is_as_fast_as_any():
+    for p in (8, 64, 512):
+        best = seconds(fastest(p, Machine()), Machine())
+        assert best["products"] < best["step"]
+        assert best["step"] <= min(seconds(of_large_model(p, p_v), Machine())["step"] for p_v in (1, 8, p))
+
+
+NOTATIONS = {
+    ALONG_ROWS: (1,),
+    "{{0,2},{1,3}}": (0,),
+    "{{0,1,2,3}}": (0, 1),
+    "[2,2]<=[4]": (1,),
+    "[2,2]<=[2,2]T(1,0)": (0,),
+    "mesh['data'=2,'vocab'=2] {'vocab'}": (1,),
+    "mesh['a'=1,'b'=2,'c'=2], device_ids=([2,2]T(1,0)) {'b'}": (1,),
+}
+
+
+@pytest.mark.parametrize("notation", NOTATIONS)
+def test_reader_counts_a_loop_as_often_as_it_turns_and_knows_who_speaks(notation):
+    work = device_work(LOOP.replace("GROUPS", notation), (2, 2))
+    assert work.flops == 5 * 2 * 8 * 16 * 4
+    assert work.collectives == (Collective("all-reduce", 4 + 4 * 8, NOTATIONS[notation], 5),)
+
+
+def test_collectives_of_one_device_are_none():
+    assert device_work(LOOP.replace("GROUPS", "{{0},{1},{2},{3}}"), (2, 2)).collectives == ()
+
+
+UNREADABLE = {
+    "known_trip_count": "unknown_trip_count",
+    ALONG_ROWS: "anyone",
+    "all-reduce(": "all-reduce-start(",
+    "body=%body": "branch_computations={%body}",
+    "ENTRY": "",
+}
+
+
+@pytest.mark.parametrize("known", UNREADABLE)
+def test_reader_refuses_what_it_cannot_count(known):
+    with pytest.raises(UnreadableHloError):
+        device_work(LOOP.replace("GROUPS", ALONG_ROWS).replace(known, UNREADABLE[known]), (2, 2))
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    return cost(HEAD)
+
+
+def test_compiled_head_costs_what_the_model_says(compiled):
+    found = Found(HEAD, compiled, of_model(HEAD))
+    assert found.agrees("flops")
+    assert found.agrees("told")
+    assert found.agrees("temporary")
+
+
+WRONG = {"flops": {"flops": 6.0}, "told": {"told": {"all-reduce over data": 4}}, "temporary": {"temporary": 1 << 20}}
+
+
+@pytest.mark.parametrize("part", WRONG)
+def test_wrong_formula_fails_its_check_alone(part, compiled):
+    found = Found(HEAD, compiled, of_model(HEAD) | WRONG[part])
+    failed = [check for check, holds in judge([found], _mistaken(compiled)).checks.items() if not holds]
+    assert len(failed) == 1
+    assert {"flops": "flops", "told": "bytes", "temporary": "memory"}[part] in failed[0]
+
+
+@pytest.mark.parametrize("part", WRONG)
+def test_mistake_that_goes_unnoticed_fails(part, compiled):
+    mistaken = Found(HEAD, _mistaken(compiled).measured | {part: compiled[part]}, of_model(HEAD))
+    checks = judge([Found(HEAD, compiled, of_model(HEAD))], mistaken).checks
+    assert [check for check, holds in checks.items() if not holds] == [list(checks)[-1]]
+
+
+def _mistaken(compiled):
+    measured = {"flops": 2 * compiled["flops"], "told": {}, "temporary": 10 * compiled["temporary"]}
+    return Found(HEAD, measured, of_model(HEAD))
+
+
+@pytest.mark.parametrize("other", [{"kernel": "FSDP"}, {"hidden": "both"}, {"bias": True}], ids=str)
+def test_arguments_spread_otherwise_are_noticed_in_the_bytes(other, compiled):
+    assert cost(replace(HEAD, **other))["told"] != compiled["told"] == told(HEAD, CPU)
+
+
+@pytest.mark.parametrize("vocab", [4096, 4099])
+def test_gradient_of_a_kernel_that_is_not_spread_is_gathered_where_classes_are_uneven(vocab):
+    whole = Program(256, 64, vocab, 1, 4, kernel="whole")
+    found = cost(whole)["told"]
+    assert found == told(whole, CPU)
+    assert found.get("all-gather over vocab", 0) == (4 * 64 * 4100 if vocab % 4 else 0)
+
+
+def test_all_logits_at_once_exceed_the_bound_of_chunks():
+    chunked = Program(4096, 64, 8192, 1, 2, chunk=256)
+    assert cost(chunked)["temporary"] <= temporary_bound(chunked, CPU)
+    assert cost(replace(chunked, chunk=4096))["temporary"] > temporary_bound(chunked, CPU)
+
+
+def test_tables_of_the_document_are_those_of_the_results():
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert with_tables(text, tables(json.loads(RESULTS.read_text(encoding="utf-8")))) == text
+
+
+def test_stale_table_is_noticed_and_a_missing_place_refused():
+    document = json.loads(RESULTS.read_text(encoding="utf-8"))
+    document["measurements"]["programs"][0]["measured"]["flops"] *= 2
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert with_tables(text, tables(document)) != text
+    with pytest.raises(ValueError, match="place"):
+        with_tables("", tables(document))
+
+
+def test_results_are_of_the_whole_experiment_and_agree_with_the_model():
+    document = json.loads(RESULTS.read_text(encoding="utf-8"))
+    assert document["passed"]
+    assert not document["quick"]
+    for each in document["measurements"]["programs"]:
+        assert each["model"] == of_model(Program(**each["program"]))
