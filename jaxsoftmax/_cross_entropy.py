@@ -222,8 +222,7 @@ def apply_training_loss(
         if options.ignore_index is not None:
             raise ValueError(f"ignore_index: expected None with float labels, got {options.ignore_index}")
         _checks.require_shape("labels", labels, logits.shape, "[*batch, vocab], as they are floating")
-        of_classes = (logits, labels, class_weights)
-        of_classes, token_weights = _shards.alike(options.shards, of_classes, token_weights)
+        of_classes, token_weights = _shards.alike(options.shards, (logits, labels, class_weights), token_weights)
         losses = rules.float_labels(options, *of_classes, None)
         normalizers = jnp.ones(batch, losses.dtype)
     else:

@@ -195,7 +195,7 @@ def _lifted(gradient: Array, unit: Array | None, dtype: jnp.dtype) -> Array:
 
 def _saved_dtype(kind: Kind, axes: frozenset[str]) -> jnp.dtype:
     early = kind.dtype != jnp.float16 and axes <= kind.axes
-    return kind.dtype if early else jnp.promote_types(kind.dtype, jnp.float32)
+    return kind.dtype if early else _lse_state.accumulation_dtype(kind.dtype)
 
 
 class _Partition(NamedTuple):

@@ -90,14 +90,27 @@ def test_log_sum_exp_over_local_axes_and_shards_takes_any_axis_mask_and_both_ran
     assert_near(got, expected)
 
 
+PLACES = {"first shard": [0], "second shard": [5], "every shard": [1, 4, 9, 13], "all": range(VOCAB)}
+ROW_LOSSES = {  # of a row, with other arrays and how they are spread
+    "integer": (partial(cross_entropy, reduction="none"), [(INTEGERS, TOKENS)]),
+    "float": (partial(cross_entropy, reduction="none"), [(TARGETS, LOGITS)]),
+    "twin": (partial(forward_mode.cross_entropy, reduction="none"), [(INTEGERS, TOKENS)]),
+    "log-sum-exp": (partial(logsumexp, axis=-1), []),
+    "its twin": (partial(forward_mode.logsumexp, axis=-1), []),
+}
+
+
 @pytest.mark.parametrize("value", [INF, np.nan])
-@pytest.mark.parametrize("place", [0, 5])
-def test_an_infinite_or_nan_logit_on_any_shard_shows_in_all_of_its_row_alone(place, value):
+@pytest.mark.parametrize("places", PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize("function", ROW_LOSSES)
+def test_infinite_or_nan_logits_on_any_shard_show_in_all_of_their_row_alone(function, places, value):
+    whole, others = ROW_LOSSES[function]
+    arrays, specs = [array for array, _ in others], [spec for _, spec in others]
     x = X.copy()
-    x[3, place] = value
-    local = partial(cross_entropy, reduction="none", axis_name="vocab")
-    losses, transpose = jax.vjp(lambda a: spread(local, LOGITS, TOKENS, out=TOKENS)(a, INTEGERS), x)
-    expected, expected_transpose = jax.vjp(lambda a: cross_entropy(a, INTEGERS, reduction="none"), x)
+    x[3, list(places)] = value
+    head = spread(partial(whole, axis_name="vocab"), LOGITS, *specs, out=TOKENS)
+    losses, transpose = jax.vjp(lambda a: head(a, *arrays), x)
+    expected, expected_transpose = jax.vjp(lambda a: whole(a, *arrays), x)
     np.testing.assert_array_equal(np.isnan(losses), np.isnan(expected))
     gradient, right = transpose(jnp.ones(BATCH))[0], expected_transpose(jnp.ones(BATCH))[0]
     np.testing.assert_array_equal(np.isnan(gradient), np.isnan(right))
@@ -192,6 +205,28 @@ def test_labels_that_differ_along_the_axis_are_refused():
     head = spread(partial(cross_entropy, axis_name="vocab"), P(None, "vocab"), P("vocab"))
     with pytest.raises(ValueError, match="labels and token_weights: expected the same on all devices"):
         head(X[:2], INTEGERS)
+
+
+def test_logits_that_are_not_spread_over_the_axis_are_refused():  # every class would count four times
+    with pytest.raises(ValueError, match="logits: expected this device's shard along axis_name"):
+        spread(partial(cross_entropy, axis_name="vocab"), TOKENS, TOKENS, out=TOKENS)(X, INTEGERS)
+    with pytest.raises(ValueError, match="kernel: expected this device's shard along axis_name"):
+        spread(partial(linear_cross_entropy, axis_name="vocab"), TOKENS, ALONE, TOKENS)(HIDDEN, KERNEL, INTEGERS)
+    with pytest.raises(ValueError, match="a: expected this device's shard along axis_name"):
+        spread(partial(logsumexp, axis=-1, axis_name="vocab"), TOKENS, out=TOKENS)(X)
+
+
+def test_an_axis_named_twice_is_refused():
+    with pytest.raises(ValueError, match="axis_name: expected distinct axes"):
+        spread(partial(cross_entropy, axis_name=("vocab", "vocab")), LOGITS, TOKENS)(X, INTEGERS)
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, forward_mode.cross_entropy])
+def test_wide_labels_work_where_jax_refuses_to_promote_them(loss):
+    with precision("float64"), jax.numpy_dtype_promotion("strict"):
+        head = spread(partial(loss, axis_name="vocab", reduction="none"), LOGITS, TOKENS, out=TOKENS)
+        by_logits = jax.grad(lambda x: jnp.sum(head(x, INTEGERS.astype(np.int64))))(X)
+        assert_near(by_logits, jax.grad(lambda x: jnp.sum(cross_entropy(x, INTEGERS, reduction="none")))(X))
 
 
 @pytest.mark.parametrize("name", [3, ["vocab"], (0,)])
