@@ -38,9 +38,9 @@ class Shards:
         """The number of this shard's first class."""
         return lax.axis_index(self.classes) * columns if self.classes else 0
 
-    def sum(self, terms: Array) -> Array:
-        """The sum over the classes' shards."""
-        return lax.psum(terms, self.classes) if self.classes else terms
+    def sum(self, terms: Any) -> Any:
+        """The sum over the classes' shards, of an array or of several of one shape."""
+        return _summed(terms, self.classes) if self.classes else terms
 
     def maximum(self, number: Array) -> Array:
         """The largest of the classes' shards."""

@@ -130,7 +130,7 @@ def target_totals(options: LossOptions, state: LseState, targets: Array, logits:
     """T, and T without the dominant entry's target, which may absorb the others."""
     leads = _lse_state.dominant(_lse_state.exponentials(logits, state), state)
     total, others = (jnp.sum(t, -1, keepdims=True) for t in (targets, jnp.where(leads, 0, targets)))
-    return TargetTotals(*options.shards.sum(jnp.stack([total, others])))
+    return options.shards.sum(TargetTotals(total, others))
 
 
 def float_label_gradient(
