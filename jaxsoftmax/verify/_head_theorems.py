@@ -1,6 +1,7 @@
 """The fused head, from hidden states and a kernel to the loss: M16, M20, M24, M25, M27."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,8 @@ def mean_exactly(theta, y):
     return end_to_end(head.value, head.gradient)
 
 
+of_one_set = partial(Claim, dtypes=("float32",), rowwise=False)  # of data: theta and all labels make one row
+
 HEAD_THEOREMS = (
     Theorem(
         "M16-head",
@@ -58,39 +61,9 @@ HEAD_THEOREMS = (
         "a ragged chunk dropped, or dW that of the last chunk alone; columns of logit 0 added to V; a label counted "
         "from its block's first class; the classes in which the last block overlaps another, twice",
         (
-            Claim(
-                HEAD,
-                "gradients",
-                1,
-                PLAIN.loss,
-                gradient_of(PLAIN),
-                _head_inputs.plain,
-                6,
-                dtypes=("float32",),
-                rowwise=False,
-            ),
-            Claim(
-                HEAD,
-                "gradients, ragged",
-                1,
-                RAGGED.loss,
-                gradient_of(RAGGED),
-                _head_inputs.ragged,
-                6,
-                dtypes=("float32",),
-                rowwise=False,
-            ),
-            Claim(
-                HEAD,
-                "gradients in blocks",
-                1,
-                BLOCKS.loss,
-                gradient_of(BLOCKS),
-                _head_inputs.blocks,
-                6,
-                dtypes=("float32",),
-                rowwise=False,
-            ),
+            of_one_set(HEAD, "gradients", 1, PLAIN.loss, gradient_of(PLAIN), _head_inputs.plain, 6),
+            of_one_set(HEAD, "gradients, ragged", 1, RAGGED.loss, gradient_of(RAGGED), _head_inputs.ragged, 6),
+            of_one_set(HEAD, "gradients in blocks", 1, BLOCKS.loss, gradient_of(BLOCKS), _head_inputs.blocks, 6),
         ),
     ),
     Theorem(
@@ -101,7 +74,7 @@ HEAD_THEOREMS = (
         "p - 1, which is 0 from a gap of 17 on; in bfloat16 it has no digit right at p = 0.999 (Liger#1329), and sums "
         "stick",
         (
-            Claim(
+            of_one_set(
                 HEAD,
                 "gradients in low precision",
                 1,
@@ -110,9 +83,8 @@ HEAD_THEOREMS = (
                 _head_inputs.near_certain,
                 1,
                 dtypes=("bfloat16",),
-                rowwise=False,
             ),
-            Claim(
+            of_one_set(
                 HEAD,
                 "gradients summed from low precision",
                 1,
@@ -121,9 +93,8 @@ HEAD_THEOREMS = (
                 _head_inputs.alike,
                 1,
                 dtypes=("bfloat16",),
-                rowwise=False,
             ),
-            Claim(
+            of_one_set(
                 HEAD,
                 "gradients, and losses as those in the token weights",
                 1,
@@ -131,8 +102,6 @@ HEAD_THEOREMS = (
                 gradient_of(TAILS),
                 _head_inputs.confident,
                 6,
-                dtypes=("float32",),
-                rowwise=False,
             ),
         ),
     ),
@@ -142,7 +111,7 @@ HEAD_THEOREMS = (
         "as M24",
         "as M24; a bias forgotten; losses in another order than the tokens; -1 wrapped to the last class",
         (
-            Claim(
+            of_one_set(
                 HEAD,
                 "losses, everything on",
                 0,
@@ -150,8 +119,6 @@ HEAD_THEOREMS = (
                 lambda theta, y: ExactHead(UNREDUCED, theta, y).value,
                 _head_inputs.with_no_class,
                 6,
-                dtypes=("float32",),
-                rowwise=False,
             ),
         ),
     ),
@@ -163,7 +130,7 @@ HEAD_THEOREMS = (
         "a soft cap's slope or the z-loss left out of G; a mean over tokens, or with the ignored; 0 / 0 where all are; "
         "token weights that not every part gets, or without a gradient",
         (
-            Claim(
+            of_one_set(
                 HEAD,
                 "VJP of the losses, everything on",
                 1,
@@ -172,10 +139,9 @@ HEAD_THEOREMS = (
                 _head_inputs.weighted,
                 6,
                 dtypes=("float64",),
-                rowwise=False,
                 textbook=lambda theta, y: jnp.dot(COTANGENTS, EVERYTHING.textbook(theta, y)),
             ),
-            Claim(
+            of_one_set(
                 HEAD,
                 "Hessian-vector product, everything on",
                 0,
@@ -183,8 +149,6 @@ HEAD_THEOREMS = (
                 lambda theta, v, y: ExactHead(SUMMED, theta, y).hessian_product(v),
                 _head_inputs.moved,
                 6,
-                dtypes=("float32",),
-                rowwise=False,
             ),
             Claim(
                 HEAD,

@@ -90,6 +90,8 @@ def confident(dtype: str) -> list[Inputs]:
     return [Inputs(f"confident gap {gaps[0]:.0f}-{gaps[-1]:.0f}", (theta, labels.astype(np.int32)))]
 
 
+over_two_or_more = partial(Claim, dtypes=("float32",), rowwise=False, devices=2)
+
 MESH_THEOREMS = (
     Theorem(
         "M22-shards",
@@ -99,7 +101,7 @@ MESH_THEOREMS = (
         "the loss of a shard's own classes (tokamax); labels counted from the shard's first class, or one off; dX of "
         "one shard, or summed twice; log of a sum of sums, which loses the tails",
         (
-            Claim(
+            over_two_or_more(
                 HEAD,
                 "losses over shards",
                 0,
@@ -107,11 +109,8 @@ MESH_THEOREMS = (
                 lambda theta, y: ExactHead(UNREDUCED, theta, y).value,
                 over_devices(with_no_class),
                 6,
-                dtypes=("float32",),
-                rowwise=False,
-                devices=2,
             ),
-            Claim(
+            over_two_or_more(
                 HEAD,
                 "gradients over shards",
                 1,
@@ -119,11 +118,8 @@ MESH_THEOREMS = (
                 lambda theta, y: ExactHead(SHARDED, theta, y).gradient,
                 over_devices(on_borders),
                 6,
-                dtypes=("float32",),
-                rowwise=False,
-                devices=2,
             ),
-            Claim(
+            over_two_or_more(
                 HEAD,
                 "gradients over shards, and losses as those in the token weights",
                 1,
@@ -131,9 +127,6 @@ MESH_THEOREMS = (
                 lambda theta, y: ExactHead(TAILS, theta, y).gradient,
                 over_devices(confident),
                 6,
-                dtypes=("float32",),
-                rowwise=False,
-                devices=2,
             ),
         ),
     ),
@@ -144,7 +137,7 @@ MESH_THEOREMS = (
         "as M27-head; in low precision half an ulp for G, half for the sum over devices",
         "a mean of the devices' means; columns added up to an even number of classes left in the log-sum-exp",
         (
-            Claim(
+            over_two_or_more(
                 MESH_HEAD,
                 "mean and gradients, everything on",
                 0,
@@ -152,11 +145,8 @@ MESH_THEOREMS = (
                 mean_exactly,
                 over_devices(_head_inputs.weighted),
                 6,
-                dtypes=("float32",),
-                rowwise=False,
-                devices=2,
             ),
-            Claim(
+            over_two_or_more(
                 MESH_HEAD,
                 "Hessian-vector product, everything on",
                 0,
@@ -164,11 +154,8 @@ MESH_THEOREMS = (
                 lambda theta, v, y: ExactHead(SUMMED, theta, y).hessian_product(v),
                 over_devices(_head_inputs.moved),
                 6,
-                dtypes=("float32",),
-                rowwise=False,
-                devices=2,
             ),
-            Claim(
+            over_two_or_more(
                 MESH_HEAD,
                 "gradients in low precision",
                 1,
@@ -177,8 +164,6 @@ MESH_THEOREMS = (
                 over_devices(_head_inputs.near_certain),
                 1,
                 dtypes=("bfloat16",),
-                rowwise=False,
-                devices=2,
             ),
         ),
     ),
