@@ -1,4 +1,4 @@
-"""Several processes train one head: each holds its share of the digits and classes, and the numbers are those of one.
+r"""Several processes train one head: each holds its share of the digits and classes, and the numbers are those of one.
 
     python -m experiments.multihost --processes 4 --mesh 2x2
 

@@ -92,11 +92,11 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     return axes
 
 
-def as_axis_names(name: str, value: Any) -> tuple[str, ...]:
+def as_axis_names(name: str, value: Any, others: str = "") -> tuple[str, ...]:
     """`value` (None, a mesh axis or several) as a tuple of names."""
     names = () if value is None else (value,) if isinstance(value, str) else value
     if not isinstance(names, tuple) or not all(isinstance(axis, str) for axis in names):
-        raise TypeError(f"{name}: expected None, the name of a mesh axis or a tuple of them, got {value!r}")
+        raise TypeError(f"{name}: expected None, the name of a mesh axis or a tuple of them{others}, got {value!r}")
     if len(set(names)) < len(names):
         raise ValueError(f"{name}: expected distinct axes, got {value!r}")
     return names

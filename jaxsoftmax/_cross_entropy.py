@@ -154,7 +154,7 @@ def cross_entropy(
     Raises:
       TypeError: an argument of the wrong dtype; a constant that isn't a Python number.
       ValueError: an argument of the wrong shape or out of range, or `ignore_index` with float labels; `axis_name`
-        isn't an axis of a `jax.shard_map` with `check_vma=True`, or tokens differ along it.
+        isn't an axis of a `jax.shard_map` with `check_vma=True`, or labels or token weights differ along it.
 
     Differentiation: reverse mode in logits, float labels (M12) and token weights to any order, and forward over
     reverse (`jax.custom_vjp`); saved are the arguments and two or four numbers a row. For pure forward mode use

@@ -74,7 +74,7 @@ def linear_cross_entropy(
     Raises:
       TypeError: an argument of the wrong dtype; a constant that isn't a Python number.
       ValueError: an argument of the wrong shape or out of range; `axis_name` isn't an axis of a `jax.shard_map` with
-        `check_vma=True`, or tokens differ along it.
+        `check_vma=True`, or labels or token weights differ along it.
 
     Differentiation: reverse mode in hidden, kernel, bias and token weights to any order, and forward over reverse
     (`jax.custom_vjp`). With "mean" and "sum" the gradients themselves are saved and a number a token, with "none" the

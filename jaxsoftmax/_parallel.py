@@ -127,18 +127,30 @@ def plan_of(mesh: Any, token_axes: Any, vocab_axis: Any, batch_dimensions: int) 
     if not isinstance(mesh, Mesh | AbstractMesh):
         raise TypeError(f"mesh: expected a jax.sharding.Mesh or AbstractMesh, got {type(mesh).__name__}")
     given = token_axes if isinstance(token_axes, PartitionSpec) else (token_axes,)
-    tokens = tuple(_checks.as_axis_names("token_axes", axes) for axes in given)
+    tokens = tuple(_checks.as_axis_names("token_axes", axes, ", or a PartitionSpec") for axes in given)
     if len(tokens) > batch_dimensions:
         raise ValueError(f"token_axes: expected axes for {batch_dimensions} batch dimensions, got {token_axes!r}")
     tokens += ((),) * (batch_dimensions - len(tokens))
     plan = Plan(mesh, tokens, _checks.as_axis_names("vocab_axis", vocab_axis))
+    for name, axes in {"token_axes": sum(tokens, ()), "vocab_axis": plan.classes}.items():
+        _require_axes_of(mesh, name, axes)
     named = [*sum(tokens, ()), *plan.classes]
-    for axis in named:
-        if axis not in mesh.axis_names:
-            raise ValueError(f"token_axes, vocab_axis: expected axes of the mesh, {mesh.axis_names}, got {axis!r}")
     if len(set(named)) < len(named):
         raise ValueError(f"token_axes, vocab_axis: expected each axis once, got {token_axes!r} and {vocab_axis!r}")
     return plan
+
+
+def _require_axes_of(mesh: Mesh | AbstractMesh, name: str, axes: tuple[str, ...]) -> None:
+    around = jax.sharding.get_abstract_mesh()
+    taken = [axis for axis, kind in zip(around.axis_names, around.axis_types, strict=True) if kind == AxisType.Manual]
+    for axis in axes:
+        if axis not in mesh.axis_names:
+            raise ValueError(f"{name}: expected axes of the mesh, {mesh.axis_names}, got {axis!r}")
+        if axis in taken:
+            raise ValueError(
+                f"{name}: expected axes that no jax.shard_map around has taken, got {axis!r}; inside of one, use "
+                "linear_cross_entropy with axis_name"
+            )
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 4, 5))  # without jit, a `jax.shard_map` doesn't take symbolic zeros

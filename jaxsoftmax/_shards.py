@@ -114,7 +114,8 @@ def alike(shards: Shards, of_classes: Any, of_tokens: Any) -> tuple[Any, Any]:
     if varying(of_tokens) & set(shards.classes):
         raise ValueError(
             f"labels and token_weights: expected the same on all devices of axis_name={shards.classes}, got ones that "
-            f"vary over {tuple(sorted(varying(of_tokens)))}; jax.lax.pmax makes them the same"
+            f"vary over {tuple(sorted(varying(of_tokens)))}; where tokens are spread over it, gather them all, hidden "
+            "states or logits too, and then say with jax.lax.pmax of the labels that they are equal"
         )
     axes = varying((of_classes, of_tokens)).union(shards.classes)
     return cast(of_classes, axes), cast(of_tokens, axes - set(shards.classes))

@@ -110,7 +110,8 @@ BAD = {
     "mesh: expected": (TypeError, {"mesh": (2, 2)}),
     "token_axes: expected None, the name": (TypeError, {"token_axes": 3}),
     "vocab_axis: expected None, the name": (TypeError, {"vocab_axis": ["vocab"]}),
-    "expected axes of the mesh": (ValueError, {"vocab_axis": "model"}),
+    "vocab_axis: expected axes of the mesh": (ValueError, {"vocab_axis": "model"}),
+    "token_axes: expected None, .* or a PartitionSpec": (TypeError, {"token_axes": ["data"]}),
     "expected each axis once": (ValueError, {"token_axes": ("data", "vocab")}),
     "expected axes for 2 batch dimensions": (ValueError, {"token_axes": P(None, None, "data")}),
     "kernel: expected shape": (ValueError, {"kernel": jnp.zeros((3, 3))}),
@@ -126,3 +127,14 @@ def test_bad_input_is_named(message):
     given |= {"token_axes": layout.token_axes, "vocab_axis": layout.vocab_axis}
     with pytest.raises(error, match=message):
         sharded_linear_cross_entropy(**(given | changed))
+
+
+def test_inside_of_a_shard_map_the_error_names_the_function_for_it():
+    layout = LAYOUTS["2x2"]
+
+    def local(hidden, kernel, labels):
+        return on_mesh(layout)(hidden, kernel, labels)
+
+    specs = {"in_specs": (P("data"), P(None, "vocab"), P("data")), "out_specs": P()}
+    with pytest.raises(ValueError, match="inside of one, use linear_cross_entropy with axis_name"):
+        jax.shard_map(local, mesh=mesh_of(layout), **specs)(HIDDEN, KERNEL, LABELS)
