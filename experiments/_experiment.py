@@ -1,6 +1,7 @@
 """What every experiment shares: its command line, progress, printed conclusion, result files and exit code."""
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -76,7 +77,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that every experiment takes."""
-    parser.add_argument("--quick", action="store_true", help="a smaller run of under 30 seconds, for tests")
+    parser.add_argument("--quick", action="store_true", help="a smaller run of under a minute, for tests")
     parser.add_argument(
         "--results",
         type=Path,
@@ -109,6 +110,13 @@ def run(experiment: Experiment, argv: Sequence[str] | None) -> int:
     except MeasurementError as error:
         print(f"experiments.{experiment.name}: error: {error}", file=sys.stderr)
         return EXIT_FAILED
+
+
+def positive(text: str) -> int:
+    """Reads a whole number of at least 1."""
+    if not re.fullmatch(r"\d{1,9}", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
 
 
 def wide_console() -> Console:

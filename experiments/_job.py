@@ -4,6 +4,8 @@ import argparse
 import math
 import re
 
+from experiments._experiment import positive
+
 _STEPS, _STEPS_QUICK = 200, 40
 
 
@@ -40,13 +42,6 @@ def shape_over(devices: int, shape: tuple[int, int] | None) -> tuple[int, int]:
 def as_text(shape: tuple[int, int]) -> str:
     """Returns the shape as `--mesh` takes it."""
     return "x".join(map(str, shape))
-
-
-def positive(text: str) -> int:
-    """Reads a whole number of at least 1."""
-    if not re.fullmatch(r"\d{1,9}", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 def _mesh_shape(text: str) -> tuple[int, int]:

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from experiments._digits_training import Digits, standardised_digits
-from experiments._experiment import EXIT_FAILED, EXIT_PASSED, EXIT_USAGE, OneLineParser, add_options
-from experiments._job import add_job_options, as_text, positive, shape_over, steps_of
+from experiments._experiment import EXIT_FAILED, EXIT_PASSED, EXIT_USAGE, OneLineParser, add_options, positive
+from experiments._job import add_job_options, as_text, shape_over, steps_of
 from experiments._processes import end_with_parent
 from experiments._sharded_training import (
     TOLERANCE_ULPS,

@@ -17,7 +17,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 DEFAULT_DIRECTORY = Path(__file__).parent / "results"
-_PACKAGES = ("jaxsoftmax", "jax", "jaxlib", "numpy", "optax", "matplotlib", "mpmath", "scikit-learn")
+_PACKAGES = (
+    "jaxsoftmax",
+    "jax",
+    "jaxlib",
+    "numpy",
+    "optax",
+    "flax",
+    "equinox",
+    "orbax-checkpoint",
+    "tokenizers",
+    "matplotlib",
+    "mpmath",
+    "scikit-learn",
+)
 
 
 class UnwritableResultsError(Exception):

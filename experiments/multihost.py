@@ -38,8 +38,8 @@ from rich.table import Table
 
 from experiments import _multihost_worker
 from experiments._digits_training import standardised_digits
-from experiments._experiment import Experiment, MeasurementError, Options, Outcome, OwnOptions, run
-from experiments._job import add_job_options, as_text, positive, shape_over, steps_of
+from experiments._experiment import Experiment, MeasurementError, Options, Outcome, OwnOptions, positive, run
+from experiments._job import add_job_options, as_text, shape_over, steps_of
 from experiments._processes import ProcessDiedError, ProcessGroup
 from experiments._sharded_training import TOLERANCE_ULPS, Batch, Difference, Run, batches, train_alone, ulps_apart
 

@@ -1,1 +1,8 @@
-"""The benchmark behind `jaxsoftmax bench`: time, memory and accuracy of the losses beside other libraries."""
+"""The benchmark behind `jaxsoftmax bench`: time, memory and accuracy of the losses beside other libraries.
+
+`interleaved` times calls of your own the same way, round after round, and `ratios` compares them within each round.
+"""
+
+from jaxsoftmax.bench._timing import Spread, interleaved, ratios, seconds_of
+
+__all__ = ["Spread", "interleaved", "ratios", "seconds_of"]
