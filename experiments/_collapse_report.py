@@ -1,0 +1,155 @@
+"""What the runs of the softmax collapse show: sentences, a table, a figure and a summary."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from experiments._collapse_training import (
+    DOUBLE,
+    LIBRARY,
+    METHODS,
+    OPTAX,
+    SCALE,
+    STEPS_A_CALL,
+    UNSCALED,
+    Method,
+    Metrics,
+    Setting,
+)
+
+Runs = dict[tuple[str, int], Metrics]
+
+_STYLES: dict[str, dict[str, Any]] = {
+    OPTAX.name: {"color": "tab:red"},
+    LIBRARY.name: {"color": "tab:blue"},
+    DOUBLE.name: {"color": "black", "linestyle": "--"},
+}
+_PANELS = {
+    "exact_loss": ("mean cross-entropy [nats], computed by jaxsoftmax", 1.0),
+    "gradient_norm": ("norm of the gradient that the run took", 1.0),
+    "mean_gap": ("gap between the label's logit and the next, mean [nats]", 1.0),
+    "test_accuracy": ("test accuracy [%]", 100.0),
+}
+_LOGARITHMIC = ("exact_loss", "gradient_norm")
+_SHOWN = {"exact_loss": "loss", "gradient_norm": "gradient", "mean_gap": "gap", "parameter_norm": "parameters"}
+
+
+def collapse_of(metrics: Metrics) -> int | None:
+    """Returns the first recorded step at which half of the labels have a gradient of exactly 0."""
+    return first_step(metrics.label_zero >= 0.5)
+
+
+def first_step(condition: np.ndarray) -> int | None:
+    """Returns the first recorded step at which the condition holds."""
+    return (int(np.argmax(condition)) + 1) * STEPS_A_CALL if condition.any() else None
+
+
+def at(step: int | None, curve: np.ndarray) -> float:
+    """Returns the recorded value at that step; NaN if there is none."""
+    return np.nan if step is None else float(curve[step // STEPS_A_CALL - 1])
+
+
+def sentences(setting: Setting, runs: Runs) -> list[str]:
+    """Says what was found; several numbers are those of the seeds in turn."""
+    optax, library, double = ([runs[method.name, seed] for seed in setting.seeds] for method in METHODS)
+    collapses = [collapse_of(metrics) for metrics in optax]
+    then = [at(step, metrics.loss) for step, metrics in zip(collapses, library, strict=True)]
+    whole_zero = max(metrics.whole_zero.max() for metrics in optax)
+    label_zero = max(metrics.label_zero.max() for metrics in library)
+    accuracies = "; ".join(f"{method.name}: {_accuracy(setting, runs, method)}" for method in METHODS)
+    return [
+        f"optax in float32: its loss is first exactly 0 at step {_steps(first_step(m.loss == 0) for m in optax)}, and "
+        f"half of the labels first have no gradient at step {_steps(collapses)}. The other logits keep theirs (the "
+        f"whole gradient is 0 for {100 * whole_zero:g} % of the examples at most), so the updates don't end: the norm "
+        f"of the parameters grows to {_last(optax, 'parameter_norm')}, the mean logit gap only to "
+        f"{_last(optax, 'mean_gap')}. The loss of these networks, computed by this library, ends at "
+        f"{_last(optax, 'exact_loss')}.",
+        f"This library in float32: at those steps the loss is {_each(then)}, at step {setting.steps} "
+        f"{_last(library, 'loss')}, with a gap of {_last(library, 'mean_gap')} and a norm of "
+        f"{_last(library, 'parameter_norm')}; {100 * label_zero:g} % of the labels have no gradient at most.",
+        f"optax in float64: half of the labels first have no gradient at step {_steps(map(collapse_of, double))}; the "
+        f"gap ends at {_last(double, 'mean_gap')}.",
+        f"Test accuracy at the end, mean and range of {len(setting.seeds)} seeds: {accuracies}.",
+        _without_scale(setting, runs),
+    ]
+
+
+def table(setting: Setting, runs: Runs) -> Table:
+    """Returns a row for each run."""
+    found = Table(title=f"After {setting.steps} steps, modulo {setting.modulus}; the loss is computed by this library")
+    for heading in ("method", "seed", "loss first 0", "half of labels lost", *_SHOWN.values(), "test accuracy"):
+        found.add_column(heading)
+    for (method, seed), metrics in runs.items():
+        steps = (_steps([step]) for step in (first_step(metrics.loss == 0), collapse_of(metrics)))
+        last = (_last([metrics], quantity) for quantity in _SHOWN)
+        found.add_row(method, str(seed), *steps, *last, f"{100 * metrics.test_accuracy[-1]:.1f} %")
+    return found
+
+
+def summary(method: str, seed: int, metrics: Metrics) -> dict[str, Any]:
+    """Returns the curves of a run, rounded, and its steps of note."""
+    curves = {name: [float(f"{value:.4g}") for value in curve] for name, curve in metrics._asdict().items()}
+    steps = {"loss_first_zero": first_step(metrics.loss == 0), "half_of_labels_first_lost": collapse_of(metrics)}
+    return {"method": method, "seed": seed, **steps, **curves}
+
+
+def collapse_figure(setting: Setting, runs: Runs) -> Figure:
+    """Returns four panels of curves over the steps: thin those of each seed, thick their median."""
+    figure = Figure(figsize=(11.0, 7.0), layout="constrained")
+    grid = figure.subplots(2, 2, sharex=True)
+    steps = STEPS_A_CALL * np.arange(1, setting.records + 1)
+    for axes, (quantity, (title, factor)) in zip(grid.flat, _PANELS.items(), strict=True):
+        for method, style in _STYLES.items():
+            of_seeds = factor * np.array([getattr(runs[method, seed], quantity) for seed in setting.seeds])
+            axes.plot(steps, of_seeds.T, **style, linewidth=0.6, alpha=0.4)
+            axes.plot(steps, np.median(of_seeds, axis=0), **style, linewidth=1.8, label=method)
+            _mark_collapse(axes, style["color"], [collapse_of(runs[method, seed]) for seed in setting.seeds])
+        axes.set_yscale("log" if quantity in _LOGARITHMIC else "linear")
+        axes.set_title(title, fontsize=10)
+        axes.grid(alpha=0.3)
+    for axes in grid[-1]:
+        axes.set_xlabel("step")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(_STYLES) + 1)
+    return figure
+
+
+def _mark_collapse(axes: Axes, color: str, steps: Sequence[int | None]) -> None:
+    """Draws a line where the median seed collapses, if it does."""
+    found = [step for step in steps if step is not None]
+    if found:
+        axes.axvline(float(np.median(found)), color=color, linewidth=1.0, linestyle=":")
+
+
+def _without_scale(setting: Setting, runs: Runs) -> str:
+    scaled, unscaled = (runs[method.name, setting.seeds[0]] for method in (LIBRARY, UNSCALED))
+    broken = first_step(~(unscaled.parameter_norm < 2 * scaled.parameter_norm))
+    if broken is None:
+        found = f"ends with a loss of {unscaled.loss[-1]:.3g} instead of {scaled.loss[-1]:.3g}"
+    else:
+        found = (
+            f"is thrown off by step {broken}, where the gradient's norm is {at(broken, scaled.gradient_norm):.1e} and "
+            f"squares of its entries underflow: the parameters' norm becomes {at(broken, unscaled.parameter_norm):.1e}"
+        )
+    power = f"2**{np.log2(SCALE):.0f}"
+    return f"All these losses are multiplied by {power}, and Adam's ε too; without, this library's run {found}."
+
+
+def _each(values: Iterable[float | None], form: str = ".3g") -> str:
+    return ", ".join("never" if value is None else format(value, form) for value in values)
+
+
+def _steps(values: Iterable[int | None]) -> str:
+    return _each(values, "d")
+
+
+def _last(of_seeds: Sequence[Metrics], quantity: str) -> str:
+    return _each([getattr(metrics, quantity)[-1] for metrics in of_seeds])
+
+
+def _accuracy(setting: Setting, runs: Runs, method: Method) -> str:
+    percents = [100 * runs[method.name, seed].test_accuracy[-1] for seed in setting.seeds]
+    return f"{np.mean(percents):.1f} % ({min(percents):.1f} to {max(percents):.1f})"

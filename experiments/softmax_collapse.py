@@ -1,0 +1,121 @@
+"""Modular addition learnt past the point where cross-entropy has no gradient left in float32: "softmax collapse".
+
+Past a gap of about 17 between the label's logit and the others, the label's softmax rounds to 1 in float32, and its
+gradient s − 1 to 0 (Prieto et al., "Grokking at the Edge of Numerical Stability", ICLR 2025). What is left pushes the
+other logits down and lifts no label. One network, with one split of the table and one set of initial parameters a seed,
+is trained by optax's loss and by this library's in float32, and by optax's in float64, with Adam, on the whole training
+set at every step, without weight decay.
+
+All losses are multiplied by 2**60 and Adam's ε with them, as float32 squares a gradient below 1e-19 to 0. That rounds
+nothing and leaves the updates as they are; what happens without is shown by one more run of this library's loss.
+
+The full run takes about an hour on two CPU cores. Killed and started again by the same command, it goes on.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import jax
+from rich.progress import Progress
+
+from experiments._checkpoints import Checkpoints, default_directory
+from experiments._collapse_report import Runs, at, collapse_figure, collapse_of, sentences, summary, table
+from experiments._collapse_training import LIBRARY, OPTAX, SCALE, STEPS_A_CALL, Setting, train_all
+from experiments._experiment import Experiment, Options, Outcome, OwnOptions, positive, run
+
+# What this library's loss at the end must be of its loss where optax's collapsed, at most.
+FALL = 1e-3
+_STEPS, _STEPS_QUICK = 4000, 7000
+_SEEDS, _SEEDS_QUICK = 3, 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """How many seeds take how many steps."""
+
+    steps: int
+    seeds: int
+
+
+def measure(options: Options, progress: Progress) -> Outcome:
+    """Trains every method with every seed."""
+    job: Job = options.own
+    seeds = tuple(range(options.seed, options.seed + job.seeds))
+    size = {"modulus": 23, "width": 64, "rate": 4e-3} if options.quick else {"modulus": 113, "width": 200, "rate": 2e-3}
+    setting = Setting(**size, steps=job.steps, seeds=seeds)
+    task = progress.add_task("training steps", total=len(setting.runs) * setting.steps)
+    directory = default_directory(options.results, "softmax_collapse")
+    checkpoints = Checkpoints(directory, {**asdict(setting), "jax": jax.__version__})
+    return judge(setting, train_all(setting, checkpoints, partial(progress.advance, task)))
+
+
+def judge(setting: Setting, runs: Runs) -> Outcome:
+    """Turns the curves into a verdict."""
+    seeds = [(runs[OPTAX.name, seed], runs[LIBRARY.name, seed]) for seed in setting.seeds]
+    checks = {
+        "in float32 optax's loss becomes exactly 0": [bool((optax.loss == 0).any()) for optax, _ in seeds],
+        "in float32 optax leaves half of the labels without a gradient": [
+            collapse_of(optax) is not None for optax, _ in seeds
+        ],
+        "in float32 this library's loss is never 0, nor is a label's gradient": [
+            bool((library.loss > 0).all() and (library.label_zero == 0).all()) for _, library in seeds
+        ],
+        f"this library's loss falls to less than {FALL:g} of what it was at optax's collapse": [
+            bool(library.loss[-1] < FALL * at(collapse_of(optax), library.loss)) for optax, library in seeds
+        ],
+        "its logit gap ends wider than optax's ever is in float32": [
+            bool(library.mean_gap[-1] > optax.mean_gap.max()) for optax, library in seeds
+        ],
+    }
+    return Outcome(
+        checks={f"{check}, with every seed": all(holds) for check, holds in checks.items()},
+        conclusion=sentences(setting, runs),
+        measurements={
+            "setting": asdict(setting),
+            "steps_between_records": STEPS_A_CALL,
+            "loss_multiplied_by": SCALE,
+            "runs": [summary(method, seed, metrics) for (method, seed), metrics in runs.items()],
+        },
+        tables=[table(setting, runs)],
+        figures={"softmax_collapse": collapse_figure(setting, runs)},
+    )
+
+
+def _add_own_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--steps",
+        type=positive,
+        help=f"updates of each run, a multiple of {STEPS_A_CALL} (default: {_STEPS}; with --quick {_STEPS_QUICK})",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=positive,
+        help=f"how many seeds, from --seed on (default: {_SEEDS}; with --quick {_SEEDS_QUICK})",
+    )
+
+
+def _read_own_options(options: argparse.Namespace) -> Job:
+    steps = options.steps or (_STEPS_QUICK if options.quick else _STEPS)
+    if steps % STEPS_A_CALL:
+        raise ValueError(f"argument --steps: expected a multiple of {STEPS_A_CALL}, got {steps}")
+    return Job(steps, options.seeds or (_SEEDS_QUICK if options.quick else _SEEDS))
+
+
+EXPERIMENT = Experiment(
+    "softmax_collapse",
+    "In float32, without weight decay, training that optax's cross-entropy stalls goes on with this library's.",
+    measure,
+    OwnOptions(_add_own_options, _read_own_options),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the experiment; see ``--help``."""
+    return run(EXPERIMENT, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
