@@ -32,12 +32,13 @@ def split_table(modulus: int, seed: int) -> tuple[Sums, Sums]:
 
 
 def initial_layers(modulus: int, width: int, seed: int) -> Layers:
-    """Returns random kernels and zero biases of two hidden layers, in float32."""
+    """Returns the layers of a network with two hidden ones, in float32: uniform in ±1/√inputs, biases too."""
     sizes = (2 * modulus, width, width, modulus)
-    normal = jax.nn.initializers.he_normal()
-    keys = jax.random.split(jax.random.key(seed), len(sizes) - 1)
-    kernels = [normal(key, shape, jnp.float32) for key, shape in zip(keys, pairwise(sizes), strict=True)]
-    return [(kernel, jnp.zeros(kernel.shape[1], jnp.float32)) for kernel in kernels]
+    layers = []
+    for key, (inputs, outputs) in zip(jax.random.split(jax.random.key(seed), 3), pairwise(sizes), strict=True):
+        rows = jax.random.uniform(key, (inputs + 1, outputs), jnp.float32, minval=-1.0, maxval=1.0) / inputs**0.5
+        layers.append((rows[:-1], rows[-1]))
+    return layers
 
 
 def logits_of(layers: Layers, sums: Sums) -> Float[Array, "sums modulus"]:
