@@ -28,7 +28,7 @@ from experiments._experiment import Experiment, Options, Outcome, OwnOptions, po
 
 # What this library's loss at the end must be of its loss where optax's collapsed, at most.
 FALL = 1e-3
-_STEPS, _STEPS_QUICK = 4000, 7000
+_STEPS, _STEPS_QUICK = 7000, 4000
 _SEEDS, _SEEDS_QUICK = 3, 1
 
 
@@ -44,7 +44,7 @@ def measure(options: Options, progress: Progress) -> Outcome:
     """Trains every method with every seed."""
     job: Job = options.own
     seeds = tuple(range(options.seed, options.seed + job.seeds))
-    size = {"modulus": 23, "width": 64, "rate": 4e-3} if options.quick else {"modulus": 113, "width": 200, "rate": 2e-3}
+    size = {"modulus": 23, "width": 64, "rate": 4e-3} if options.quick else {"modulus": 113, "width": 200, "rate": 5e-4}
     setting = Setting(**size, steps=job.steps, seeds=seeds)
     task = progress.add_task("training steps", total=len(setting.runs) * setting.steps)
     directory = default_directory(options.results, "softmax_collapse")
