@@ -65,14 +65,14 @@ def sentences(setting: Setting, runs: Runs) -> list[str]:
     ahead = sum(of.test_accuracy[-1] > by.test_accuracy[-1] for of, by in zip(library, optax, strict=True))
     return [
         f"optax in float32: its loss is first exactly 0 at step {_steps(first_step(m.loss == 0) for m in optax)}, and "
-        f"half of the labels first have no gradient at step {_steps(collapses)}. The other logits keep theirs (the "
-        f"whole gradient is 0 for {100 * whole_zero:g} % of the examples at most), so the updates don't end: the norm "
-        f"of the parameters grows to {_last(optax, 'parameter_norm')}, the mean logit gap only to "
+        f"half of the labels first have no gradient at step {_steps(collapses)}. The other logits keep theirs (at most "
+        f"{100 * whole_zero:g} % of the examples ever have no gradient at all), so the updates don't end: the norm of "
+        f"the parameters grows to {_last(optax, 'parameter_norm')}, the mean logit gap only to "
         f"{_last(optax, 'mean_gap')}. The loss of these networks, computed by this library, ends at "
         f"{_last(optax, 'exact_loss')}.",
         f"This library in float32: at those steps the loss is {_each(then)}, at step {setting.steps} "
         f"{_last(library, 'loss')}, with a gap of {_last(library, 'mean_gap')} and a norm of "
-        f"{_last(library, 'parameter_norm')}; {100 * label_zero:g} % of the labels have no gradient at most.",
+        f"{_last(library, 'parameter_norm')}; at most {100 * label_zero:g} % of the labels ever have no gradient.",
         f"optax in float64: half of the labels first have no gradient at step {_steps(map(collapse_of, double))}; the "
         f"gap ends at {_last(double, 'mean_gap')}.",
         f"Test accuracy at the end, mean and range over the seeds: {accuracies}. In float32 this library's is above "

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -100,12 +100,11 @@ def train_all(
         carry, recorded = saved["carry"], np.array(saved["recorded"])
         advance(step)
         first, saved_at = step // STEPS_A_CALL, time.monotonic()
-        several_steps = _several_steps(setting, *runs[first // records])
         for call in range(first, len(runs) * records):
             run, record = divmod(call, records)
             if record == 0:
-                carry, several_steps = start(setting, *runs[run]), _several_steps(setting, *runs[run])
-            carry, metrics = several_steps(carry)
+                carry = start(setting, *runs[run])
+            carry, metrics = _several_steps(setting, *runs[run])(carry)
             recorded[run, record] = metrics
             advance(STEPS_A_CALL)
             if time.monotonic() - saved_at >= _SECONDS_BETWEEN_CHECKPOINTS:
@@ -160,6 +159,7 @@ def metrics_of(layers: Layers, train: Sums, test: Sums, method: Method) -> Metri
     )
 
 
+@lru_cache(maxsize=1)  # compiled once a run
 def _several_steps(setting: Setting, method: Method, seed: int) -> Callable[[Carry], tuple[Carry, Metrics]]:
     """Returns the compiled function that takes the steps of one call, consuming its argument."""
     train, test = split_table(setting.modulus, seed)

@@ -33,6 +33,11 @@ from experiments._modular_addition import Sums, initial_layers, logits_of, split
 SMALL = Setting(modulus=5, width=8, rate=4e-3, steps=2 * STEPS_A_CALL, seeds=(3,))
 
 
+compiled_gradient_of = jax.jit(gradient_of, static_argnums=2)
+compiled_step = jax.jit(one_step, static_argnums=(2, 3))
+compiled_metrics_of = jax.jit(metrics_of, static_argnums=3)
+
+
 def bits(tree):
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
 
@@ -71,18 +76,18 @@ def test_every_method_starts_from_the_same_parameters():
 
 def test_scale_multiplies_the_gradient_and_leaves_the_step_bit_for_bit():
     train, _ = split_table(SMALL.modulus, seed=3)
-    scaled, unscaled = (gradient_of(start(SMALL, method, 3)[0], train, method) for method in (LIBRARY, UNSCALED))
-    assert bits(scaled) == bits(jax.tree.map(partial(jnp.multiply, SCALE), unscaled))
-    layers = [one_step(start(SMALL, method, 3), train, SMALL, method)[0] for method in (LIBRARY, UNSCALED)]
-    assert bits(layers[0]) == bits(layers[1]) != bits(start(SMALL, LIBRARY, 3)[0])
+    before = start(SMALL, LIBRARY, seed=3)
+    gradients = [compiled_gradient_of(before[0], train, method) for method in (LIBRARY, UNSCALED)]
+    assert bits(gradients[0]) == bits(jax.tree.map(partial(np.multiply, np.float32(SCALE)), gradients[1]))
+    after = [compiled_step(before, train, SMALL, method)[0] for method in (LIBRARY, UNSCALED)]
+    assert bits(after[0]) == bits(after[1]) != bits(before[0])
 
 
 def test_without_the_scale_the_squares_of_small_gradients_underflow():
-    carries = [(confident_layers(60.0), start(SMALL, method, 3)[1]) for method in (LIBRARY, UNSCALED)]
-    stepped = [
-        one_step(carry, ZEROS, SMALL, method)[0] for carry, method in zip(carries, (LIBRARY, UNSCALED), strict=True)
-    ]
-    moved = [float(jnp.max(jnp.abs(layers[-1][1] - carries[0][0][-1][1]))) for layers in stepped]
+    _, state = start(SMALL, LIBRARY, seed=3)
+    before = confident_layers(60.0)
+    after = [compiled_step((before, state), ZEROS, SMALL, method)[0] for method in (LIBRARY, UNSCALED)]
+    moved = [float(np.max(np.abs(layers[-1][1] - before[-1][1]))) for layers in after]
     assert moved[0] == pytest.approx(SMALL.rate, rel=1e-3)
     assert moved[1] > 1.0
 
@@ -90,7 +95,7 @@ def test_without_the_scale_the_squares_of_small_gradients_underflow():
 @pytest.mark.parametrize(("method", "loss", "label_zero"), [(OPTAX, 0.0, 1.0), (LIBRARY, 4 * np.exp(-20.0), 0.0)])
 def test_metrics_of_a_confident_network(method, loss, label_zero):
     layers = confident_layers(20.0)
-    found = metrics_of(layers, ZEROS, ZEROS._replace(total=np.array([0, 0, 1])), method)
+    found = compiled_metrics_of(layers, ZEROS, ZEROS._replace(total=np.array([0, 0, 1])), method)
     assert found.loss == pytest.approx(loss, rel=1e-6)
     assert found.exact_loss == pytest.approx(4 * np.exp(-20.0), rel=1e-6)
     assert (found.mean_gap, found.least_gap, found.label_zero, found.whole_zero) == (20.0, 20.0, label_zero, 0.0)
