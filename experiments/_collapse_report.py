@@ -40,8 +40,8 @@ _SHOWN = {"exact_loss": "loss", "gradient_norm": "gradient", "mean_gap": "gap", 
 
 
 def collapse_of(metrics: Metrics) -> int | None:
-    """Returns the first recorded step at which half of the labels have a gradient of exactly 0."""
-    return first_step(metrics.label_zero >= 0.5)
+    """Returns the first recorded step at which the method's own loss is exactly 0."""
+    return first_step(metrics.loss == 0)
 
 
 def first_step(condition: np.ndarray) -> int | None:
@@ -60,21 +60,19 @@ def sentences(setting: Setting, runs: Runs) -> list[str]:
     collapses = [collapse_of(metrics) for metrics in optax]
     then = [at(step, metrics.loss) for step, metrics in zip(collapses, library, strict=True)]
     whole_zero = max(metrics.whole_zero.max() for metrics in optax)
-    label_zero = max(metrics.label_zero.max() for metrics in library)
     accuracies = "; ".join(f"{method.name}: {_accuracy(setting, runs, method)}" for method in METHODS)
     ahead = sum(of.test_accuracy[-1] > by.test_accuracy[-1] for of, by in zip(library, optax, strict=True))
     return [
-        f"optax in float32: its loss is first exactly 0 at step {_steps(first_step(m.loss == 0) for m in optax)}, and "
-        f"half of the labels first have no gradient at step {_steps(collapses)}. The other logits keep theirs (at most "
-        f"{100 * whole_zero:g} % of the examples ever have no gradient at all), so the updates don't end: the norm of "
-        f"the parameters grows to {_last(optax, 'parameter_norm')}, the mean logit gap only to "
-        f"{_last(optax, 'mean_gap')}. The loss of these networks, computed by this library, ends at "
-        f"{_last(optax, 'exact_loss')}.",
+        f"optax in float32: the loss is first exactly 0 at step {_steps(collapses)}, and up to {_most_lost(optax)} % "
+        f"of the labels have a gradient of 0. The other logits keep theirs (at most {100 * whole_zero:g} % of the "
+        "examples ever have no gradient at all), so the updates don't end: the norm of the parameters grows to "
+        f"{_last(optax, 'parameter_norm')}, the mean logit gap only to {_last(optax, 'mean_gap')}. The loss of these "
+        f"networks, computed by this library, ends at {_last(optax, 'exact_loss')}.",
         f"This library in float32: at those steps the loss is {_each(then)}, at step {setting.steps} "
         f"{_last(library, 'loss')}, with a gap of {_last(library, 'mean_gap')} and a norm of "
-        f"{_last(library, 'parameter_norm')}; at most {100 * label_zero:g} % of the labels ever have no gradient.",
-        f"optax in float64: half of the labels first have no gradient at step {_steps(map(collapse_of, double))}; the "
-        f"gap ends at {_last(double, 'mean_gap')}.",
+        f"{_last(library, 'parameter_norm')}; up to {_most_lost(library)} % of the labels have a gradient of 0.",
+        f"optax in float64: the loss is first exactly 0 at step {_steps(map(collapse_of, double))}, and up to "
+        f"{_most_lost(double)} % of the labels have a gradient of 0; the gap ends at {_last(double, 'mean_gap')}.",
         f"Test accuracy at the end, mean and range over the seeds: {accuracies}. In float32 this library's is above "
         f"optax's with {ahead} of {len(setting.seeds)} seeds.",
         _without_scale(setting, runs),
@@ -84,20 +82,19 @@ def sentences(setting: Setting, runs: Runs) -> list[str]:
 def table(setting: Setting, runs: Runs) -> Table:
     """Returns a row for each run."""
     found = Table(title=f"After {setting.steps} steps, modulo {setting.modulus}; the loss is computed by this library")
-    for heading in ("method", "seed", "loss first 0", "half of labels lost", *_SHOWN.values(), "test accuracy"):
+    for heading in ("method", "seed", "loss first 0", "labels at 0, most", *_SHOWN.values(), "test accuracy"):
         found.add_column(heading)
     for (method, seed), metrics in runs.items():
-        steps = (_steps([step]) for step in (first_step(metrics.loss == 0), collapse_of(metrics)))
         last = (_last([metrics], quantity) for quantity in _SHOWN)
-        found.add_row(method, str(seed), *steps, *last, f"{100 * metrics.test_accuracy[-1]:.1f} %")
+        lost, accuracy = (f"{100 * share:.1f} %" for share in (metrics.label_zero.max(), metrics.test_accuracy[-1]))
+        found.add_row(method, str(seed), _steps([collapse_of(metrics)]), lost, *last, accuracy)
     return found
 
 
 def summary(method: str, seed: int, metrics: Metrics) -> dict[str, Any]:
-    """Returns the curves of a run, rounded, and its steps of note."""
+    """Returns the curves of a run, rounded, and the step of its collapse."""
     curves = {name: [float(f"{value:.4g}") for value in curve] for name, curve in metrics._asdict().items()}
-    steps = {"loss_first_zero": first_step(metrics.loss == 0), "half_of_labels_first_lost": collapse_of(metrics)}
-    return {"method": method, "seed": seed, **steps, **curves}
+    return {"method": method, "seed": seed, "loss_first_zero": collapse_of(metrics), **curves}
 
 
 def collapse_figure(setting: Setting, runs: Runs) -> Figure:
@@ -118,10 +115,8 @@ def collapse_figure(setting: Setting, runs: Runs) -> Figure:
     for axes in grid[-1]:
         axes.set_xlabel("step")
     handles, labels = grid[0, 0].get_legend_handles_labels()
-    lost = Line2D([], [], color="gray", linewidth=1.0, linestyle=":")
-    figure.legend(
-        [*handles, lost], [*labels, "half of the labels have no gradient"], loc="outside upper center", ncols=4
-    )
+    zero = Line2D([], [], color="gray", linewidth=1.0, linestyle=":")
+    figure.legend([*handles, zero], [*labels, "its own loss is first exactly 0"], loc="outside upper center", ncols=4)
     return figure
 
 
@@ -153,6 +148,10 @@ def _each(values: Iterable[float | None], form: str = ".3g") -> str:
 
 def _steps(values: Iterable[int | None]) -> str:
     return _each(values, "d")
+
+
+def _most_lost(of_seeds: Sequence[Metrics]) -> str:
+    return _each([100 * metrics.label_zero.max() for metrics in of_seeds], ".2g")
 
 
 def _last(of_seeds: Sequence[Metrics], quantity: str) -> str:
