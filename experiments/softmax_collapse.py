@@ -26,8 +26,8 @@ from experiments._collapse_report import Runs, at, collapse_figure, collapse_of,
 from experiments._collapse_training import LIBRARY, OPTAX, SCALE, STEPS_A_CALL, Setting, train_all
 from experiments._experiment import Experiment, Options, Outcome, OwnOptions, positive, run
 
-# The share of labels that must lose their gradient with optax, at least; and the share that may be left at the end of this
-# library's loss at the step where optax's became 0.
+# Share of labels that lose their gradient with optax, at least; and what is left at the end, at most, of this library's
+# loss at the step where optax's became 0.
 LOST, FALL = 0.1, 1e-3
 _STEPS, _STEPS_QUICK = 7000, 4000
 _SEEDS, _SEEDS_QUICK = 3, 1
