@@ -63,15 +63,15 @@ def sentences(setting: Setting, runs: Runs) -> list[str]:
     accuracies = "; ".join(f"{method.name}: {_accuracy(setting, runs, method)}" for method in METHODS)
     ahead = sum(of.test_accuracy[-1] > by.test_accuracy[-1] for of, by in zip(library, optax, strict=True))
     return [
-        f"optax in float32: the first step with a loss of exactly 0 is {_steps(collapses)}; up to "
-        f"{_most_lost(optax)} % of the labels have a gradient of 0. The other logits keep theirs (at most {100 * whole_zero:g} % of the "
-        "examples ever have no gradient at all), so the updates don't end: the norm of the parameters grows to "
+        f"optax in float32: first step with a loss of exactly 0: {_steps(collapses)}; up to {_most_lost(optax)} % of the "
+        f"labels have a gradient of 0. The other logits keep theirs (at most {100 * whole_zero:g} % of the examples ever "
+        "have no gradient at all), so the updates don't end: the norm of the parameters grows to "
         f"{_last(optax, 'parameter_norm')}, the mean logit gap only to {_last(optax, 'mean_gap')}. The loss of these "
         f"networks, computed by this library, ends at {_last(optax, 'exact_loss')}.",
         f"This library in float32: at those steps the loss is {_each(then)}, at step {setting.steps} "
         f"{_last(library, 'loss')}, with a gap of {_last(library, 'mean_gap')} and a norm of "
         f"{_last(library, 'parameter_norm')}; up to {_most_lost(library)} % of the labels have a gradient of 0.",
-        f"optax in float64: the first step with a loss of exactly 0 is {_steps(map(collapse_of, double))}; up to "
+        f"optax in float64: first step with a loss of exactly 0: {_steps(map(collapse_of, double))}; up to "
         f"{_most_lost(double)} % of the labels have a gradient of 0; the gap ends at {_last(double, 'mean_gap')}.",
         f"Test accuracy at the end, mean and range over the seeds: {accuracies}. In float32 this library's is above "
         f"optax's with {ahead} of {len(setting.seeds)} seeds.",
