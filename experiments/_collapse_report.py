@@ -59,13 +59,13 @@ def sentences(setting: Setting, runs: Runs) -> list[str]:
     optax, library, double = ([runs[method.name, seed] for seed in setting.seeds] for method in METHODS)
     collapses = [collapse_of(metrics) for metrics in optax]
     then = [at(step, metrics.loss) for step, metrics in zip(collapses, library, strict=True)]
-    whole_zero = max(metrics.whole_zero.max() for metrics in optax)
+    whole_zero = 100 * max(metrics.whole_zero.max() for metrics in optax)
     accuracies = "; ".join(f"{method.name}: {_accuracy(setting, runs, method)}" for method in METHODS)
     ahead = sum(of.test_accuracy[-1] > by.test_accuracy[-1] for of, by in zip(library, optax, strict=True))
     return [
-        f"optax in float32: first step with a loss of exactly 0: {_steps(collapses)}; up to {_most_lost(optax)} % of the "
-        f"labels have a gradient of 0. The other logits keep theirs (at most {100 * whole_zero:g} % of the examples ever "
-        "have no gradient at all), so the updates don't end: the norm of the parameters grows to "
+        f"optax in float32: first step with a loss of exactly 0: {_steps(collapses)}; up to {_most_lost(optax)} % of "
+        f"the labels have a gradient of 0. The other logits keep theirs (at most {whole_zero:g} % of the examples "
+        "ever have no gradient at all), so the updates don't end: the norm of the parameters grows to "
         f"{_last(optax, 'parameter_norm')}, the mean logit gap only to {_last(optax, 'mean_gap')}. The loss of these "
         f"networks, computed by this library, ends at {_last(optax, 'exact_loss')}.",
         f"This library in float32: at those steps the loss is {_each(then)}, at step {setting.steps} "
