@@ -64,3 +64,17 @@ enter_environment() {
     python -m pip install --quiet --disable-pip-version-check -e ".[$2]"
     python -m pip list --disable-pip-version-check | grep -E '^(Package|jax|jaxlib|optax|numpy) '
 }
+
+# ensure_chromium: install the browser in which pages are tested, if there is none and it can be done.
+ensure_chromium() {
+    local name
+    for name in chromium chromium-browser google-chrome google-chrome-stable; do
+        command -v "$name" >/dev/null && return
+    done
+    if [[ $EUID == 0 ]] && command -v apt-get >/dev/null; then
+        heading 'apt-get install chromium'
+        apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null
+    else
+        heading 'SKIPPED: no Chromium was found, so pages go untested'
+    fi
+}
