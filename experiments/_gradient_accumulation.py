@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from experiments._language_training import Trainer, fused
@@ -78,7 +77,7 @@ def accumulated(
             the tokens of this part would give the mean of the parts' means.
     """
 
-    def add(so_far: LossAndGradients, part: tuple[Tokens, ArrayLike]) -> tuple[LossAndGradients, None]:
+    def add(so_far: LossAndGradients, part: Any) -> tuple[LossAndGradients, None]:
         batch, divisor = part
         loss, gradients = jax.value_and_grad(total)(parameters, batch)
         return optax.tree.add_scale(so_far, 1.0 / divisor, (loss, gradients)), None

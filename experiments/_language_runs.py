@@ -1,8 +1,10 @@
 """What is done with one model: trained with each loss from the same parameters on the same batches, and timed."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,9 @@ class Runs:
         """Trains a model with each loss, and measures a step; the head's memory is asked for sizes of its own."""
         model, plan = self.model(tied), self._plan
         trainers = {name: Trainer(model, loss, plan.steps) for name, loss in LOSSES.items()}
-        steps = {name: trainer.compiled_step(self.batch(0)) for name, trainer in trainers.items()}
+        with ThreadPoolExecutor() as both:
+            compiled = both.map(methodcaller("compiled_step", self.batch(0)), trainers.values())
+            steps = dict(zip(trainers, compiled, strict=True))
         curves = {
             name: self._train(f"{name}-{kind_of(tied)}", trainer, steps[name], plan.steps)
             for name, trainer in trainers.items()

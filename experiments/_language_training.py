@@ -70,8 +70,9 @@ class Trainer:
 
     def objective(self, parameters: Any, batch: Tokens) -> Float[Array, ""]:
         """Returns the loss of a batch of sequences, each token's label being the one after it."""
-        hidden, kernel = self.model.forward(parameters, batch[:, :-1])
-        return self.loss(hidden, kernel, batch[:, 1:])
+        with jax.default_matmul_precision("highest"):  # a TPU's default, bfloat16, would differ by more than rounding
+            hidden, kernel = self.model.forward(parameters, batch[:, :-1])
+            return self.loss(hidden, kernel, batch[:, 1:])
 
     def first_state(self) -> State:
         """Returns the model's parameters, copied since a step takes its state's memory, and the optimiser's zeros."""

@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from rich.panel import Panel
 from rich.progress import Progress
@@ -105,16 +104,15 @@ def measure(options: Options, progress: Progress) -> Outcome:
     steps = 4 * (plan.steps + plan.rounds + 1) + min(plan.equinox_steps, plan.steps)
     training = progress.add_task("steps", total=steps)
     runs = Runs(plan, data, options.results, options.seed, partial(progress.advance, training))
-    with jax.default_matmul_precision("highest"):  # a TPU's default, bfloat16, would differ by more than rounding
-        kinds = [runs.nnx(tied, FULL.sizes) for tied in (True, False)]
-        equinox = runs.equinox(tied=True)
-        model = kinds[0].trained
-        in_parts = accumulation(model, data.train, plan.batch)
-        write = partial(sample, model, data.tokenizer, _PROMPT, plan.written, seed=options.seed)
-        samples = {
-            "the likeliest token each time": write(temperature=0.0),
-            f"at temperature {_TEMPERATURE}": write(temperature=_TEMPERATURE),
-        }
+    kinds = [runs.nnx(tied, FULL.sizes) for tied in (True, False)]
+    equinox = runs.equinox(tied=True)
+    model = kinds[0].trained
+    in_parts = accumulation(model, data.train, plan.batch)
+    write = partial(sample, model, data.tokenizer, _PROMPT, plan.written, seed=options.seed)
+    samples = {
+        "the likeliest token each time": write(temperature=0.0),
+        f"at temperature {_TEMPERATURE}": write(temperature=_TEMPERATURE),
+    }
     runs.remove_checkpoints()
     padding = float(np.mean(data.train[:, 1:] == PADDING))
     counts = (data.tokenizer.get_vocab_size(), len(data.train), padding)
