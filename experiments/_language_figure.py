@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from experiments._language_runs import FUSED, MATERIALISED, Kind, kind_of
 
@@ -29,6 +30,7 @@ def language_figure(kinds: list[Kind], head: str, allowed: float) -> Figure:
     losses.set(ylabel="training loss [nats a token]")
     differences.set(xlabel="step", ylabel="relative difference", yscale="log", ylim=(6e-9, 10 * allowed))
     differences.set_title("0 is drawn at 1e-8", fontsize=9)
+    differences.xaxis.set_major_locator(MaxNLocator(integer=True))
     times, memory = right.subplots(2, 1)
     medians = [{name: float(np.median(of)) for name, of in kind.costs.seconds.items()} for kind in kinds]
     _draw_bars(times, [f"step, {kind_of(kind.tied)}" for kind in kinds], medians, "median seconds", "{:.2f}")
@@ -62,5 +64,5 @@ def _draw_bars(axes: Axes, groups: list[str], heights: list[dict[str, float]], l
         axes.bar_label(bars, fmt=text, fontsize=8)
     axes.set_xticks(places, groups, fontsize=8)
     axes.set_ylabel(label)
-    axes.margins(y=0.15)
-    axes.legend(fontsize=8)
+    axes.margins(y=0.3)
+    axes.legend(loc="upper center", ncols=2, fontsize=8)

@@ -92,7 +92,7 @@ class Runs:
             for name, trainer in trainers.items()
         }
         unseen = [batch_of(self._data.held_out, plan.batch, 0, step) for step in range(_HELD_OUT_BATCHES)]
-        loss_of = partial(mean_loss, jax.jit(trainers[FUSED].objective), unseen)
+        loss_of = partial(mean_loss, jax.jit(trainers[MATERIALISED].objective), unseen)
         first_state, advance = trainers[FUSED].first_state, partial(self._advance, 1)
         return Kind(
             tied,
