@@ -15,9 +15,7 @@ from experiments._checkpoints import Checkpoints
 from experiments._token_sequences import PADDING, Sequences
 from experiments._transformer import Hidden, Kernel, Model, Tokens
 
-# Adam divides each gradient by its own size: where that is all rounding, so would the step be. An epsilon far above the
-# rounding of gradients, and below most of them, keeps two curves of the same arithmetic together.
-_RATE, _EPSILON, _WEIGHT_DECAY, _WARM_UP = 2e-3, 1e-6, 0.01, 0.1
+_RATE, _WEIGHT_DECAY, _WARM_UP = 2e-3, 0.01, 0.1  # the rate at its highest; the part of the steps that leads to it
 _TOKENS_A_CHUNK = 256
 
 Loss = Callable[[Hidden, Kernel, Int[Array, "batch length"]], Float[Array, ""]]
@@ -91,7 +89,7 @@ class Trainer:
 
     def _optimiser(self) -> optax.GradientTransformation:
         rate = optax.warmup_cosine_decay_schedule(0.1 * _RATE, _RATE, max(1, int(_WARM_UP * self.steps)), self.steps)
-        return optax.adamw(rate, eps=_EPSILON, weight_decay=_WEIGHT_DECAY)
+        return optax.adamw(rate, weight_decay=_WEIGHT_DECAY)
 
 
 def train(
