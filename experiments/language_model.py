@@ -43,8 +43,8 @@ _MIB = 2**20
 FULL = Plan(
     sizes=Sizes(vocabulary=32768, length=256, embed=256, layers=4, heads=4, tied=True),
     batch=8,
-    steps=120,
-    equinox_steps=12,
+    steps=100,
+    equinox_steps=10,
     between_checkpoints=20,
     rounds=8,
     written=160,
