@@ -18,7 +18,7 @@ import pytest
 import jaxsoftmax
 from experiments._checkpoints import Checkpoints
 from experiments._corpus import Corpus, read_corpus
-from experiments._gradient_accumulation import Accumulation, Apart, accumulation
+from experiments._gradient_accumulation import Accumulation, Apart, accumulation, with_uneven_padding
 from experiments._language_runs import FUSED, MATERIALISED, Kind, relative_difference
 from experiments._language_training import LOSSES, Trainer, fused, materialised, train
 from experiments._step_costs import Costs, head_bytes
@@ -35,18 +35,14 @@ BATCH, STEPS = 16, 8  # 512 tokens a step: two chunks of the fused head
 
 @pytest.fixture(scope="module")
 def data():
-    return token_data(read_corpus(ROOT / "jaxsoftmax"), SIZES.vocabulary, SIZES.length)
+    """Each paragraph of the library's sources as a file of its own, for more padding."""
+    paragraphs = "\n\n".join(read_corpus(ROOT / "jaxsoftmax").train).split("\n\n")
+    return token_data(Corpus("paragraphs", len(paragraphs), paragraphs, paragraphs[:9]), SIZES.vocabulary, SIZES.length)
 
 
 @pytest.fixture(scope="module")
 def model():
     return nnx_model(SIZES, seed=0)
-
-
-@pytest.fixture
-def padded(data):
-    """A batch of which some sequences are padded."""
-    return data.train[np.argsort(-np.sum(data.train == PADDING, axis=1))[: 2 * BATCH : 2]]
 
 
 def losses_of(model, loss, data, directory):
@@ -92,7 +88,8 @@ def test_hidden_states_see_no_later_token(model, data):
 
 
 @pytest.mark.parametrize("loss", [materialised, fused])
-def test_loss_is_the_mean_over_the_tokens_that_are_not_padding(model, padded, loss):
+def test_loss_is_the_mean_over_the_tokens_that_are_not_padding(model, data, loss):
+    padded = with_uneven_padding(data.train, BATCH)
     hidden, kernel = jax.jit(model.forward)(model.parameters, padded[:, :-1])
     labels = padded[:, 1:]
     real = labels != PADDING
