@@ -20,7 +20,7 @@ def strict_json(path):
     return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
 
 
-SLOW = ("derivation", "jacobian", "softmax_collapse")  # hundreds of small programs, or thousands of steps
+SLOW = ("derivation", "jacobian", "softmax_collapse", "language_model")  # much to compile, or thousands of steps
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NAMES])

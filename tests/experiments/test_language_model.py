@@ -1,0 +1,236 @@
+"""Both losses give one curve, a killed run too, in either framework; and what would be wrong is noticed."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import jaxsoftmax
+from experiments._checkpoints import Checkpoints
+from experiments._corpus import Corpus, read_corpus
+from experiments._gradient_accumulation import Accumulation, Apart, accumulation, with_uneven_padding
+from experiments._language_runs import FUSED, MATERIALISED, Kind, relative_difference
+from experiments._language_training import LOSSES, Trainer, fused, materialised, train
+from experiments._step_costs import Costs, head_bytes
+from experiments._text_sample import sample
+from experiments._token_sequences import PADDING, batch_of, token_data
+from experiments._transformer import Sizes, nnx_model
+from experiments._transformer_equinox import equinox_model
+from experiments.language_model import CURVE_TOLERANCE, FULL, Findings, Job, judge
+
+ROOT = Path(__file__).parents[2]
+SIZES = Sizes(vocabulary=300, length=32, embed=16, layers=1, heads=2, tied=True)
+BATCH, STEPS = 16, 8  # 512 tokens a step: two chunks of the fused head
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Each paragraph of the library's sources as a file of its own, for more padding."""
+    paragraphs = "\n\n".join(read_corpus(ROOT / "jaxsoftmax").train).split("\n\n")
+    return token_data(Corpus("paragraphs", len(paragraphs), paragraphs, paragraphs[:9]), SIZES.vocabulary, SIZES.length)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return nnx_model(SIZES, seed=0)
+
+
+def losses_of(model, loss, data, directory):
+    trainer, batches = Trainer(model, loss, STEPS), partial(batch_of, data.train, BATCH, 0)
+    step = trainer.compiled_step(batches(0))
+    return train(trainer.first_state(), step, batches, STEPS, Checkpoints(directory, {}), 100).losses
+
+
+def counting_padding(hidden, kernel, labels):
+    return optax.softmax_cross_entropy_with_integer_labels(hidden @ kernel, labels).mean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tied", [True, False])
+def test_curves_of_both_losses_and_both_frameworks_are_equal(data, tied, tmp_path):
+    sizes = dataclasses.replace(SIZES, tied=tied)
+    nnx = nnx_model(sizes, seed=0)
+    equinox = equinox_model(sizes, nnx.parameters)
+    curves = {name: losses_of(nnx, loss, data, tmp_path / name) for name, loss in LOSSES.items()}
+    assert relative_difference(curves[FUSED], curves[MATERIALISED]) < CURVE_TOLERANCE / 10
+    assert relative_difference(losses_of(equinox, fused, data, tmp_path / "e"), curves[FUSED]) < CURVE_TOLERANCE / 10
+    wrong = losses_of(nnx, counting_padding, data, tmp_path / "wrong")
+    assert relative_difference(wrong, curves[MATERIALISED]) > 10 * CURVE_TOLERANCE
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_equinox_module_with_the_parameters_of_nnx_has_its_hidden_states_and_kernel(data, tied):
+    sizes = dataclasses.replace(SIZES, layers=2, tied=tied)
+    nnx = nnx_model(sizes, seed=3)
+    equinox = equinox_model(sizes, nnx.parameters)
+    for mine, its in zip(
+        *(jax.jit(of.forward)(of.parameters, data.train[:2, :-1]) for of in (equinox, nnx)), strict=True
+    ):
+        np.testing.assert_allclose(mine, its, rtol=0, atol=1e-5 * np.abs(its).max())
+
+
+def test_hidden_states_see_no_later_token(model, data):
+    tokens = data.train[:1, :-1]
+    changed = np.where(np.arange(SIZES.length) < 20, tokens, PADDING)
+    before, after = (jax.jit(model.forward)(model.parameters, each)[0] for each in (tokens, changed))
+    np.testing.assert_array_equal(before[:, :20], after[:, :20])
+    assert (before[:, 20:] != after[:, 20:]).any()
+
+
+@pytest.mark.parametrize("loss", [materialised, fused])
+def test_loss_is_the_mean_over_the_tokens_that_are_not_padding(model, data, loss):
+    padded = with_uneven_padding(data.train, BATCH)
+    hidden, kernel = jax.jit(model.forward)(model.parameters, padded[:, :-1])
+    labels = padded[:, 1:]
+    real = labels != PADDING
+    assert 0.05 < 1.0 - real.mean() < 0.95
+    expected = jaxsoftmax.cross_entropy(hidden[real] @ kernel, labels[real])
+    np.testing.assert_allclose(loss(hidden, kernel, labels), expected, rtol=1e-6)
+    assert abs(counting_padding(hidden, kernel, labels) / expected - 1.0) > CURVE_TOLERANCE
+
+
+@pytest.mark.slow
+def test_gradients_of_parts_are_the_whole_batchs_but_not_as_the_mean_of_means(model, data):
+    found = accumulation(model, data.train, BATCH)
+    assert found.is_uneven
+    assert found.sums.holds
+    assert found.mean_of_means.loss > 1e-4
+    assert found.mean_of_means.gradients > 1e-2
+
+
+def test_fused_head_takes_less_than_a_quarter_of_the_memory_at_32k():
+    taken = {
+        name: head_bytes(loss, dataclasses.replace(FULL.sizes, tied=True), FULL.batch) for name, loss in LOSSES.items()
+    }
+    assert taken[MATERIALISED] >= 2 * 4 * 2048 * 32768
+    assert taken[FUSED] <= taken[MATERIALISED] / 4
+
+
+def test_sample_continues_the_prompt_and_the_same_seed_writes_the_same(model, data):
+    write = partial(sample, model, data.tokenizer, "import ", length=24)
+    texts = [write(temperature=1.0, seed=seed) for seed in (0, 0, 1)]
+    assert texts[0] == texts[1] != texts[2]
+    assert all(text.startswith("import ") for text in texts)
+    assert write(temperature=0.0, seed=0) == write(temperature=0.0, seed=1)
+    assert "<|padding|>" not in "".join(texts)
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.slow
+def test_run_that_ends_midway_goes_on_to_the_same_curve_and_parameters_bit_for_bit(model, data, tmp_path, capsys):
+    trainer, asked = Trainer(model, fused, STEPS), []
+    step = trainer.compiled_step(data.train[:BATCH])
+
+    def batches(number, dies_at=None):
+        asked.append(number)
+        if number == dies_at:
+            raise KilledError
+        return batch_of(data.train, BATCH, 0, number)
+
+    def take(name, batches):
+        return train(trainer.first_state(), step, batches, STEPS, Checkpoints(tmp_path / name, {}), between=2)
+
+    whole = take("whole", batches)
+    with pytest.raises(KilledError):
+        take("killed", partial(batches, dies_at=5))
+    asked.clear()
+    resumed = take("killed", batches)
+    assert asked == [4, 5, 6, 7]
+    assert "resuming at step 4" in capsys.readouterr().err
+    for mine, its in zip(jax.tree.leaves(resumed), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_array_equal(mine, its)
+
+
+@pytest.mark.slow
+def test_killed_command_started_again_gives_the_curves_of_one_that_ran_through(tmp_path):
+    results = {name: tmp_path / name for name in ("through", "killed")}
+    command = [sys.executable, "-m", "experiments.language_model", "--quick", "--corpus", str(ROOT / "jaxsoftmax")]
+    commands = {name: [*command, "--results", str(place)] for name, place in results.items()}
+    with subprocess.Popen(commands["killed"], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        second_run = results["killed"] / f".language_model.{FUSED}-tied.checkpoints" / "10"
+        while not second_run.exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+    again, through = (
+        subprocess.run(commands[name], cwd=ROOT, capture_output=True, text=True) for name in ("killed", "through")
+    )
+    assert (again.returncode, through.returncode) == (0, 0)
+    assert again.stderr.count("resuming at step") == 2
+    assert through.stderr == ""
+    found = [json.loads((place / "language_model.json").read_text())["measurements"] for place in results.values()]
+    for kind in ("tied", "untied"):
+        assert found[0]["models"][kind]["losses"] == found[1]["models"][kind]["losses"]
+    assert found[0]["samples"] == found[1]["samples"]
+    assert {path.name for path in results["killed"].iterdir()} == {"language_model.json", "language_model.png"}
+
+
+def found_as_claimed(**changes):
+    losses = np.linspace(10.0, 7.0, FULL.steps, dtype=np.float32)
+    costs = Costs(
+        {MATERIALISED: [2.0] * 5, FUSED: [1.9] * 5},
+        {MATERIALISED: 600 << 20, FUSED: 150 << 20},
+        {MATERIALISED: 512 << 20, FUSED: 100 << 20},
+    )
+    both = {MATERIALISED: losses, FUSED: losses}
+    kinds = [Kind(tied, both, dict.fromkeys(both, 7.5), costs, None) for tied in (True, False)]
+    in_parts = Accumulation([2, 1], Apart(1e-7, 1e-6), Apart(1e-2, 1.0))
+    corpus = Corpus("a text", 1, ["text"], ["text"])
+    found = Findings(Job(corpus, FULL), 32768, 100, 0.02, kinds, losses[:5], in_parts, {}, judges_time=True)
+    return dataclasses.replace(found, **changes)
+
+
+def with_kind(**changes):
+    """The findings, of which the untied model has others."""
+    tied, untied = found_as_claimed().kinds
+    return {"kinds": [tied, dataclasses.replace(untied, **changes)]}
+
+
+def with_costs(**changes):
+    return with_kind(costs=dataclasses.replace(found_as_claimed().kinds[1].costs, **changes))
+
+
+def curves_apart(by):
+    losses = found_as_claimed().kinds[1].losses
+    other = losses[FUSED].copy()
+    other[-1] *= 1.0 + by
+    return with_kind(losses=losses | {FUSED: other})
+
+
+PLANTED = {
+    "same curve": curves_apart(2e-4),
+    "curve": curves_apart(np.nan),
+    "temporary memory": with_costs(head_bytes={MATERIALISED: 512, FUSED: 129}),
+    "no slower": with_costs(seconds={MATERIALISED: [2.0] * 5, FUSED: [2.1] * 5}),
+    "held-out": with_kind(held_out={MATERIALISED: 7.5, FUSED: 10.5}),
+    "summed over the parts": {"accumulation": Accumulation([2, 1], Apart(1e-7, 1e-3), Apart(1e-2, 1.0))},
+    "means is noticed": {"accumulation": Accumulation([2, 1], Apart(0.0, 0.0), Apart(0.0, 0.0))},
+    "Equinox": {"equinox": np.linspace(10.0, 9.0, 5, dtype=np.float32)},
+}
+
+
+@pytest.mark.parametrize("part", PLANTED)
+def test_each_part_of_the_claim_fails_on_its_own(part):
+    checks = judge(found_as_claimed(**PLANTED[part])).checks
+    assert [part in check for check, holds in checks.items() if not holds] == [True]
+
+
+def test_claim_holds_for_what_it_says():
+    assert judge(found_as_claimed()).passed
+
+
+def test_quick_run_does_not_judge_time():
+    assert judge(found_as_claimed(**PLANTED["no slower"], judges_time=False)).passed
