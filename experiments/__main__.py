@@ -18,7 +18,16 @@ from experiments._experiment import (
     wide_console,
 )
 
-NAMES = ("derivation", "jacobian", "stability", "linear_classifier", "multihost", "scaling")
+NAMES = (
+    "derivation",
+    "jacobian",
+    "stability",
+    "linear_classifier",
+    "curvature",
+    "distillation",
+    "multihost",
+    "scaling",
+)
 _VERDICTS = {EXIT_PASSED: "the claim holds", EXIT_FAILED: "the claim FAILS"}
 
 

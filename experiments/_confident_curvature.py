@@ -124,11 +124,16 @@ def row_errors(
     with fifty_digits():
         exact = np.array([softmax_jacobian(row) for row in logits], dtype=object).astype(np.float64)
     rows = np.arange(len(labels))
+
+    @jax.jit
+    def by_method(logits: Logits, labels: Labels) -> dict[str, Matrices]:
+        return {method: hessian(logits, labels) for method, hessian in hessians.items()}
+
     found = []
-    for method, hessian in hessians.items():
-        matrices = np.asarray(jax.jit(hessian)(jnp.asarray(logits), jnp.asarray(labels)), np.float64)
-        errors = np.abs(matrices / exact - 1.0).max(axis=(1, 2))
-        found.append(RowErrors(method, str(logits.dtype), errors, matrices[rows, labels, labels]))
+    for method, matrices in by_method(jnp.asarray(logits), jnp.asarray(labels)).items():
+        wide = np.asarray(matrices, np.float64)
+        errors = np.abs(wide / exact - 1.0).max(axis=(1, 2))
+        found.append(RowErrors(method, str(logits.dtype), errors, wide[rows, labels, labels]))
     return found
 
 
@@ -161,9 +166,20 @@ def product_errors(
         wide: the same numbers in float64.
         v: a direction of float32 numbers.
     """
-    errors = {}
-    for name, (product, exactly) in products.items():
-        exact = np.asarray(jax.jit(exactly)(wide, jnp.asarray(v, jnp.float64)))
-        found = np.asarray(jax.jit(product)(narrow, jnp.asarray(v, jnp.float32)))
-        errors[name] = float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
-    return errors
+    in_float32 = {name: product for name, (product, _) in products.items()}
+    in_float64 = {name: exact for name, (_, exact) in products.items()}
+    found = _all_of(in_float32, narrow, jnp.asarray(v, jnp.float32))
+    exact = _all_of(in_float64, wide, jnp.asarray(v, jnp.float64))
+    return {name: _relative_distance(found[name], exact[name]) for name in products}
+
+
+def _all_of(products: dict[str, Product], model: Model, v: Flat) -> dict[str, Flat]:
+    @jax.jit
+    def compiled(model: Model, v: Flat) -> dict[str, Flat]:
+        return {name: product(model, v) for name, product in products.items()}
+
+    return compiled(model, v)
+
+
+def _relative_distance(found: Flat, exact: Flat) -> float:
+    return float(jnp.linalg.norm(found - exact) / jnp.linalg.norm(exact))

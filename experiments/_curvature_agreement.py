@@ -1,12 +1,15 @@
 """How far the ways to one curvature are from each other, in float64 and in ulps of the largest entry."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from experiments._curvature_products import (
+    Flat,
     Matrix,
     Model,
     Product,
@@ -52,22 +55,19 @@ def unit_directions(size: int, count: int, seed: int) -> np.ndarray:
 
 def agreement(products: dict[str, Product], model: Model, hessian: Matrix, directions: np.ndarray) -> Agreement:
     """Compares each product, and a second derivative in forward mode alone, with the whole Hessian times v."""
-    expected = [hessian @ v for v in directions]
 
-    def furthest(product: Product) -> float:
-        compiled = jax.jit(product)
-        found = [compiled(model, jnp.asarray(v)) for v in directions]
-        return max(ulps_apart(*pair) for pair in zip(found, expected, strict=True))
+    @jax.jit
+    @partial(jax.vmap, in_axes=(None, 0))
+    def along(model: Model, v: Flat) -> tuple[dict[str, Flat], Float[Array, ""], Flat]:
+        found = {name: product(model, v) for name, product in products.items()}
+        return found, forward_twice(model, v), central_difference(model, v)
 
-    compiled = jax.jit(forward_twice)
-    curvatures = [compiled(model, jnp.asarray(v)) for v in directions]
-    slopes = jax.jit(central_difference)(model, jnp.asarray(directions[0]))
+    expected = jnp.asarray(directions) @ hessian.T
+    found, curvatures, slopes = along(model, jnp.asarray(directions))
     return Agreement(
-        ulps={name: furthest(product) for name, product in products.items()},
-        forward_twice_ulps=max(
-            ulps_apart(found, v @ product) for found, v, product in zip(curvatures, directions, expected, strict=True)
-        ),
-        difference=float(jnp.linalg.norm(slopes - expected[0]) / jnp.linalg.norm(expected[0])),
+        ulps={name: ulps_apart(product, expected) for name, product in found.items()},
+        forward_twice_ulps=ulps_apart(curvatures, jnp.sum(directions * expected, axis=1)),
+        difference=float(jnp.linalg.norm(slopes - expected) / jnp.linalg.norm(expected)),
     )
 
 
@@ -87,9 +87,12 @@ class Split:
 def split(hessian_product: Product, linear: Model, network: Model, seed: int) -> Split:
     """Returns whether the two are equal where they should be, and how different they are where they shouldn't."""
 
-    def both(model: Model, other: Product) -> tuple[np.ndarray, np.ndarray]:
-        v = jnp.asarray(unit_directions(model.point.size, 1, seed)[0])
-        return np.asarray(jax.jit(other)(model, v)), np.asarray(jax.jit(hessian_product)(model, v))
+    @partial(jax.jit, static_argnums=0)
+    def both(part: Product, model: Model, v: Flat) -> tuple[Flat, Flat]:
+        return part(model, v), hessian_product(model, v)
 
-    rest, whole = both(network, second_derivative_term)
-    return Split(ulps_apart(*both(linear, gauss_newton)), float(np.linalg.norm(rest) / np.linalg.norm(whole)))
+    def along(part: Product, model: Model) -> tuple[Flat, Flat]:
+        return both(part, model, jnp.asarray(unit_directions(model.point.size, 1, seed)[0]))
+
+    rest, whole = along(second_derivative_term, network)
+    return Split(ulps_apart(*along(gauss_newton, linear)), float(jnp.linalg.norm(rest) / jnp.linalg.norm(whole)))

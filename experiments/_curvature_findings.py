@@ -50,7 +50,7 @@ class Size(NamedTuple):
     late: int  # steps, after which many digits are confident
     stride: int  # of the digits judged with 50 digits
     eigenvalues: int
-    logits: tuple[int, int]  # of the loss that is timed without a network
+    logits: tuple[tuple[int, int], ...]  # of the losses that are timed without a network
     rounds: int
 
 
@@ -126,10 +126,7 @@ def _confident(late: Mlp, digits: Digits, stride: int, v: np.ndarray) -> tuple[C
 
 
 def _times(model: Model, size: Size, seed: int) -> dict[str, dict[str, Times]]:
-    rows, classes = size.logits
-    models = {
-        f"{model.point.size} parameters, {size.digits} digits": model,
-        f"{rows} × {classes} logits alone": logits_alone(rows, classes, seed),
-    }
+    models = {f"{model.point.size} parameters, {size.digits} digits": model}
+    models |= {f"{rows} × {classes} logits alone": logits_alone(rows, classes, seed) for rows, classes in size.logits}
     rounds = size.rounds
     return {name: times(each, unit_directions(each.point.size, 1, seed)[0], rounds) for name, each in models.items()}

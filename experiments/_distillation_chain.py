@@ -48,8 +48,8 @@ def difference_errors(
         v = rng.normal(size=point.size)
         v = jnp.asarray(v / np.linalg.norm(v))
         ahead, behind = (value(here | {name: point + sign * 1e-5 * v}) for sign in (1.0, -1.0))
-        slope = float(gradients[name] @ v)
-        errors[name] = abs(slope - float(ahead - behind) / 2e-5) / abs(slope)
+        slope = float(ahead - behind) / 2e-5
+        errors[name] = abs(float(gradients[name] @ v) - slope) / abs(slope)
     return errors
 
 

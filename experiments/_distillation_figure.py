@@ -44,12 +44,8 @@ def _draw_errors(axes: Axes, found: list[GradientErrors]) -> None:
 def _draw_limit(axes: Axes, limit: HighTemperature) -> None:
     for (dtype, errors), style in zip(limit.errors.items(), ("o-", "-"), strict=True):
         axes.plot(limit.temperatures, errors, style, markersize=3, label=dtype)
-    axes.plot(
-        limit.temperatures,
-        limit.errors["float64"][-1] * limit.temperatures[-1] / limit.temperatures,
-        "k:",
-        label="∝ 1 / T",
-    )
+    ends = limit.temperatures[[0, -1]]
+    axes.plot(ends, limit.errors["float64"][-1] * ends[-1] / ends, "k:", label="∝ 1 / T")
     axes.set(xscale="log", yscale="log", xlabel="temperature T", ylabel="distance from (z − v) / C, relative")
     axes.set_title("The student's gradient at high temperature", fontsize=10)
 

@@ -93,11 +93,11 @@ def find(digits: Digits, size: Size, seed: int, advance: Callable[[], None]) -> 
 
 
 def _teach(digits: Digits, teacher: Mlp, size: Size, seed: int, advance: Callable[[], None]) -> Students:
-    taught_x, held_out = (
+    lessons, answers = (
         np.asarray(logits_of(teacher, jnp.asarray(x, jnp.float32))) for x in (digits.train_x, digits.test_x)
     )
     own = labelled_digits(digits, size.students, size.labelled, seed)
-    course = Course(digits, taught_x, own, seed, size.steps)
+    course = Course(digits, lessons, own, seed, size.steps)
     labels = from_labels(course)
     advance()
     taught = {}
@@ -106,4 +106,4 @@ def _teach(digits: Digits, teacher: Mlp, size: Size, seed: int, advance: Callabl
         advance()
     on_all = with_teacher_on_all(course, TEMPERATURE)
     advance()
-    return Students(float(np.mean(held_out.argmax(axis=1) == digits.test_y)), labels, taught, on_all)
+    return Students(float(np.mean(answers.argmax(axis=1) == digits.test_y)), labels, taught, on_all)

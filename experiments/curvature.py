@@ -157,7 +157,7 @@ def _read_own_options(options: argparse.Namespace) -> Size:
     count = options.eigenvalues
     if count > _MOST_EIGENVALUES:
         raise ValueError(f"argument --eigenvalues: expected at most {_MOST_EIGENVALUES}, got {count}")
-    return Size(200, 3000, 8, count, (64, 1024), 5) if options.quick else Size(1347, 6000, 1, count, (1024, 8192), 31)
+    return Size(200, 3000, 8, count, (), 5) if options.quick else Size(1347, 6000, 1, count, ((1024, 8192),), 31)
 
 
 EXPERIMENT = Experiment(

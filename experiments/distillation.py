@@ -61,7 +61,10 @@ def judge(found: Findings) -> Outcome:
 
 
 def _on_gradients(found: Findings, worst: float) -> str:
-    lost = {each.quantity: each.lost_from for each in found.gradients[::-1] if each.method == OPTAX and each.lost_from}
+    lost: dict[str, float] = {}
+    for each in found.gradients:
+        if each.method == OPTAX and each.lost_from is not None:
+            lost[each.quantity] = min(each.lost_from, lost.get(each.quantity, np.inf))
     where = ", ".join(f"in the {quantity} from a gap of {gap:g}" for quantity, gap in lost.items()) or "nowhere"
     return (
         f"In float32 every entry of the gradients is within {worst:.1f} ulps of 50 digits (allowed: "
@@ -75,11 +78,11 @@ def _on_students(found: Findings) -> str:
         100 * float(np.mean(each)) for each in (students.labels, students.taught[TEMPERATURE], students.taught_on_all)
     )
     return (
-        f"{len(students.labels)} students with {CLASSES * found.size.labelled} labelled digits each name {labels:.1f} % "
-        f"of the held-out digits; with the teacher's probabilities of the same digits at T = {TEMPERATURE:g} "
-        f"{taught:.1f} %, {100 * np.mean(students.gain):.1f} ± {100 * students.gain_error:.1f} more (mean and standard "
-        f"error; {np.sum(students.gain > 0)} are better); with those of all training digits {on_all:.1f} %. The teacher "
-        f"names {100 * students.teacher:.1f} %."
+        f"{len(students.labels)} students with {CLASSES * found.size.labelled} labelled digits each name "
+        f"{labels:.1f} % of the held-out digits; with the teacher's probabilities of the same digits at T = "
+        f"{TEMPERATURE:g} {taught:.1f} %, {100 * np.mean(students.gain):.1f} ± {100 * students.gain_error:.1f} more "
+        f"(mean and standard error; {np.sum(students.gain > 0)} are better); with those of all training digits "
+        f"{on_all:.1f} %. The teacher names {100 * students.teacher:.1f} %."
     )
 
 
@@ -146,7 +149,7 @@ def _read_own_options(options: argparse.Namespace) -> Size:
 
 EXPERIMENT = Experiment(
     "distillation",
-    "A teacher's probabilities as labels have exact gradients, to the student and to the teacher, and help the student.",
+    "A teacher's probabilities as labels have exact gradients, to student and teacher, and help the student.",
     measure,
     OwnOptions(_add_own_options, _read_own_options),
 )
