@@ -113,19 +113,19 @@ def gradient_errors(methods: dict[str, Losses], gaps: np.ndarray, seed: int) -> 
     """Judges each library's gradients along a sweep of the gap over the temperature, in multiples of 1/16."""
     rng = np.random.default_rng(seed)
     rows = _rows_ahead_by(gaps, rng)
-    found = []
-    for name, targets in teachers().items():
-        targets = np.broadcast_to(targets.astype(np.float32), rows.shape)
-        expected = _exact_by_student(rows, targets)
-        for method, losses in methods.items():
-            values = _gradients(losses.of_probabilities, (0, 1), TEMPERATURE * rows, targets)
-            for quantity, value, exact in zip(QUANTITIES[:2], values, expected, strict=True):
-                found.append(GradientErrors(quantity, name, method, gaps, _errors(value, exact)))
+    lessons = {name: np.broadcast_to(t.astype(np.float32), rows.shape) for name, t in teachers().items()}
+    by_student = {name: _exact_by_student(rows, targets) for name, targets in lessons.items()}
     student = _rows_ahead_by(np.full_like(gaps, _STUDENT_GAP), rng)
-    exact = _exact_by_teacher(student, rows)
+    by_teacher = _exact_by_teacher(student, rows)
+    found = []
     for method, losses in methods.items():
-        (value,) = _gradients(losses.of_logits, (1,), TEMPERATURE * student, TEMPERATURE * rows)
-        found.append(GradientErrors(QUANTITIES[2], SURE_LOGITS, method, gaps, _errors(value, exact)))
+        gradients = _compiled_gradients(losses.of_probabilities, (0, 1))
+        for name, targets in lessons.items():
+            values = gradients(TEMPERATURE * rows, targets)
+            for quantity, value, exact in zip(QUANTITIES[:2], values, by_student[name], strict=True):
+                found.append(GradientErrors(quantity, name, method, gaps, _errors(value, exact)))
+        (value,) = _compiled_gradients(losses.of_logits, (1,))(TEMPERATURE * student, TEMPERATURE * rows)
+        found.append(GradientErrors(QUANTITIES[2], SURE_LOGITS, method, gaps, _errors(value, by_teacher)))
     return found
 
 
@@ -136,9 +136,13 @@ def _rows_ahead_by(gaps: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([gaps[:, None], -lags], axis=1)
 
 
-def _gradients(loss: Loss, of: tuple[int, ...], student: np.ndarray, teacher: np.ndarray) -> tuple[Array, ...]:
-    arguments = jnp.asarray(student, jnp.float32), jnp.asarray(teacher, jnp.float32)
-    return jax.jit(jax.vmap(jax.grad(partial(loss, temperature=TEMPERATURE), of)))(*arguments)
+def _compiled_gradients(loss: Loss, of: tuple[int, ...]) -> Callable[[np.ndarray, np.ndarray], tuple[Array, ...]]:
+    compiled = jax.jit(jax.vmap(jax.grad(partial(loss, temperature=TEMPERATURE), of)))
+
+    def gradients(student: np.ndarray, teacher: np.ndarray) -> tuple[Array, ...]:
+        return compiled(jnp.asarray(student, jnp.float32), jnp.asarray(teacher, jnp.float32))
+
+    return gradients
 
 
 def _exact_by_student(rows: np.ndarray, targets: np.ndarray) -> tuple[Exact, Exact]:

@@ -1,12 +1,13 @@
 """The curvature experiment's parts hold on a small network, and each notices a wrong curvature."""
 
+import functools
 from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import _curvature_spectrum, _kronecker_block, curvature
+from experiments import _curvature_spectrum, curvature
 from experiments._confident_curvature import (
     LIBRARY,
     OPTAX,
@@ -36,7 +37,7 @@ from experiments._digits_mlp import initial_mlp, logits_of, trained_mlp
 from experiments._digits_training import standardised_digits
 from experiments._eigenvalues import largest_eigenvalues, numerical_rank
 from experiments._experiment import MeasurementError
-from experiments._kronecker_block import blocks
+from experiments._kronecker_block import blocks, kronecker_block
 
 ROWS, PIXELS, HIDDEN = 12, 5, 3
 RNG = np.random.default_rng(0)
@@ -71,11 +72,22 @@ def with_another_label(model, v):
     return forward_over_reverse(replace(model, labels=(model.labels + 1) % 10), v)
 
 
+@functools.cache
+def matrix_by(product):
+    """A matrix of the network, compiled: it takes hundreds of operations."""
+    return jax.jit(product)(network())
+
+
 def agreement_of(products, scale=1.0):
     model = network()
-    return agreement(products, model, scale * hessian_matrix(model), unit_directions(model.point.size, 2, 0))
+    return agreement(products, model, scale * matrix_by(hessian_matrix), unit_directions(model.point.size, 2, 0))
 
 
+def spectrum_of(matrix, product):
+    return spectrum(matrix_by(matrix), product, network(), 4, 0)
+
+
+@pytest.mark.slow
 def test_every_product_is_that_of_the_whole_hessian_and_of_differences():
     assert agreement_of(HESSIAN_PRODUCTS).holds
 
@@ -102,15 +114,13 @@ def test_lanczos_finds_the_largest_eigenvalues_in_order():
 
 
 def test_lanczos_of_another_matrix_is_noticed():
-    model = network()
-    assert spectrum(hessian_matrix(model), forward_over_reverse, model, 4, 0).largest_agree
-    assert not spectrum(hessian_matrix(model), gauss_newton, model, 4, 0).largest_agree
+    assert spectrum_of(hessian_matrix, forward_over_reverse).largest_agree
+    assert not spectrum_of(hessian_matrix, gauss_newton).largest_agree
 
 
 def test_gauss_newton_is_semidefinite_and_the_hessian_is_not():
-    model = network()
-    assert spectrum(gauss_newton_matrix(model), gauss_newton, model, 4, 0).semidefinite
-    assert not spectrum(hessian_matrix(model), forward_over_reverse, model, 4, 0).semidefinite
+    assert spectrum_of(gauss_newton_matrix, gauss_newton).semidefinite
+    assert not spectrum_of(hessian_matrix, forward_over_reverse).semidefinite
 
 
 def test_rank_counts_what_is_not_rounding():
@@ -141,15 +151,12 @@ def swapped(inputs, head, labels):
     return whole.transpose(1, 0, 3, 2).reshape(head.size, head.size)
 
 
-kronecker_block = _kronecker_block.kronecker_block
-
-
-def test_kronecker_block_is_exact_for_one_row_and_one_with_its_factors_swapped_is_noticed(monkeypatch):
+@pytest.mark.slow
+def test_kronecker_block_is_exact_for_one_row_and_one_with_its_factors_swapped_is_noticed():
     found = blocks(MLP, X, Y)
     assert found.holds
     assert found.error > 0.01
-    monkeypatch.setattr(_kronecker_block, "kronecker_block", swapped)
-    assert not blocks(MLP, X, Y).holds
+    assert not blocks(MLP, X, Y, swapped).holds
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -91,6 +91,7 @@ def test_teacher_that_gets_no_gradient_is_noticed():
     assert errors["teacher"] == 1.0
 
 
+@pytest.mark.slow
 def test_gradient_tends_to_its_limit_and_one_without_the_square_does_not():
     student, teacher = (np.asarray(logits_of(mlp, jnp.asarray(X))) for mlp in networks())
     with jax.enable_x64(True):
