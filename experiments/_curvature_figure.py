@@ -42,7 +42,8 @@ def _draw_spectra(axes: Axes, spectra: Mapping[str, Spectrum]) -> None:
         axes.plot(place[: len(largest)], largest, "o", color=_COLORS[name], mfc="none", label=f"{name}, Lanczos")
     largest = max(found.dense[-1] for found in spectra.values())
     axes.set(xscale="log", yscale="log", ylim=(1e-9 * largest, 3 * largest))
-    axes.set(xlabel="eigenvalue, by size", ylabel="λ", title="Spectra, early in training")
+    axes.set(xlabel="eigenvalue, by size", ylabel="λ")
+    axes.set_title("Spectra, early in training", fontsize=10)
 
 
 def _draw_ranks(axes: Axes, few: FewRows) -> None:
@@ -51,7 +52,8 @@ def _draw_ranks(axes: Axes, few: FewRows) -> None:
         shown = np.sort(size)[::-1][: 5 * few.bound]
         axes.plot(np.arange(1, len(shown) + 1), shown, ".", markersize=3, color=_COLORS[name], label=name)
     axes.axvline(few.bound + 0.5, color="gray", linestyle=":", label=f"N (C − 1) = {few.bound}")
-    axes.set(yscale="log", xlabel="eigenvalue, by size", ylabel="|λ|", title="Rank of a batch of few digits")
+    axes.set(yscale="log", xlabel="eigenvalue, by size", ylabel="|λ|")
+    axes.set_title("Rank of a batch of few digits", fontsize=10)
 
 
 def _draw_rows(axes: Axes, rows: ConfidentRows) -> None:
@@ -61,7 +63,7 @@ def _draw_rows(axes: Axes, rows: ConfidentRows) -> None:
     axes.axvline(CONFIDENT, color="gray", linestyle=":")
     axes.axhline(float(np.finfo(np.float32).eps), color="gray", linewidth=0.8, linestyle="-.", label="1 ulp")
     axes.set(yscale="log", xlabel="gap of the label's logit [nats]", ylabel="worst relative error of an entry")
-    axes.set_title("Hessians of the digits in float32, late in training")
+    axes.set_title("Hessians of the digits in float32, late in training", fontsize=10)
 
 
 def _draw_times(axes: Axes, times: Mapping[str, Mapping[str, Times]]) -> None:
@@ -78,4 +80,5 @@ def _draw_times(axes: Axes, times: Mapping[str, Mapping[str, Times]]) -> None:
     axes.invert_yaxis()
     axes.grid(alpha=0.3, axis="x")
     axes.legend(fontsize=8)
-    axes.set(xlabel="time over that of optax's jvp of grad", title="One product, medians and quartiles")
+    axes.set(xlabel="time over that of optax's jvp of grad")
+    axes.set_title("One product, medians and quartiles", fontsize=10)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from experiments._confident_curvature import (
     CONFIDENT,
@@ -33,13 +34,13 @@ from experiments._curvature_products import (
 )
 from experiments._curvature_spectrum import FewRows, Spectrum, along_the_null_directions, few_rows, spectrum
 from experiments._curvature_times import Times, logits_alone, times
-from experiments._digits_mlp import Mlp, logits_of, trained_mlp
-from experiments._digits_training import Digits, Parameters, train
+from experiments._digits_mlp import Mlp, hidden_of, logits_of, trained_mlp
+from experiments._digits_training import Digits
 from experiments._experiment import MeasurementError
 from experiments._kronecker_block import Blocks, blocks
 
 PARTS = 7
-_HIDDEN, _RATE, _EARLY, _LINEAR = 16, 0.03, 40, 20
+_HIDDEN, _RATE, _EARLY = 16, 0.03, 40
 _DIRECTIONS, _FEW = 3, 8
 
 
@@ -77,20 +78,19 @@ def find(digits: Digits, size: Size, seed: int, advance: Callable[[], None]) -> 
     x, y = digits.train_x[: size.digits], digits.train_y[: size.digits]
     networks = {steps: trained_mlp(digits, _HIDDEN, steps, _RATE, seed) for steps in (0, _EARLY, size.late)}
     early, late = networks[_EARLY], networks[size.late]
-    linear, _ = train(digits, _LINEAR)
     advance()
     with jax.enable_x64(True):
         model = model_of(logits_of, early, x, y, "float64")
         directions = unit_directions(model.point.size, _DIRECTIONS, seed)
         hessian, matrix = jax.jit(hessian_matrix)(model), jax.jit(gauss_newton_matrix)(model)
         agreed = agreement(HESSIAN_PRODUCTS, model, hessian, directions)
-        parted = split(forward_over_reverse, model_of(_linear_logits, linear, x, y, "float64"), model, seed)
+        parted = split(forward_over_reverse, _head_alone(early, x, y), model, seed)
         advance()
         spectra = {
             "Hessian": spectrum(hessian, forward_over_reverse, model, size.eigenvalues, seed),
             "Gauss–Newton": spectrum(matrix, gauss_newton, model, size.eigenvalues, seed),
         }
-        null = along_the_null_directions(model, early, seed) / spectra["Hessian"].dense[-1]
+        null = along_the_null_directions(model, early, seed) / float(spectra["Hessian"].dense[-1])
         advance()
         few = few_rows(model_of(logits_of, early, x[:_FEW], y[:_FEW], "float64"))
         advance()
@@ -103,8 +103,14 @@ def find(digits: Digits, size: Size, seed: int, advance: Callable[[], None]) -> 
     return Findings(size, model.point.size, agreed, parted, spectra, null, few, head, rows, products, timed)
 
 
-def _linear_logits(parameters: Parameters, x: Pixels) -> Logits:
-    return x @ parameters.W + parameters.b
+def _head_alone(mlp: Mlp, x: np.ndarray, y: np.ndarray) -> Model:
+    """Returns the softmax regression that the head is on the hidden states."""
+    return model_of(_linear_logits, (mlp.W2, mlp.b2), np.asarray(hidden_of(mlp, jnp.asarray(x))), y, "float64")
+
+
+def _linear_logits(head: tuple[Array, Array], hidden: Pixels) -> Logits:
+    kernel, bias = head
+    return hidden @ kernel + bias
 
 
 def _confident(late: Mlp, digits: Digits, stride: int, v: np.ndarray) -> tuple[ConfidentRows, dict[str, float]]:

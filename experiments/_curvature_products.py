@@ -121,7 +121,7 @@ def hessian_matrix(model: Model) -> Matrix:
 
 def gauss_newton_matrix(model: Model) -> Matrix:
     """Returns Gauss–Newton's whole matrix, from the network's Jacobian and one matrix a row (M15)."""
-    jacobian = jax.jacrev(model.network)(model.point)
+    jacobian = jax.jacfwd(model.network)(model.point)
     hessians = analytic.cross_entropy_hessian(model.network(model.point), model.labels)
     return jnp.einsum("ncp,ncd,ndq->pq", jacobian, hessians, jacobian, optimize=True) / len(model.labels)
 

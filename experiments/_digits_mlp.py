@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 import jaxsoftmax
 from experiments._digits_training import CLASSES, Digits
@@ -40,25 +40,36 @@ def logits_of(mlp: Mlp, x: Float[Array, "rows pixels"]) -> Float[Array, "rows cl
     return hidden_of(mlp, x) @ mlp.W2 + mlp.b2
 
 
-def descend(objective: Callable[[Mlp], Float[Array, ""]], parameters: Mlp, steps: int, rate: float) -> Mlp:
+def descend(
+    objective: Callable[[Mlp], Float[Array, ""]],
+    parameters: Mlp,
+    steps: int | Int[Array, ""],
+    rate: float | Float[Array, ""],
+) -> Mlp:
     """Returns the parameters after so many steps of Adam on one objective; to be compiled by the caller."""
     optimiser = optax.adam(rate)
 
-    def step(carry: tuple[Mlp, optax.OptState], _: None) -> tuple[tuple[Mlp, optax.OptState], None]:
+    def step(_: Int[Array, ""], carry: tuple[Mlp, optax.OptState]) -> tuple[Mlp, optax.OptState]:
         here, state = carry
         updates, state = optimiser.update(jax.grad(objective)(here), state)
-        return (jax.tree.map(jnp.add, here, updates), state), None
+        return jax.tree.map(jnp.add, here, updates), state
 
-    (parameters, _), _ = jax.lax.scan(step, (parameters, optimiser.init(parameters)), length=steps)
+    parameters, _ = jax.lax.fori_loop(0, steps, step, (parameters, optimiser.init(parameters)))
     return parameters
 
 
 def trained_mlp(digits: Digits, hidden: int, steps: int, rate: float, seed: int) -> Mlp:
     """Returns a network that learned the training set with the library's loss, in float32 on NumPy."""
     x, y = jnp.asarray(digits.train_x, jnp.float32), jnp.asarray(digits.train_y, jnp.int32)
+    first = initial_mlp(jax.random.key(seed), x.shape[1], hidden)
+    return jax.tree.map(np.asarray, _trained(first, x, y, steps, rate))
 
+
+@jax.jit
+def _trained(
+    mlp: Mlp, x: Float[Array, "rows pixels"], y: Int[Array, " rows"], steps: Int[Array, ""], rate: Float[Array, ""]
+) -> Mlp:
     def objective(mlp: Mlp) -> Float[Array, ""]:
         return jaxsoftmax.cross_entropy(logits_of(mlp, x), y)
 
-    first = initial_mlp(jax.random.key(seed), x.shape[1], hidden)
-    return jax.tree.map(np.asarray, jax.jit(lambda mlp: descend(objective, mlp, steps, rate))(first))
+    return descend(objective, mlp, steps, rate)

@@ -1,6 +1,6 @@
 """The gradient of a distillation loss through both networks, and its limit at high temperature."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from experiments._digits_mlp import Mlp, logits_of
 
 DIFFERENCE_TOLERANCE = 1e-6  # relative, of central differences with step 1e-5 in float64
+_STEP = 1e-5
 SLOPE_TOLERANCE = 0.02
 _LIMIT_FROM, _LIMIT_TO = 256.0, 16384.0  # the temperatures between which the slope is measured
 
@@ -20,8 +21,8 @@ Loss = Callable[[Logits, Logits, float | Array], Float[Array, " rows"]]
 
 
 def difference_errors(
-    loss: Loss, student: Mlp, teacher: Mlp, x: np.ndarray, temperature: float, seed: int
-) -> dict[str, float]:
+    loss: Loss, student: Mlp, teacher: Mlp, x: np.ndarray, temperatures: Sequence[float], seed: int
+) -> dict[float, dict[str, float]]:
     """Returns how far the gradient in each network's parameters is from central differences, relatively.
 
     Args:
@@ -29,28 +30,32 @@ def difference_errors(
         student: whose logits are taught.
         teacher: whose logits teach.
         x: the digits [rows, pixels].
-        temperature: of both softmaxes.
+        temperatures: of both softmaxes.
         seed: of the directions, one for each network.
     """
     networks = {"student": student, "teacher": teacher}
     points = {name: ravel_pytree(jax.tree.map(_widened, mlp)) for name, mlp in networks.items()}
     pixels = jnp.asarray(x, jnp.float64)
 
-    def mean(flat: dict[str, Array]) -> Float[Array, ""]:
+    @jax.jit
+    @jax.value_and_grad
+    def mean(flat: dict[str, Array], temperature: Float[Array, ""]) -> Float[Array, ""]:
         logits = {name: logits_of(unravel(flat[name]), pixels) for name, (_, unravel) in points.items()}
         return jnp.mean(loss(logits["student"], logits["teacher"], temperature))
 
     here = {name: point for name, (point, _) in points.items()}
-    value, gradients = jax.jit(mean), jax.jit(jax.grad(mean))(here)
     rng = np.random.default_rng(seed)
-    errors = {}
-    for name, point in here.items():
-        v = rng.normal(size=point.size)
-        v = jnp.asarray(v / np.linalg.norm(v))
-        ahead, behind = (value(here | {name: point + sign * 1e-5 * v}) for sign in (1.0, -1.0))
-        slope = float(ahead - behind) / 2e-5
-        errors[name] = abs(float(gradients[name] @ v) - slope) / abs(slope)
-    return errors
+    directions = {name: rng.normal(size=point.size) for name, point in here.items()}
+
+    def error(name: str, temperature: float) -> float:
+        v = directions[name] / np.linalg.norm(directions[name])
+        ahead, behind = (
+            float(mean(here | {name: here[name] + sign * _STEP * v}, temperature)[0]) for sign in (1.0, -1.0)
+        )
+        slope = (ahead - behind) / (2 * _STEP)
+        return abs(float(mean(here, temperature)[1][name] @ v) - slope) / abs(slope)
+
+    return {temperature: {name: error(name, temperature) for name in networks} for temperature in temperatures}
 
 
 def _widened(leaf: np.ndarray) -> Array:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -84,8 +83,7 @@ def find(digits: Digits, size: Size, seed: int, advance: Callable[[], None]) -> 
     x = digits.train_x[:_ROWS].astype(np.float32)
     logits = [np.asarray(logits_of(mlp, jnp.asarray(x))) for mlp in (student, teacher)]
     with jax.enable_x64(True):
-        apart = partial(difference_errors, distillation_loss, student, teacher, x)
-        differences = {temperature: apart(temperature, seed) for temperature in (1.0, TEMPERATURE)}
+        differences = difference_errors(distillation_loss, student, teacher, x, (1.0, TEMPERATURE), seed)
         advance()
         limit = high_temperature(distillation_loss, *logits)
         advance()

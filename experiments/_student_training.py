@@ -1,7 +1,6 @@
 """Small networks that learn the digits from a few labels, alone or with a teacher's probabilities."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +68,7 @@ def _accuracies(
     return np.mean(np.asarray(jnp.argmax(logits, axis=2)) == digits.test_y, axis=1)
 
 
-@partial(jax.jit, static_argnames="steps")
+@jax.jit
 def _students(
     keys: PRNGKeyArray,
     x: Float[Array, "train pixels"],
@@ -79,7 +78,7 @@ def _students(
     shown: Int[Array, "students shown"],
     temperature: Float[Array, ""],
     taught: Float[Array, ""],
-    steps: int,
+    steps: Int[Array, ""],
 ) -> Mlp:
     def student(key: PRNGKeyArray, labelled: Int[Array, " labelled"], shown: Int[Array, " shown"]) -> Mlp:
         few, names, many, lessons = x[labelled], y[labelled], x[shown], teacher[shown]

@@ -74,8 +74,8 @@ def _on_products(found: Findings) -> str:
         f"{max(agreement.ulps.values()):.1f} ulps of jax.hessian's, and vᵀHv in forward mode alone within "
         f"{agreement.forward_twice_ulps:.1f} (allowed: {TOLERANCE_ULPS:.0f}); differences of gradients are "
         f"{agreement.difference:.1e} off (allowed: {DIFFERENCE_TOLERANCE:.0e}). Gauss–Newton's product is within "
-        f"{split.linear_ulps:.1f} ulps of the Hessian's for softmax regression; for the network the rest is "
-        f"{100 * split.rest:.0f} % of the whole."
+        f"{split.linear_ulps:.1f} ulps of the Hessian's for the head alone, which is linear; for the network the rest "
+        f"is {100 * split.rest:.0f} % of the whole."
     )
 
 
@@ -157,7 +157,7 @@ def _read_own_options(options: argparse.Namespace) -> Size:
     count = options.eigenvalues
     if count > _MOST_EIGENVALUES:
         raise ValueError(f"argument --eigenvalues: expected at most {_MOST_EIGENVALUES}, got {count}")
-    return Size(200, 3000, 8, count, (), 5) if options.quick else Size(1347, 6000, 1, count, ((1024, 8192),), 31)
+    return Size(200, 2000, 8, count, (), 5) if options.quick else Size(1347, 6000, 1, count, ((1024, 8192),), 31)
 
 
 EXPERIMENT = Experiment(

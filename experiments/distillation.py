@@ -143,7 +143,7 @@ def _read_own_options(options: argparse.Namespace) -> Size:
     if labelled > _MOST_LABELLED:
         raise ValueError(f"argument --labelled: expected at most {_MOST_LABELLED}, got {labelled}")
     if options.quick:
-        return Size(labelled, students=6, steps=150, temperatures=(1.0, TEMPERATURE), stride=6.0)
+        return Size(labelled, students=5, steps=120, temperatures=(1.0, TEMPERATURE), stride=6.0)
     return Size(labelled, students=20, steps=300, temperatures=(1.0, 2.0, 4.0, TEMPERATURE, 16.0), stride=1.0)
 
 
