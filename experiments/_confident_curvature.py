@@ -42,10 +42,9 @@ def _optax_hessian(logits: Logits, labels: Labels) -> Matrices:
 
 
 def _products_with_basis(logits: Logits, labels: Labels) -> Matrices:
-    def product(e: Float[Array, " classes"]) -> Logits:
-        return analytic.cross_entropy_hvp(logits, labels, jnp.broadcast_to(e, logits.shape))
-
-    return jax.vmap(product, out_axes=2)(jnp.eye(logits.shape[1], dtype=logits.dtype))
+    # Rows outermost: with the basis outermost the CPU compiler of jaxlib 0.10.2 adds up wrong entries (jax#39103).
+    over_basis = jax.vmap(analytic.cross_entropy_hvp, (None, None, 0))
+    return jax.vmap(over_basis, (0, 0, None))(logits, labels, jnp.eye(logits.shape[1], dtype=logits.dtype))
 
 
 LIBRARY, OPTAX = "jax.hessian, jaxsoftmax", "jax.hessian, optax"

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+import numpy as np
 from rich.progress import Progress
 
 from experiments._confident_curvature import (
@@ -43,7 +44,7 @@ def measure(options: Options, progress: Progress) -> Outcome:
 def judge(found: Findings) -> Outcome:
     """Turns the findings into a verdict."""
     judged = [each for each in found.rows.found if each.method not in PEER_HESSIANS]
-    ours = max(error for name, error in found.products.items() if name != OPTAX_PRODUCT)
+    ours = float(np.max([error for name, error in found.products.items() if name != OPTAX_PRODUCT]))
     return Outcome(
         checks={
             "every product with the Hessian is that of jax.hessian and of differences": found.agreement.holds,
