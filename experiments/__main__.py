@@ -25,6 +25,8 @@ NAMES = (
     "softmax_collapse",
     "linear_classifier",
     "language_model",
+    "curvature",
+    "distillation",
     "multihost",
     "scaling",
 )

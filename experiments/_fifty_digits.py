@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import mpmath
 import numpy as np
@@ -37,6 +38,29 @@ def softmax_jacobian(row: np.ndarray) -> list[list[mpmath.mpf]]:
     size = range(len(s))
     others = [mpmath.fsum(s[k] for k in size if k != i) for i in size]
     return [[s[i] * others[i] if i == j else -s[i] * s[j] for j in size] for i in size]  # (M5)
+
+
+class SoftLabelGradients(NamedTuple):
+    """Of −Σ tⱼ log sⱼ; ``magnitudes`` are the sums of |terms| whose sums ``by_logits`` are."""
+
+    by_logits: list[mpmath.mpf]
+    magnitudes: list[mpmath.mpf]
+    by_targets: list[mpmath.mpf]
+
+
+def soft_label_gradients(row: np.ndarray, targets: np.ndarray) -> SoftLabelGradients:
+    """Returns sⱼ Σ_{i≠j} tᵢ − (1 − sⱼ) tⱼ and −log sⱼ for logits and targets [vocab], taken as they are."""
+    x, t = ([mpmath.mpf(float(entry)) for entry in entries] for entries in (row, targets))
+    size = range(len(x))
+    odds = [mpmath.fsum(mpmath.exp(x[i] - x[j]) for i in size if i != j) for j in size]  # of the others
+    pulls = [t[j] * odds[j] / (1 + odds[j]) for j in size]
+    pushes = [mpmath.fsum(t[i] for i in size if i != j) / (1 + odds[j]) for j in size]
+    sizes = [mpmath.fsum(abs(t[i]) for i in size if i != j) / (1 + odds[j]) for j in size]
+    return SoftLabelGradients(
+        by_logits=[push - pull for push, pull in zip(pushes, pulls, strict=True)],  # (M11)
+        magnitudes=[size + abs(pull) for size, pull in zip(sizes, pulls, strict=True)],
+        by_targets=[mpmath.log1p(odd) for odd in odds],  # (M12)
+    )
 
 
 def relative_error(value: float, exact: mpmath.mpf) -> float:

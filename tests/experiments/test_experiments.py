@@ -20,7 +20,8 @@ def strict_json(path):
     return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
 
 
-SLOW = ("derivation", "jacobian", "softmax_collapse", "language_model")  # much to compile, or thousands of steps
+# These have much to compile, or thousands of steps to take.
+SLOW = ("derivation", "jacobian", "softmax_collapse", "language_model", "curvature", "distillation")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NAMES])

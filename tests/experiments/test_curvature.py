@@ -1,0 +1,214 @@
+"""The curvature experiment's parts hold on a small network, and each notices a wrong curvature."""
+
+import functools
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import _curvature_spectrum, curvature
+from experiments._confident_curvature import (
+    LIBRARY,
+    OPTAX,
+    OPTAX_PRODUCT,
+    PEER_HESSIANS,
+    PRODUCT_TOLERANCE,
+    PRODUCTS,
+    ROW_HESSIANS,
+    ConfidentRows,
+    label_gaps,
+    product_errors,
+    row_errors,
+    with_exact_differences,
+)
+from experiments._curvature_agreement import agreement, split, unit_directions
+from experiments._curvature_findings import _confident
+from experiments._curvature_products import (
+    HESSIAN_PRODUCTS,
+    forward_over_reverse,
+    gauss_newton,
+    gauss_newton_matrix,
+    hessian_matrix,
+    model_of,
+)
+from experiments._curvature_spectrum import NULL_TOLERANCE, FewRows, along_the_null_directions, few_rows, spectrum
+from experiments._digits_mlp import initial_mlp, logits_of, trained_mlp
+from experiments._digits_training import standardised_digits
+from experiments._eigenvalues import largest_eigenvalues, numerical_rank
+from experiments._experiment import MeasurementError
+from experiments._kronecker_block import blocks, kronecker_block
+
+ROWS, PIXELS, HIDDEN = 12, 5, 3
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(ROWS, PIXELS)), RNG.integers(10, size=ROWS)
+MLP = jax.tree.map(np.asarray, initial_mlp(jax.random.key(0), PIXELS, HIDDEN))
+SURE = np.concatenate([np.linspace(18.0, 40.0, ROWS)[:, None], -RNG.integers(0, 17, (ROWS, 9)) / 16.0], axis=1)
+
+
+@pytest.fixture(autouse=True)
+def _in_float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def network(rows=ROWS, labels=Y):
+    return model_of(logits_of, MLP, X[:rows], labels[:rows], "float64")
+
+
+def linear_network():
+    return model_of(linear_logits, RNG.normal(size=(PIXELS, 10)), X, Y, "float64")
+
+
+def linear_logits(kernel, x):
+    return x @ kernel
+
+
+def as_they_are(logits, x):
+    return logits
+
+
+def with_another_label(model, v):
+    return forward_over_reverse(replace(model, labels=(model.labels + 1) % 10), v)
+
+
+@functools.cache
+def matrix_by(product):
+    """A matrix of the network, compiled: it takes hundreds of operations."""
+    return jax.jit(product)(network())
+
+
+def agreement_of(products, scale=1.0):
+    model = network()
+    return agreement(products, model, scale * matrix_by(hessian_matrix), unit_directions(model.point.size, 2, 0))
+
+
+def spectrum_of(matrix, product):
+    return spectrum(matrix_by(matrix), product, network(), 4, 0)
+
+
+@pytest.mark.slow
+def test_every_product_is_that_of_the_whole_hessian_and_of_differences():
+    assert agreement_of(HESSIAN_PRODUCTS).holds
+
+
+@pytest.mark.parametrize("wrong", [gauss_newton, with_another_label])
+def test_product_of_another_matrix_is_noticed(wrong):
+    assert not agreement_of({"wrong": wrong}).holds
+
+
+def test_differences_notice_a_hessian_that_every_product_shares():
+    assert agreement_of({}, scale=1.001).difference > 1e-4
+
+
+def test_gauss_newton_is_the_hessian_of_a_linear_network_alone():
+    assert split(forward_over_reverse, linear_network(), network(), 0).holds
+    assert not split(forward_over_reverse, network(), network(), 0).holds
+    assert not split(forward_over_reverse, linear_network(), linear_network(), 0).holds
+
+
+def test_lanczos_finds_the_largest_eigenvalues_in_order():
+    found = largest_eigenvalues(np.arange(30.0).__mul__, 30, 3, 0)
+    np.testing.assert_allclose(found.values, [29.0, 28.0, 27.0], rtol=1e-13)
+    assert found.products > 3
+
+
+def test_lanczos_of_another_matrix_is_noticed():
+    assert spectrum_of(hessian_matrix, forward_over_reverse).largest_agree
+    assert not spectrum_of(hessian_matrix, gauss_newton).largest_agree
+
+
+def test_gauss_newton_is_semidefinite_and_the_hessian_is_not():
+    assert spectrum_of(gauss_newton_matrix, gauss_newton).semidefinite
+    assert not spectrum_of(hessian_matrix, forward_over_reverse).semidefinite
+
+
+def test_rank_counts_what_is_not_rounding():
+    assert numerical_rank(np.array([-2.0, 1e-17, 0.0, 1e-9])) == 2
+
+
+def test_rank_of_gauss_newton_is_bounded_and_of_the_hessian_is_not():
+    found = few_rows(network(rows=2))
+    assert found.bound == 18
+    assert found.holds
+    assert not FewRows(found.bound, found.hessian, found.hessian).holds
+    assert not FewRows(found.bound, found.gauss_newton, found.gauss_newton).holds
+
+
+def without_the_outer_product(model, v):
+    logits, logits_dot = jax.jvp(model.network, (model.point,), (v,))
+    return jax.vjp(model.network, model.point)[1](jax.nn.softmax(logits) * logits_dot)[0]
+
+
+def test_common_change_has_no_curvature_and_one_that_has_is_noticed(monkeypatch):
+    assert along_the_null_directions(network(), MLP, 0) <= NULL_TOLERANCE
+    monkeypatch.setattr(_curvature_spectrum, "gauss_newton", without_the_outer_product)
+    assert along_the_null_directions(network(), MLP, 0) > 1e-3
+
+
+def swapped(inputs, head, labels):
+    whole = kronecker_block(inputs, head, labels).reshape(HIDDEN + 1, 10, HIDDEN + 1, 10)
+    return whole.transpose(1, 0, 3, 2).reshape(head.size, head.size)
+
+
+@pytest.mark.slow
+def test_kronecker_block_is_exact_for_one_row_and_one_with_its_factors_swapped_is_noticed():
+    found = blocks(MLP, X, Y)
+    assert found.holds
+    assert found.error > 0.01
+    assert not blocks(MLP, X, Y, swapped).holds
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_matrices_of_confident_rows_are_accurate_and_lost_ones_are_noticed(dtype):
+    ours = row_errors(ROW_HESSIANS, SURE.astype(dtype), np.zeros(ROWS, int))
+    theirs = row_errors(PEER_HESSIANS, SURE.astype(dtype), np.zeros(ROWS, int))
+    assert [each.method for each in ours if not each.holds] == []
+    assert [each.method for each in theirs if not each.holds] == [OPTAX]
+
+
+def test_rows_without_curvature_along_their_label_are_counted():
+    found = row_errors(ROW_HESSIANS | PEER_HESSIANS, SURE.astype(np.float32), np.zeros(ROWS, int))
+    rows = ConfidentRows(label_gaps(SURE, np.zeros(ROWS, int)), ROWS, found)
+    assert rows.confident == ROWS
+    assert rows.zeros_of(LIBRARY, "float32") == 0
+    assert rows.zeros_of(OPTAX, "float32") >= ROWS - 2  # nine others may add up to an ulp just above 17
+
+
+def test_products_over_confident_rows_are_accurate_and_lost_ones_are_noticed():
+    models = (model_of(as_they_are, SURE, X, np.zeros(ROWS, int), dtype) for dtype in ("float32", "float64"))
+    v = np.zeros_like(SURE, np.float32)
+    v[:, 0] = 1.0
+    errors = product_errors(PRODUCTS, *models, v.ravel())
+    assert errors.pop(OPTAX_PRODUCT) > 0.1
+    assert max(errors.values()) <= PRODUCT_TOLERANCE
+
+
+def test_rounded_logits_have_exact_differences():
+    logits = with_exact_differences(RNG.normal(size=(50, 2)).astype(np.float32) * 20)
+    assert logits.dtype == np.float32
+    difference = logits[:, 0].astype(np.float64) - logits[:, 1]
+    np.testing.assert_array_equal(difference, logits[:, 0] - logits[:, 1])
+
+
+def test_gap_is_negative_where_the_label_is_not_the_largest():
+    gaps = label_gaps(np.array([[3.0, 1.0, 0.0], [3.0, 1.0, 0.0]]), np.array([0, 1]))
+    assert gaps.tolist() == [2.0, -2.0]
+
+
+def test_network_without_a_confident_digit_cannot_be_judged():
+    digits = standardised_digits(0)
+    digits = digits._replace(train_x=digits.train_x.astype(np.float32))
+    with jax.enable_x64(False):
+        untrained = trained_mlp(digits, 4, 0, 0.1, 0)
+    with pytest.raises(MeasurementError, match="no digit is 17 nats ahead"):
+        _confident(untrained, digits, 8, np.zeros(1))
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "101", "x", "1.5"])
+def test_wrong_number_of_eigenvalues_is_one_line_and_exit_2(count, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        curvature.main(["--eigenvalues", count])
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--eigenvalues" in error
