@@ -9,15 +9,17 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 from optax import softmax_cross_entropy_with_integer_labels
 
+optimiser = optax.adamw(0.003)
+
 
 class Network(nnx.Module):
     """Two convolutions, each pooled, and two layers."""
 
     def __init__(self, rngs: nnx.Rngs):
         """Draws the parameters."""
-        self.first = nnx.Conv(1, 16, (3, 3), rngs=rngs)
-        self.second = nnx.Conv(16, 32, (3, 3), rngs=rngs)
-        self.hidden = nnx.Linear(2 * 2 * 32, 64, rngs=rngs)
+        self.first = nnx.Conv(1, 8, (3, 3), rngs=rngs)
+        self.second = nnx.Conv(8, 16, (3, 3), rngs=rngs)
+        self.hidden = nnx.Linear(2 * 2 * 16, 64, rngs=rngs)
         self.head = nnx.Linear(64, 10, rngs=rngs)
 
     def __call__(self, x: ArrayLike) -> Float[Array, "batch classes"]:
@@ -39,7 +41,7 @@ def loss_of(model: Network, x: Array, y: Array) -> Float[Array, ""]:
 
 
 @nnx.jit
-def train_step(model: Network, optimizer: nnx.Optimizer, x: Array, y: Array) -> Float[Array, ""]:
+def step(model: Network, optimizer: nnx.Optimizer, x: Array, y: Array) -> Float[Array, ""]:
     """Updates the model in place and returns the loss before."""
     loss, grads = nnx.value_and_grad(loss_of)(model, x, y)
     optimizer.update(model, grads)
@@ -49,6 +51,6 @@ def train_step(model: Network, optimizer: nnx.Optimizer, x: Array, y: Array) -> 
 def train(batches: Iterable[tuple[Array, Array]], seed: int) -> tuple[list[float], Callable[[ArrayLike], Array]]:
     """Returns the loss of each batch, and the trained model."""
     model = Network(nnx.Rngs(seed))
-    optimizer = nnx.Optimizer(model, optax.adamw(0.002), wrt=nnx.Param)
-    losses = [float(train_step(model, optimizer, x, y)) for x, y in batches]
+    optimizer = nnx.Optimizer(model, optimiser, wrt=nnx.Param)
+    losses = [float(step(model, optimizer, x, y)) for x, y in batches]
     return losses, model

@@ -12,6 +12,7 @@ from optax import softmax_cross_entropy
 
 PIXELS, HIDDEN, CLASSES = 64, 128, 10
 Parameters = dict[str, Array]
+optimiser = optax.sgd(0.1, momentum=0.9)
 
 
 def initial_parameters(key: Array) -> Parameters:
@@ -31,21 +32,21 @@ def example_losses(logits: Float[Array, "batch classes"], labels: Int[Array, " b
     return softmax_cross_entropy(logits, jax.nn.one_hot(labels, CLASSES))
 
 
+def loss_of(parameters: Parameters, x: Array, y: Array) -> Float[Array, ""]:
+    """Returns the mean loss of a batch."""
+    return example_losses(predict(parameters, x), y).mean()
+
+
+@jax.jit
+def step(parameters: Parameters, state: optax.OptState, x: Array, y: Array) -> tuple[Parameters, optax.OptState, Array]:
+    """Returns the updated parameters and state, and the loss before."""
+    loss, gradients = jax.value_and_grad(loss_of)(parameters, x, y)
+    updates, state = optimiser.update(gradients, state, parameters)
+    return optax.apply_updates(parameters, updates), state, loss
+
+
 def train(batches: Iterable[tuple[Array, Array]], seed: int) -> tuple[list[float], Callable[[ArrayLike], Array]]:
     """Returns the loss of each batch, and the trained model."""
-    optimiser = optax.sgd(0.1, momentum=0.9)
-
-    def loss_of(parameters: Parameters, x: Array, y: Array) -> Array:
-        return example_losses(predict(parameters, x), y).mean()
-
-    @jax.jit
-    def step(
-        parameters: Parameters, state: optax.OptState, x: Array, y: Array
-    ) -> tuple[Parameters, optax.OptState, Array]:
-        loss, gradients = jax.value_and_grad(loss_of)(parameters, x, y)
-        updates, state = optimiser.update(gradients, state, parameters)
-        return optax.apply_updates(parameters, updates), state, loss
-
     parameters = initial_parameters(jax.random.key(seed))
     state = optimiser.init(parameters)
     losses = []

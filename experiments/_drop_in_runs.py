@@ -1,0 +1,105 @@
+"""A program's training on digits with the loss it has, and with that of another library."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from experiments._digits_training import Digits
+from experiments._import_line import ImportLine
+
+BATCH = 128
+EPS = float(np.finfo(np.float32).eps)
+Batch = tuple[Float[np.ndarray, "batch pixels"], Int[np.ndarray, " batch"]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one run of a program gives."""
+
+    losses: Float[np.ndarray, " steps"]
+    correct: int  # of the held-out digits
+    no_loss: int  # training digits whose loss is exactly 0 at the end
+    no_gradient: int  # … whose loss has a derivative of exactly 0 in the label's logit
+    widest_gap: float  # between a training digit's label and the next class, in nats
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A program as it is, with another library's function, and as it is on pixels that are one ulp off."""
+
+    line: ImportLine
+    theirs: Trained
+    ours: Trained
+    nudged: Trained
+
+    @property
+    def ulps_apart(self) -> Float[np.ndarray, " steps"]:
+        """How far the other library's losses are from those of the program as it is, in ulps of a nat."""
+        return _ulps_apart(self.ours, self.theirs)
+
+    @property
+    def nudged_ulps_apart(self) -> Float[np.ndarray, " steps"]:
+        """How far one ulp in the pixels moves the losses of the program as it is, in ulps of a nat."""
+        return _ulps_apart(self.nudged, self.theirs)
+
+
+def compare(
+    line: ImportLine, library: str, digits: Digits, epochs: int, seed: int, advance: Callable[[], None] = lambda: None
+) -> Comparison:
+    """Trains with the loss that a program has, and with that of ``library``; ``advance`` is called for each batch."""
+
+    def each() -> Iterator[Batch]:
+        for batch in batches(digits, epochs, seed):
+            advance()
+            yield batch
+
+    theirs, ours = line.program_with(line.library), line.program_with(library)
+    return Comparison(
+        line,
+        theirs=_trained(theirs, digits, each(), seed),
+        ours=_trained(ours, digits, each(), seed),
+        nudged=_trained(theirs, digits, map(_one_ulp_off, each()), seed),
+    )
+
+
+def batches(digits: Digits, epochs: int, seed: int) -> Iterator[Batch]:
+    """Yields the training set in another order each epoch, without the digits that fill no batch."""
+    x, y = digits.train_x.astype(np.float32), digits.train_y.astype(np.int32)
+    random = np.random.default_rng(seed)
+    for _ in range(epochs):
+        order = random.permutation(len(y))
+        for rows in order[: len(y) // BATCH * BATCH].reshape(-1, BATCH):
+            yield x[rows], y[rows]
+
+
+def _ulps_apart(one: Trained, other: Trained) -> Float[np.ndarray, " steps"]:
+    return np.abs(one.losses - other.losses) / EPS
+
+
+def _one_ulp_off(batch: Batch) -> Batch:
+    x, y = batch
+    return np.nextafter(x, np.float32(np.inf)), y
+
+
+def _trained(program: ModuleType, digits: Digits, each: Iterator[Batch], seed: int) -> Trained:
+    losses, predict = program.train(each, seed)
+    named = np.argmax(predict(digits.test_x.astype(np.float32)), axis=1)
+    logits, labels = predict(digits.train_x.astype(np.float32)), jnp.asarray(digits.train_y)
+    final, pull_back = jax.vjp(partial(program.example_losses, labels=labels), logits)
+    gradients = np.asarray(pull_back(jnp.ones_like(final))[0])
+    of_label = np.arange(len(labels)), digits.train_y
+    others = np.array(logits)
+    others[of_label] = -np.inf
+    return Trained(
+        losses=np.array(losses),
+        correct=int(np.sum(named == digits.test_y)),
+        no_loss=int(np.sum(final == 0.0)),
+        no_gradient=int(np.sum(gradients[of_label] == 0.0)),
+        widest_gap=float(np.max(np.asarray(logits)[of_label] - others.max(axis=1))),
+    )
