@@ -8,14 +8,14 @@ from types import ModuleType
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from experiments._digits_training import Digits
 from experiments._import_line import ImportLine
 
 BATCH = 128
 EPS = float(np.finfo(np.float32).eps)
-Batch = tuple[Float[np.ndarray, "batch pixels"], Int[np.ndarray, " batch"]]
+Batch = tuple[Float[Array, "batch pixels"], Int[Array, " batch"]]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def compare(
 
 def batches(digits: Digits, epochs: int, seed: int) -> Iterator[Batch]:
     """Yields the training set in another order each epoch, without the digits that fill no batch."""
-    x, y = digits.train_x.astype(np.float32), digits.train_y.astype(np.int32)
+    x, y = jnp.asarray(digits.train_x, jnp.float32), jnp.asarray(digits.train_y, jnp.int32)
     random = np.random.default_rng(seed)
     for _ in range(epochs):
         order = random.permutation(len(y))
@@ -84,13 +84,13 @@ def _ulps_apart(one: Trained, other: Trained) -> Float[np.ndarray, " steps"]:
 
 def _one_ulp_off(batch: Batch) -> Batch:
     x, y = batch
-    return np.nextafter(x, np.float32(np.inf)), y
+    return jnp.nextafter(x, jnp.inf), y
 
 
 def _trained(program: ModuleType, digits: Digits, each: Iterator[Batch], seed: int) -> Trained:
     losses, predict = program.train(each, seed)
-    named = np.argmax(predict(digits.test_x.astype(np.float32)), axis=1)
-    logits, labels = predict(digits.train_x.astype(np.float32)), jnp.asarray(digits.train_y)
+    named = np.argmax(predict(jnp.asarray(digits.test_x, jnp.float32)), axis=1)
+    logits, labels = predict(jnp.asarray(digits.train_x, jnp.float32)), jnp.asarray(digits.train_y)
     final, pull_back = jax.vjp(partial(program.example_losses, labels=labels), logits)
     gradients = np.asarray(pull_back(jnp.ones_like(final))[0])
     of_label = np.arange(len(labels)), digits.train_y

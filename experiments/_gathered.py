@@ -107,8 +107,9 @@ def _result(path: Path) -> Result:
             raise UnreadableResultsError(
                 f"{path} is no result of an experiment: expected {key!r} as {expected}, got {got}"
             )
-    figures = [_picture(path, str(name)) for name in document["figures"]]
-    return Result(**{key: document[key] for key in _KINDS} | {"figures": figures})
+    kept: dict[str, Any] = {key: document[key] for key in _KINDS}
+    kept["figures"] = [_picture(path, str(name)) for name in document["figures"]]
+    return Result(**kept)
 
 
 def _document(path: Path) -> Mapping[str, Any]:

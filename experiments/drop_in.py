@@ -26,9 +26,9 @@ from experiments._import_line import ImportLine
 
 OURS = "jaxsoftmax"
 ACCURACY = 0.95
-# Of a nat, 1.9e-6 nats. The functions that are replaced round a loss to about an ulp of its logits, and training goes on
-# from there. Momentum adds such differences up; Adam also divides them by the size of the gradients, and at too large a
-# learning rate they grow until the curves part, as those of any two roundings would.
+# Of a nat, 1.9e-6 nats. The functions that are replaced round a loss to about an ulp of its logits, and training goes
+# on from there. Momentum adds such differences up; Adam also divides them by the size of the gradients, and at a large
+# learning rate (0.01 in the flax program) they grow until the curves part.
 TOLERANCE_ULPS = 16.0
 _EPOCHS, _EPOCHS_QUICK = 60, 20
 _FLOOR = 3e-9  # where a distance of 0 is drawn
@@ -77,10 +77,10 @@ def _sentences(name: str, one: Comparison, held_out: int, training: int) -> list
     theirs, ours = one.theirs, one.ours
     same, relative = int(np.sum(one.ulps_apart == 0.0)), np.max(_relative(one))
     return [
-        f"{name}: with {one.line.from_library(OURS)!r} the losses of {same} of {len(ours.losses)} batches are the same to "
-        f"the last bit, and all within {np.max(one.ulps_apart):.1f} ulps of a nat (allowed: {TOLERANCE_ULPS:.0f}; an ulp "
-        f"in the pixels moves them by {np.max(one.nudged_ulps_apart):.1f}), {relative:.1e} of the loss at most. The "
-        f"programs name {theirs.correct} and {ours.correct} of {held_out} held-out digits.",
+        f"{name}: with {one.line.from_library(OURS)!r} the losses of {same} of {len(ours.losses)} batches are the same "
+        f"to the last bit, and all within {np.max(one.ulps_apart):.1f} ulps of a nat (allowed: {TOLERANCE_ULPS:.0f}; "
+        f"an ulp in the pixels moves them by {np.max(one.nudged_ulps_apart):.1f}), {relative:.1e} of the loss at most. "
+        f"The programs name {theirs.correct} and {ours.correct} of {held_out} held-out digits.",
         f"{name}: at the end {theirs.no_loss} of {training} training digits have a loss of exactly 0 by "
         f"{one.line.library}, and {theirs.no_gradient} a derivative of exactly 0 in the label's logit; by {OURS} "
         f"{ours.no_loss} and {ours.no_gradient}, with gaps of up to {ours.widest_gap:.1f} nats.",

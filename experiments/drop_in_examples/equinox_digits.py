@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.nn import log_softmax
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PyTree
 
 optimiser = optax.adam(0.002)
@@ -31,7 +30,7 @@ def step(model: eqx.nn.MLP, state: PyTree, x: Array, y: Array) -> tuple[eqx.nn.M
     return eqx.apply_updates(model, updates), state, loss
 
 
-def train(batches: Iterable[tuple[Array, Array]], seed: int) -> tuple[list[float], Callable[[ArrayLike], Array]]:
+def train(batches: Iterable[tuple[Array, Array]], seed: int) -> tuple[list[float], Callable[[Array], Array]]:
     """Returns the loss of each batch, and the trained model."""
     model = eqx.nn.MLP(64, 10, width_size=128, depth=2, key=jax.random.key(seed))
     state = optimiser.init(eqx.filter(model, eqx.is_array))

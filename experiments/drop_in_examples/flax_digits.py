@@ -2,10 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
-import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 from optax import softmax_cross_entropy_with_integer_labels
 
@@ -22,9 +20,9 @@ class Network(nnx.Module):
         self.hidden = nnx.Linear(2 * 2 * 16, 64, rngs=rngs)
         self.head = nnx.Linear(64, 10, rngs=rngs)
 
-    def __call__(self, x: ArrayLike) -> Float[Array, "batch classes"]:
+    def __call__(self, x: Array) -> Float[Array, "batch classes"]:
         """Returns the logits."""
-        x = jnp.reshape(x, (-1, 8, 8, 1))
+        x = x.reshape(-1, 8, 8, 1)
         x = nnx.avg_pool(nnx.relu(self.first(x)), (2, 2), (2, 2))
         x = nnx.avg_pool(nnx.relu(self.second(x)), (2, 2), (2, 2))
         return self.head(nnx.relu(self.hidden(x.reshape(len(x), -1))))
@@ -48,7 +46,7 @@ def step(model: Network, optimizer: nnx.Optimizer, x: Array, y: Array) -> Float[
     return loss
 
 
-def train(batches: Iterable[tuple[Array, Array]], seed: int) -> tuple[list[float], Callable[[ArrayLike], Array]]:
+def train(batches: Iterable[tuple[Array, Array]], seed: int) -> tuple[list[float], Callable[[Array], Array]]:
     """Returns the loss of each batch, and the trained model."""
     model = Network(nnx.Rngs(seed))
     optimizer = nnx.Optimizer(model, optimiser, wrt=nnx.Param)

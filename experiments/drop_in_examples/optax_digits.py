@@ -6,12 +6,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 from optax import softmax_cross_entropy
 
 PIXELS, HIDDEN, CLASSES = 64, 128, 10
-Parameters = dict[str, Array]
+Parameters = PyTree[Float[Array, "..."]]
 optimiser = optax.sgd(0.1, momentum=0.9)
 
 
@@ -21,7 +20,7 @@ def initial_parameters(key: Array) -> Parameters:
     return {"W1": W1, "b1": jnp.zeros(HIDDEN), "W2": jnp.zeros((HIDDEN, CLASSES)), "b2": jnp.zeros(CLASSES)}
 
 
-def predict(parameters: Parameters, x: ArrayLike) -> Float[Array, "batch classes"]:
+def predict(parameters: Parameters, x: Array) -> Float[Array, "batch classes"]:
     """Returns the logits."""
     hidden = jax.nn.relu(x @ parameters["W1"] + parameters["b1"])
     return hidden @ parameters["W2"] + parameters["b2"]
@@ -45,7 +44,7 @@ def step(parameters: Parameters, state: optax.OptState, x: Array, y: Array) -> t
     return optax.apply_updates(parameters, updates), state, loss
 
 
-def train(batches: Iterable[tuple[Array, Array]], seed: int) -> tuple[list[float], Callable[[ArrayLike], Array]]:
+def train(batches: Iterable[tuple[Array, Array]], seed: int) -> tuple[list[float], Callable[[Array], Array]]:
     """Returns the loss of each batch, and the trained model."""
     parameters = initial_parameters(jax.random.key(seed))
     state = optimiser.init(parameters)
