@@ -35,9 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == [REPORT]:
         return importlib.import_module(f"experiments.{REPORT}").main(arguments[1:])
-    parser = OneLineParser(
-        prog="python -m experiments", description="Run the experiments, one claim each; `report` gathers their results."
-    )
+    parser = OneLineParser(prog="python -m experiments", description="Run the experiments, one claim each.")
     parser.add_argument(
         "names",
         nargs="*",
@@ -72,7 +70,8 @@ def _experiment(name: str) -> Experiment:
 def _list(names: list[str]) -> int:
     for name in names:
         print(f"{name:<20}{_experiment(name).claim}")
-    print(f"{REPORT:<20}(no experiment) Gathers the results into one HTML page.")
+    if names == list(NAMES):
+        print(f"{REPORT:<20}(no experiment) Gathers the results into one HTML page.")
     return EXIT_PASSED
 
 

@@ -89,17 +89,23 @@ def _one_ulp_off(batch: Batch) -> Batch:
 
 def _trained(program: ModuleType, digits: Digits, each: Iterator[Batch], seed: int) -> Trained:
     losses, predict = program.train(each, seed)
-    named = np.argmax(predict(jnp.asarray(digits.test_x, jnp.float32)), axis=1)
-    logits, labels = predict(jnp.asarray(digits.train_x, jnp.float32)), jnp.asarray(digits.train_y)
-    final, pull_back = jax.vjp(partial(program.example_losses, labels=labels), logits)
-    gradients = np.asarray(pull_back(jnp.ones_like(final))[0])
-    of_label = np.arange(len(labels)), digits.train_y
-    others = np.array(logits)
-    others[of_label] = -np.inf
+    rows, labels = np.arange(len(digits.train_y)), digits.train_y
+
+    @jax.jit
+    def at_the_end(train_x: Array, test_x: Array) -> tuple[Array, Array, Array, Array]:
+        logits = predict(train_x)
+        final, pull_back = jax.vjp(partial(program.example_losses, labels=jnp.asarray(labels)), logits)
+        (gradients,) = pull_back(jnp.ones_like(final))
+        others = logits.at[rows, labels].set(-jnp.inf)
+        gaps = logits[rows, labels] - others.max(axis=1)
+        return jnp.argmax(predict(test_x), axis=1), final, gradients[rows, labels], gaps
+
+    inputs = (jnp.asarray(x, jnp.float32) for x in (digits.train_x, digits.test_x))
+    named, final, gradients, gaps = map(np.asarray, at_the_end(*inputs))
     return Trained(
         losses=np.array(losses),
         correct=int(np.sum(named == digits.test_y)),
         no_loss=int(np.sum(final == 0.0)),
-        no_gradient=int(np.sum(gradients[of_label] == 0.0)),
-        widest_gap=float(np.max(np.asarray(logits)[of_label] - others.max(axis=1))),
+        no_gradient=int(np.sum(gradients == 0.0)),
+        widest_gap=float(gaps.max()),
     )
