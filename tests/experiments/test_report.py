@@ -119,7 +119,7 @@ def test_failed_claim_and_quick_run_are_marked(page):
     assert "The claim FAILS" in failed
     assert "<strong>Fails:</strong> a part of the claim" in failed
     assert "in a quick run" in failed
-    assert html.count("in a quick run") == html.count("<strong>Fails:") == 1
+    assert html.count("in a quick run") == html.count("(quick run)") == html.count("<strong>Fails:") == 1
 
 
 def test_benchmark_is_summarised(results):
