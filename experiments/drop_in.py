@@ -26,11 +26,11 @@ from experiments._import_line import ImportLine
 
 OURS = "jaxsoftmax"
 ACCURACY = 0.95
-# Of a nat, 1.9e-6 nats. The functions that are replaced round a loss to about an ulp of its logits, and training goes
-# on from there. Momentum adds such differences up; Adam also divides them by the size of the gradients, and at a large
-# learning rate (0.01 in the flax program) they grow until the curves part.
-TOLERANCE_ULPS = 16.0
-_EPOCHS, _EPOCHS_QUICK = 60, 20
+# Of a nat, 9.5e-7 nats. The functions that are replaced round a loss to about an ulp of its logits, and training goes
+# on from there. The programs' activations are smooth: where one of ReLU's rounds to the other side of 0, the gradient
+# jumps, and in the flax program one ulp in the pixels alone then moved the losses by thousands of ulps.
+TOLERANCE_ULPS = 8.0
+_EPOCHS, _EPOCHS_QUICK = 40, 20
 _FLOOR = 3e-9  # where a distance of 0 is drawn
 _PROGRAMS = Path(__file__).parent / "drop_in_examples"
 EXAMPLES = {
@@ -118,7 +118,7 @@ def _table(found: dict[str, Comparison], held_out: int) -> Table:
 
 def _summary(one: Comparison) -> dict[str, Any]:
     """Returns what the figure shows of a comparison, and the digits without a loss or a gradient."""
-    runs = {one.line.library: one.theirs, OURS: one.ours, "one ulp off": one.nudged}
+    runs = {one.line.library: one.theirs, OURS: one.ours}
     return {
         "program": one.line.program.name,
         "change": one.line.change_to(OURS),
@@ -140,7 +140,7 @@ def _figure(found: dict[str, Comparison]) -> Figure:
         steps, theirs = np.arange(1, len(one.ours.losses) + 1), one.theirs.losses
         losses.plot(steps, theirs, color="tab:orange", linewidth=4.0, alpha=0.6, label="as it is")
         losses.plot(steps, one.ours.losses, color="tab:blue", linewidth=1.0, label=f"with {OURS}")
-        losses.set_title(f"{name}: {one.line.library}.{one.line.function}", fontsize=9)
+        losses.set_title(f"{name}: {one.line.function}", fontsize=9)
         for label, color, ulps in (
             ("as it is, pixels one ulp off", "tab:gray", one.nudged_ulps_apart),
             (f"with {OURS}", "tab:blue", one.ulps_apart),
@@ -155,7 +155,7 @@ def _figure(found: dict[str, Comparison]) -> Figure:
     above[0].set_ylabel("cross-entropy of the batch [nats]")
     below[0].set_ylabel(f"relative distance of the losses\n(0 is drawn at {_FLOOR:.0e})")
     above[0].legend(fontsize=8)
-    below[0].legend(fontsize=8, loc="upper left")
+    below[len(found) // 2].legend(fontsize=8, loc="upper left")
     return figure
 
 

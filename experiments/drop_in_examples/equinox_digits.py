@@ -32,7 +32,7 @@ def step(model: eqx.nn.MLP, state: PyTree, x: Array, y: Array) -> tuple[eqx.nn.M
 
 def train(batches: Iterable[tuple[Array, Array]], seed: int) -> tuple[list[float], Callable[[Array], Array]]:
     """Returns the loss of each batch, and the trained model."""
-    model = eqx.nn.MLP(64, 10, width_size=128, depth=2, key=jax.random.key(seed))
+    model = eqx.nn.MLP(64, 10, width_size=128, depth=2, activation=jax.nn.gelu, key=jax.random.key(seed))
     state = optimiser.init(eqx.filter(model, eqx.is_array))
     losses = []
     for x, y in batches:

@@ -23,9 +23,9 @@ class Network(nnx.Module):
     def __call__(self, x: Array) -> Float[Array, "batch classes"]:
         """Returns the logits."""
         x = x.reshape(-1, 8, 8, 1)
-        x = nnx.avg_pool(nnx.relu(self.first(x)), (2, 2), (2, 2))
-        x = nnx.avg_pool(nnx.relu(self.second(x)), (2, 2), (2, 2))
-        return self.head(nnx.relu(self.hidden(x.reshape(len(x), -1))))
+        x = nnx.avg_pool(nnx.gelu(self.first(x)), (2, 2), (2, 2))
+        x = nnx.avg_pool(nnx.gelu(self.second(x)), (2, 2), (2, 2))
+        return self.head(nnx.gelu(self.hidden(x.reshape(len(x), -1))))
 
 
 def example_losses(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Float[Array, " batch"]:

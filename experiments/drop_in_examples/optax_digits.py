@@ -15,14 +15,14 @@ optimiser = optax.sgd(0.1, momentum=0.9)
 
 
 def initial_parameters(key: Array) -> Parameters:
-    """Returns two layers, the first drawn for rectified units, the second 0."""
+    """Returns two layers, the first drawn, the second 0."""
     W1 = jax.random.normal(key, (PIXELS, HIDDEN)) * jnp.sqrt(2.0 / PIXELS)
     return {"W1": W1, "b1": jnp.zeros(HIDDEN), "W2": jnp.zeros((HIDDEN, CLASSES)), "b2": jnp.zeros(CLASSES)}
 
 
 def predict(parameters: Parameters, x: Array) -> Float[Array, "batch classes"]:
     """Returns the logits."""
-    hidden = jax.nn.relu(x @ parameters["W1"] + parameters["b1"])
+    hidden = jax.nn.gelu(x @ parameters["W1"] + parameters["b1"])
     return hidden @ parameters["W2"] + parameters["b2"]
 
 

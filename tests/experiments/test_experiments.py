@@ -20,7 +20,7 @@ def strict_json(path):
     return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
 
 
-SLOW = ("derivation", "jacobian")  # these compile hundreds of small programs
+SLOW = ("derivation", "jacobian", "drop_in")  # these compile hundreds of small programs
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NAMES])
