@@ -1,4 +1,7 @@
-"""Runs the experiments in order: ``python -m experiments [--list] [--quick] [--results DIR] [--seed N] [NAME ...]``."""
+"""Runs the experiments in order: ``python -m experiments [--list] [--quick] [--results DIR] [--seed N] [NAME ...]``.
+
+``python -m experiments report [--results DIR] [--output FILE]`` gathers their results into one page.
+"""
 
 import importlib
 import sys
@@ -24,12 +27,14 @@ NAMES = (
     "stability",
     "softmax_collapse",
     "linear_classifier",
+    "drop_in",
     "language_model",
     "curvature",
     "distillation",
     "multihost",
     "scaling",
 )
+REPORT = "report"  # no experiment: it takes other options, and stands alone
 _VERDICTS = {EXIT_PASSED: "the claim holds", EXIT_FAILED: "the claim FAILS"}
 
 
@@ -39,11 +44,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 if every claim holds, 1 if one fails, 2 for bad arguments or unwritable results, 130 after Ctrl-C.
     """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == [REPORT]:
+        return importlib.import_module(f"experiments.{REPORT}").main(arguments[1:])
     parser = OneLineParser(prog="python -m experiments", description="Run the experiments, one claim each.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones (default: all): {', '.join(NAMES)}")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"which ones (default: all): {', '.join(NAMES)}; or {REPORT}, which gathers their results in one page",
+    )
     parser.add_argument("--list", action="store_true", help="list the experiments and their claims")
     add_options(parser)
-    options = parser.parse_args(argv)
+    options = parser.parse_args(arguments)
+    if REPORT in options.names:
+        parser.error(f"{REPORT} stands alone: python -m experiments {REPORT} [--results DIR] [--output FILE]")
     unknown = [name for name in options.names if name not in NAMES]
     if unknown:
         parser.error(f"no experiment is called {unknown[0]!r}; choose from {', '.join(NAMES)}")
@@ -67,6 +82,8 @@ def _experiment(name: str) -> Experiment:
 def _list(names: list[str]) -> int:
     for name in names:
         print(f"{name:<20}{_experiment(name).claim}")
+    if names == list(NAMES):
+        print(f"{REPORT:<20}(no experiment) Gathers the results into one HTML page.")
     return EXIT_PASSED
 
 

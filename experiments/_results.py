@@ -55,7 +55,7 @@ def prepare_directory(directory: Path) -> None:
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Writes ``document`` as strict JSON; infinities and NaN become the strings "inf", "-inf" and "nan"."""
     text = json.dumps(_as_json(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    _write_whole(path, text.encode())
+    write_whole(path, text.encode())
 
 
 def write_png(path: Path, figure: Figure) -> None:
@@ -63,7 +63,7 @@ def write_png(path: Path, figure: Figure) -> None:
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
-    _write_whole(path, buffer.getvalue())
+    write_whole(path, buffer.getvalue())
 
 
 def provenance(name: str, arguments: list[str], seed: int) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def _version(package: str) -> str:
         return str(getattr(sys.modules.get(package), "__version__", "not installed"))
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Writes a temporary file in the same directory and renames it: a reader never sees half a file."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from experiments.__main__ import NAMES
+from experiments.__main__ import NAMES, REPORT
 from experiments.__main__ import main as run_experiments
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -21,7 +21,7 @@ def strict_json(path):
 
 
 # These have much to compile, or thousands of steps to take.
-SLOW = ("derivation", "jacobian", "softmax_collapse", "language_model", "curvature", "distillation")
+SLOW = ("derivation", "jacobian", "softmax_collapse", "drop_in", "language_model", "curvature", "distillation")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NAMES])
@@ -46,9 +46,9 @@ def test_claim_holds_and_its_files_are_whole(name, tmp_path, capsys):
     assert all(sentence in printed for sentence in document["conclusion"])
 
 
-def test_list_names_every_experiment(capsys):
+def test_list_names_every_experiment_and_the_report(capsys):
     assert run_experiments(["--list"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(NAMES)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [*NAMES, REPORT]
 
 
 def test_unknown_experiment_is_one_line_and_exit_2(capsys):

@@ -1,0 +1,62 @@
+"""Headless Chromium, and what it finds wrong with a page that should need nothing but itself."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+DESKTOP, PHONE = 1280, 390  # CSS pixels
+OWN_SCHEMES = ("file:", "data:")
+
+
+def program() -> str | None:
+    """The Chromium or Chrome of this machine, if it has one."""
+    return next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
+@contextmanager
+def launched(executable: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def offline(browser: Browser, width: int, scheme: str = "light") -> Iterator[Page]:
+    """An empty page without a network, in a window of that width and colour scheme."""
+    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme, offline=True)
+    yield context.new_page()
+    context.close()
+
+
+def faults(browser: Browser, path: Path, width: int, scheme: str = "light") -> list[str]:
+    """What is wrong with the page in the file: what it asks others for, errors, broken or hidden images, its width."""
+    found = []
+    with offline(browser, width, scheme) as page:
+        page.on("request", lambda request: found.extend(_elsewhere(request.url)))
+        page.on("console", lambda message: found.extend([f"console: {message.text}"] * (message.type == "error")))
+        page.on("pageerror", lambda error: found.append(f"script: {error}"))
+        page.goto(path.as_uri(), wait_until="load")
+        for image in page.locator("img").all():
+            name = image.get_attribute("alt") or "an image without alt text"
+            found += [f"broken image: {name}"] * (image.evaluate("image => image.naturalWidth") == 0)
+            found += [f"hidden image: {name}"] * (not image.is_visible())
+        beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        found += [f"scrolls sideways by {beyond} px"] * (beyond > 0)
+    return found
+
+
+def _elsewhere(url: str) -> list[str]:
+    return [] if url.startswith(OWN_SCHEMES) else [f"request: {url}"]

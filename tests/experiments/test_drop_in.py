@@ -1,0 +1,93 @@
+"""A program keeps its numbers when its loss's import line changes, and a wrong loss is noticed."""
+
+import dataclasses
+
+import pytest
+
+from experiments._digits_training import standardised_digits
+from experiments._import_line import ImportLine
+from experiments.drop_in import EXAMPLES, OURS, compare, judge
+
+PLANTED = "tests.experiments.planted_losses"
+EPOCHS = 1
+AGREE, ACCURATE = "every batch's loss agrees", "every test accuracy"
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return standardised_digits(seed=0)
+
+
+@pytest.fixture(scope="module")
+def same(digits):
+    return compare(EXAMPLES["optax"], OURS, digits, EPOCHS, seed=0)
+
+
+def check(found, beginning):
+    checks = judge({"one": found}, held_out=450, training=1347).checks
+    return next(holds for name, holds in checks.items() if name.startswith(beginning))
+
+
+def test_a_program_keeps_its_losses(same):
+    assert check(same, AGREE)
+    assert (same.theirs.losses[0], same.theirs.correct) == (same.ours.losses[0], same.ours.correct)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_wrong_loss_is_noticed(name, digits):
+    assert not check(compare(EXAMPLES[name], PLANTED, digits, EPOCHS, seed=0), AGREE)
+
+
+def test_loss_that_is_not_a_number_is_noticed(same):
+    broken = dataclasses.replace(same.ours, losses=same.ours.losses * float("nan"))
+    assert not check(dataclasses.replace(same, ours=broken), AGREE)
+
+
+def test_another_accuracy_is_noticed(same):
+    other = dataclasses.replace(same.ours, correct=same.ours.correct - 1)
+    assert not check(dataclasses.replace(same, ours=other), "the test accuracies are equal")
+
+
+def test_low_accuracy_is_noticed(same):
+    poor = dataclasses.replace(same.theirs, correct=427)
+    assert not check(dataclasses.replace(same, theirs=poor, ours=poor), ACCURATE)
+    good = dataclasses.replace(same.theirs, correct=428)
+    assert check(dataclasses.replace(same, theirs=good, ours=good), ACCURATE)
+
+
+@pytest.mark.parametrize("line", EXAMPLES.values(), ids=EXAMPLES)
+def test_programs_differ_by_one_import_line(line):
+    assert line.change_to(OURS) == [f"- {line.from_library(line.library)}", f"+ from jaxsoftmax import {line.function}"]
+    assert line.only_the_import_changes_to(OURS)
+
+
+def test_program_takes_its_loss_from_the_library_named():
+    import optax
+
+    import jaxsoftmax
+
+    line = EXAMPLES["optax"]
+    assert line.program_with("optax").softmax_cross_entropy is optax.softmax_cross_entropy
+    assert line.program_with(OURS).softmax_cross_entropy is jaxsoftmax.softmax_cross_entropy
+
+
+@pytest.mark.parametrize("source", ["import optax\n", "from optax import loss\nfrom optax import loss\n"])
+def test_program_without_the_line_or_with_two_is_refused(source, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(source)
+    with pytest.raises(ValueError, match=r"expected one line 'from optax import loss' in .*program.py, got [02]"):
+        ImportLine(program, "optax", "loss").source_with(OURS)
+
+
+def test_more_than_the_import_line_is_noticed(tmp_path, monkeypatch):
+    program = tmp_path / "program.py"
+    program.write_text("from optax import loss\nscale = 1\n")
+    line = ImportLine(program, "optax", "loss")
+    as_it_is = ImportLine.source_with
+
+    def scaled(line, library):
+        return as_it_is(line, library).replace("1", "2" if library == OURS else "1")
+
+    monkeypatch.setattr(ImportLine, "source_with", scaled)
+    assert not line.only_the_import_changes_to(OURS)
