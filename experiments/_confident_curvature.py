@@ -30,7 +30,7 @@ Matrices = Float[Array, "rows classes classes"]
 Labels = Int[Array, " rows"]
 ROW_TOLERANCE_ULPS = 16.0  # an entry is a product of two probabilities, each a few roundings deep
 PRODUCT_TOLERANCE = 1e-4  # the network's own rounding moves a logit of 20 by some 1e-5
-CONFIDENT = 17.0  # nats: from here on 1 + exp(−gap) is 1 in float32, but for ties
+CONFIDENT = 17.0  # nats: from here on 1 + exp(−gap) is 1 in float32, unless several classes come next
 
 
 def _library_hessian(logits: Logits, labels: Labels) -> Matrices:

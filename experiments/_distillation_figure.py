@@ -25,9 +25,12 @@ def distillation_figure(found: Findings) -> Figure:
     left, right = lower.subplots(1, 2)
     _draw_limit(left, found.limit)
     _draw_students(right, found.students)
+    for axes in panels:
+        axes.legend(fontsize=7, loc="upper right", bbox_to_anchor=(1.0, 0.66))
+    for axes in (left, right):
+        axes.legend(fontsize=7)
     for axes in (*panels, left, right):
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
     return figure
 
 
