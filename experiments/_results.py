@@ -30,6 +30,7 @@ _PACKAGES = (
     "matplotlib",
     "mpmath",
     "scikit-learn",
+    "scipy",
 )
 
 
