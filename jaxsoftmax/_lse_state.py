@@ -97,8 +97,10 @@ def _of_array_jvp(axes, reused, primals, tangents):
     e = exponentials(x, state)
     leads = dominant(e, state)
     maximum_dot = jnp.sum(jnp.where(leads, v, 0), axes, keepdims=True)
-    remainder_dot = jnp.sum(jnp.where(leads, 0, e) * v, axes, keepdims=True) - state.remainder * maximum_dot
-    return state, LseState(maximum_dot, remainder_dot)
+    # The select, where the sum is 0 anyway, keeps XLA CPU of jaxlib 0.10.2 from fusing a vmapped sum with what isn't
+    # vmapped: it adds up wrong entries then (jax#39103).
+    others_dot = jnp.where(is_empty(state), 0, jnp.sum(jnp.where(leads, 0, e) * v, axes, keepdims=True))
+    return state, LseState(maximum_dot, others_dot - state.remainder * maximum_dot)
 
 
 def gaps(x: Array, state: LseState) -> Array:

@@ -29,7 +29,8 @@ def centred(row: Row, v: Float[Array, "*batch vocab"]) -> Float[Array, "*batch v
     v = v.astype(jnp.promote_types(v.dtype, row.probs.dtype))
     centre = jnp.sum(jnp.where(row.dominant, v, 0), axis=-1, keepdims=True)
     h = jnp.where(row.dominant, 0, v - centre)
-    return h - jnp.sum(row.probs * h, axis=-1, keepdims=True)
+    mean = jnp.sum(row.probs * h, axis=-1, keepdims=True)
+    return jnp.where(row.dominant, -mean, h - mean)
 
 
 def target_residual(row: Row, t: Float[Array, "*batch vocab"]) -> Float[Array, "*batch vocab"]:
