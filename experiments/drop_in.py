@@ -134,7 +134,7 @@ def _rounded(values: Float[np.ndarray, " steps"]) -> list[float]:
 
 def _figure(found: dict[str, Comparison]) -> Figure:
     """Returns each program's two loss curves, and below how far they are from one another, relatively."""
-    figure = Figure(figsize=(11.0, 5.4), layout="constrained")
+    figure = Figure(figsize=(10.0, 4.8), layout="constrained")
     above, below = figure.subplots(2, len(found), sharex="col", sharey="row", squeeze=False)
     for losses, distances, (name, one) in zip(above, below, found.items(), strict=True):
         steps, theirs = np.arange(1, len(one.ours.losses) + 1), one.theirs.losses
@@ -152,8 +152,8 @@ def _figure(found: dict[str, Comparison]) -> Figure:
         for axes in (losses, distances):
             axes.set_yscale("log")
             axes.grid(alpha=0.3)
-    above[0].set_ylabel("cross-entropy of the batch [nats]")
-    below[0].set_ylabel(f"relative distance of the losses\n(0 is drawn at {_FLOOR:.0e})")
+    above[0].set_ylabel("loss of the batch [nats]")
+    below[0].set_ylabel(f"relative distance\n(0 is drawn at {_FLOOR:.0e})")
     above[0].legend(fontsize=8)
     below[len(found) // 2].legend(fontsize=8, loc="upper left")
     return figure
