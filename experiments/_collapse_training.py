@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 import jaxsoftmax
 from experiments._checkpoints import Checkpoints
+from experiments._label_gaps import label_gaps
 from experiments._modular_addition import Layers, Sums, initial_layers, logits_of, split_table
 
 STEPS_A_CALL = 100
@@ -143,8 +144,7 @@ def metrics_of(layers: Layers, train: Sums, test: Sums, method: Method) -> Metri
     """Returns the metrics of a network."""
     scaled_loss, scaled_gradient = gradient_of(layers, train, replace(method, scale=SCALE))
     logits, examples = logits_of(layers, train), np.arange(len(train.total))
-    others = logits.at[examples, train.total].set(-jnp.inf)
-    gap = logits[examples, train.total] - jnp.max(others, axis=1)
+    gap = label_gaps(logits, train.total)
     by_logit = jax.grad(lambda logits: jnp.sum(method.loss(logits, train.total)))(logits)
     return Metrics(
         loss=scaled_loss / SCALE,

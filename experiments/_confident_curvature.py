@@ -106,14 +106,6 @@ def with_exact_differences(logits: Float[np.ndarray, "rows classes"]) -> np.ndar
     return np.round(logits * 2.0**16) / 2.0**16
 
 
-def label_gaps(logits: Float[np.ndarray, "rows classes"], labels: Int[np.ndarray, " rows"]) -> np.ndarray:
-    """Returns how far the label's logit is ahead of the next [rows]."""
-    rows = np.arange(len(labels))
-    others = logits.astype(np.float64)
-    others[rows, labels] = -np.inf
-    return logits[rows, labels] - others.max(axis=1)
-
-
 def row_errors(
     hessians: dict[str, Callable[[Logits, Labels], Matrices]],
     logits: Float[np.ndarray, "rows classes"],

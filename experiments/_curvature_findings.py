@@ -15,7 +15,6 @@ from experiments._confident_curvature import (
     PRODUCTS,
     ROW_HESSIANS,
     ConfidentRows,
-    label_gaps,
     product_errors,
     row_errors,
     with_exact_differences,
@@ -38,6 +37,7 @@ from experiments._digits_mlp import Mlp, hidden_of, logits_of, trained_mlp
 from experiments._digits_training import Digits
 from experiments._experiment import MeasurementError
 from experiments._kronecker_block import Blocks, blocks
+from experiments._label_gaps import label_gaps
 
 PARTS = 7
 _HIDDEN, _RATE, _EARLY = 16, 0.03, 40
@@ -117,7 +117,7 @@ def _confident(late: Mlp, digits: Digits, stride: int, v: np.ndarray) -> tuple[C
     """Returns the matrices of some digits, and the products with those of all that are confident."""
     x, y = digits.train_x, digits.train_y
     logits = with_exact_differences(np.asarray(logits_of(late, jnp.asarray(x))))
-    gaps = label_gaps(logits, y)
+    gaps = np.asarray(label_gaps(logits, y))
     sure = gaps > CONFIDENT
     if not sure[::stride].any():
         raise MeasurementError(f"no digit is {CONFIDENT:g} nats ahead: the largest gap is {gaps.max():.1f}")

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from experiments._digits_training import Digits
 from experiments._import_line import ImportLine
+from experiments._label_gaps import label_gaps
 
 BATCH = 128
 EPS = float(np.finfo(np.float32).eps)
@@ -98,9 +99,7 @@ def _trained(program: ModuleType, digits: Digits, each: Iterator[Batch], seed: i
         logits = predict(train_x)
         final, pull_back = jax.vjp(partial(program.example_losses, labels=jnp.asarray(labels)), logits)
         (gradients,) = pull_back(jnp.ones_like(final))
-        others = logits.at[rows, labels].set(-jnp.inf)
-        gaps = logits[rows, labels] - others.max(axis=1)
-        return jnp.argmax(predict(test_x), axis=1), final, gradients[rows, labels], gaps
+        return jnp.argmax(predict(test_x), axis=1), final, gradients[rows, labels], label_gaps(logits, labels)
 
     inputs = (jnp.asarray(x, jnp.float32) for x in (digits.train_x, digits.test_x))
     named, final, gradients, gaps = map(np.asarray, at_the_end(*inputs))

@@ -33,6 +33,7 @@ def largest_eigenvalues(product: Callable[[Vector], Vector], size: int, count: i
         taken += 1
         return np.asarray(product(v.reshape(size)))
 
+    # SciPy's own subclass, which takes `matvec`, is made by `__new__`, where pyright doesn't look.
     operator = LinearOperator((size, size), matvec=counted, dtype=np.float64)  # pyright: ignore[reportCallIssue]
     start = np.random.default_rng(seed).normal(size=size)
     values = eigsh(operator, count, which="LA", v0=start, return_eigenvectors=False)

@@ -145,8 +145,8 @@ def _less_mean(axes: tuple[int, ...], s: Array, v: Array) -> Array:
     dominant = s > 0.5
     others = jnp.where(dominant, 0, s)
     centre = jnp.sum(jnp.where(dominant, v, 0), axes, keepdims=True)
-    # <s, h>, as sums over v: one over h would wait for the centre. Each select that follows a sum could be less, but
-    # XLA CPU of jaxlib 0.10.2 adds up wrong entries where a vmapped sum is fused with what isn't vmapped (jax#39103).
+    # <s, h>, as sums over v: one over h would wait for the centre. The selects end XLA's fusions: on the CPU jaxlib
+    # 0.10.2 adds up wrong entries where a vmapped sum is fused with what isn't vmapped (jax#39103).
     rest = jnp.sum(others, axes, keepdims=True)
     mean = jnp.where(rest == 0, 0, jnp.sum(others * v, axes, keepdims=True)) - centre * rest
     return jnp.where(dominant, -mean, v - centre - mean)

@@ -30,7 +30,7 @@ def centred(row: Row, v: Float[Array, "*batch vocab"]) -> Float[Array, "*batch v
     centre = jnp.sum(jnp.where(row.dominant, v, 0), axis=-1, keepdims=True)
     h = jnp.where(row.dominant, 0, v - centre)
     mean = jnp.sum(row.probs * h, axis=-1, keepdims=True)
-    return jnp.where(row.dominant, -mean, h - mean)
+    return jnp.where(row.dominant, -mean, h - mean)  # a select, as h - mean alone is fused wrongly (jax#39103)
 
 
 def target_residual(row: Row, t: Float[Array, "*batch vocab"]) -> Float[Array, "*batch vocab"]:

@@ -17,7 +17,6 @@ from experiments._confident_curvature import (
     PRODUCTS,
     ROW_HESSIANS,
     ConfidentRows,
-    label_gaps,
     product_errors,
     row_errors,
     with_exact_differences,
@@ -38,6 +37,7 @@ from experiments._digits_training import standardised_digits
 from experiments._eigenvalues import largest_eigenvalues, numerical_rank
 from experiments._experiment import MeasurementError
 from experiments._kronecker_block import blocks, kronecker_block
+from experiments._label_gaps import label_gaps
 
 ROWS, PIXELS, HIDDEN = 12, 5, 3
 RNG = np.random.default_rng(0)
