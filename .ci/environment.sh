@@ -73,7 +73,8 @@ ensure_chromium() {
     done
     if [[ $EUID == 0 ]] && command -v apt-get >/dev/null; then
         heading 'apt-get install chromium'
-        apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null
+        { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } ||
+            heading 'SKIPPED: Chromium could not be installed, so pages go untested'
     else
         heading 'SKIPPED: no Chromium was found, so pages go untested'
     fi

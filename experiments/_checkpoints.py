@@ -1,5 +1,6 @@
 """Checkpoints of a long experiment, by orbax: a killed run that is started again by the same command goes on."""
 
+import hashlib
 import json
 import shutil
 import sys
@@ -11,10 +12,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from experiments import _results
 
-def default_directory(results: Path, name: str) -> Path:
-    """Returns where the checkpoints of a run are kept while it lasts."""
-    return results / f".{name}.checkpoints"
+
+def checkpoints_of(results: Path, name: str, settings: Mapping[str, Any]) -> "Checkpoints":
+    """Returns the checkpoints of a run, beside the results; one of other settings, versions or device has its own."""
+    settings = {**settings, "versions": _results.versions(), "device": jax.devices()[0].device_kind}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return Checkpoints(results / f".{name}-{digest}.checkpoints", settings)
 
 
 class Checkpoints:
@@ -34,10 +39,19 @@ class Checkpoints:
         self._opened: ocp.CheckpointManager | None = None
 
     def save(self, step: int, tree: Any) -> None:
-        """Saves a tree of arrays (none of them empty), numbers and PRNG keys, in place of the one saved before."""
+        """Saves a tree of arrays (none of them empty), numbers and PRNG keys, in place of the one saved before.
+
+        Raises:
+            UnwritableResultsError: if it cannot be written; the one before is kept.
+        """
         tree = jax.tree.map(_as_saved, tree)
         parts = ocp.args.Composite(stamp=ocp.args.JsonSave(self._stamp(tree)), tree=ocp.args.StandardSave(tree))
-        self._manager().save(step, args=parts)
+        try:
+            self._manager().save(step, args=parts)
+        except OSError as error:
+            raise _results.UnwritableResultsError(
+                f"cannot write {self._directory}: {error.strerror or error}"
+            ) from error
 
     def latest(self, like: Any) -> tuple[int, Any] | None:
         """Returns the step and the tree of the checkpoint, bit for bit as saved, and says so on standard error.
@@ -46,7 +60,8 @@ class Checkpoints:
             like: a tree of the same structure, shapes, dtypes and places. Its values don't matter.
 
         Returns:
-            None if there is no checkpoint, or if it is one of other settings or of another tree, which is removed.
+            None if there is no checkpoint, or if it is one of other settings or of another tree, which is removed; that
+            is said too.
         """
         like = jax.tree.map(_as_saved, like)
         step = self._manager().latest_step() if self._directory.exists() else None
@@ -54,6 +69,7 @@ class Checkpoints:
             return None
         stamp = self._manager().restore(step, args=ocp.args.Composite(stamp=ocp.args.JsonRestore()))["stamp"]
         if stamp != self._stamp(like):
+            print(f"starting anew: {self._directory} has a checkpoint of another run", file=sys.stderr, flush=True)
             self.remove()
             return None
         with jax.enable_x64(True):  # without, float64 would come back rounded to float32

@@ -58,6 +58,7 @@ def sentences(setting: Setting, runs: Runs) -> list[str]:
     """Says what was found; several numbers are those of the seeds in turn."""
     optax, library, double = ([runs[method.name, seed] for seed in setting.seeds] for method in METHODS)
     collapses = [collapse_of(metrics) for metrics in optax]
+    stuck = [at(step, metrics.exact_loss) for step, metrics in zip(collapses, optax, strict=True)]
     then = [at(step, metrics.loss) for step, metrics in zip(collapses, library, strict=True)]
     whole_zero = 100 * max(metrics.whole_zero.max() for metrics in optax)
     accuracies = "; ".join(f"{method.name}: {_accuracy(setting, runs, method)}" for method in METHODS)
@@ -65,9 +66,9 @@ def sentences(setting: Setting, runs: Runs) -> list[str]:
     return [
         f"optax in float32: first step with a loss of exactly 0: {_steps(collapses)}; up to {_most_lost(optax)} % of "
         f"the labels have a gradient of 0. The other logits keep theirs (at most {whole_zero:g} % of the examples "
-        "ever have no gradient at all), so the updates don't end: the norm of the parameters grows to "
-        f"{_last(optax, 'parameter_norm')}, the mean logit gap only to {_last(optax, 'mean_gap')}. The loss of these "
-        f"networks, computed by this library, ends at {_last(optax, 'exact_loss')}.",
+        f"ever have no gradient at all); the norm of the parameters ends at {_last(optax, 'parameter_norm')}, the mean "
+        f"logit gap at {_last(optax, 'mean_gap')}. The loss of these networks, computed by this library, is "
+        f"{_each(stuck)} at those steps and {_last(optax, 'exact_loss')} at the end.",
         f"This library in float32: at those steps the loss is {_each(then)}, at step {setting.steps} "
         f"{_last(library, 'loss')}, with a gap of {_last(library, 'mean_gap')} and a norm of "
         f"{_last(library, 'parameter_norm')}; up to {_most_lost(library)} % of the labels have a gradient of 0.",

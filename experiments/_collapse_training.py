@@ -87,7 +87,7 @@ def train_all(
 
     Args:
         setting: the task, and how many steps for which seeds.
-        checkpoints: where one is saved now and then, and removed at the end.
+        checkpoints: where one is saved now and then, and after the last step.
         advance: called with the number of steps done since the call before.
 
     Returns:
@@ -108,10 +108,10 @@ def train_all(
             carry, metrics = _several_steps(setting, *runs[run])(carry)
             recorded[run, record] = metrics
             advance(STEPS_A_CALL)
-            if time.monotonic() - saved_at >= _SECONDS_BETWEEN_CHECKPOINTS:
+            is_last = call + 1 == len(runs) * records
+            if is_last or time.monotonic() - saved_at >= _SECONDS_BETWEEN_CHECKPOINTS:
                 checkpoints.save((call + 1) * STEPS_A_CALL, _saved(carry, recorded))
                 saved_at = time.monotonic()
-        checkpoints.remove()
     return {(method.name, seed): Metrics(*run.T) for (method, seed), run in zip(runs, recorded, strict=True)}
 
 

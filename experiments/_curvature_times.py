@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxsoftmax
-from experiments._confident_curvature import product_with_optax
+from experiments._confident_curvature import OPTAX_PRODUCT, product_with_optax
 from experiments._curvature_products import (
     Flat,
     Logits,
@@ -37,10 +37,9 @@ class Times:
     ratio: Spread
 
 
-BASE = "jvp of grad, optax"
 SUBJECTS: dict[str, Product] = {
     "the gradient alone": _gradient,
-    BASE: product_with_optax,
+    OPTAX_PRODUCT: product_with_optax,
     "jvp of grad": forward_over_reverse,
     "grad of ⟨grad, v⟩": reverse_over_reverse,
     "linearize of the twin's grad": linearized_twin,
@@ -69,7 +68,7 @@ def times(model: Model, v: np.ndarray, rounds: int) -> dict[str, Times]:
         calls[name]()
     clocks = {name: partial(seconds_of, call) for name, call in calls.items()}
     found = interleaved(clocks, 0.0, rounds)
-    return {name: Times(float(np.median(each)), ratios(each, found[BASE])) for name, each in found.items()}
+    return {name: Times(float(np.median(each)), ratios(each, found[OPTAX_PRODUCT])) for name, each in found.items()}
 
 
 def _call(product: Product, model: Model, v: Flat) -> Flat:

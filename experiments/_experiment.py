@@ -43,13 +43,17 @@ class MeasurementError(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an experiment found: ``checks`` maps each part of the claim to whether it holds."""
+    """What an experiment found: ``checks`` maps each part of the claim to whether it holds.
+
+    ``finish`` is called when everything is written.
+    """
 
     checks: dict[str, bool]
     conclusion: list[str]
     measurements: dict[str, Any]
     tables: list[RenderableType] = field(default_factory=list)
     figures: dict[str, Figure] = field(default_factory=dict)
+    finish: Callable[[], None] = lambda: None
 
     @property
     def passed(self) -> bool:
@@ -161,6 +165,7 @@ def _judge(experiment: Experiment, options: Options, arguments: list[str]) -> in
         "measurements": outcome.measurements,
     }
     _results.write_json(options.results / f"{experiment.name}.json", document)
+    outcome.finish()
     return EXIT_PASSED if outcome.passed else EXIT_FAILED
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,7 @@ def _document(path: Path) -> Mapping[str, Any]:
 
 
 def _picture(result: Path, name: str) -> Picture:
-    path = result.with_name(name)
+    path = result.parent / name
     try:
         height, width = imread(path).shape[:2]
         encoded = base64.b64encode(path.read_bytes()).decode("ascii")
@@ -144,7 +145,7 @@ def _benchmark(path: Path) -> Benchmark:
         ]
         return Benchmark(
             name=path.stem,
-            command=" ".join(document["command"]),
+            command=shlex.join(document["command"]),
             date=document["date"],
             versions=document["versions"],
             cases=len(ratios),

@@ -5,7 +5,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments._language_runs import FUSED, MATERIALISED, Kind, kind_of
+from experiments._language_runs import Kind, kind_of, relative_differences
+from experiments._language_training import FUSED, MATERIALISED
 
 _COLOURS = {MATERIALISED: "tab:orange", FUSED: "tab:blue"}
 
@@ -23,12 +24,14 @@ def language_figure(kinds: list[Kind], head: str, allowed: float) -> Figure:
     losses, differences = left.subplots(2, 1, sharex=True, height_ratios=(1.6, 1.0))
     for kind in kinds:
         _draw_curves(losses, kind)
-        apart = np.abs(kind.losses[FUSED] / kind.losses[MATERIALISED] - 1.0)
-        steps, style = np.arange(1, len(apart) + 1), _style(kind)
-        differences.plot(steps, np.maximum(apart, 1e-8), style, color="black", label=kind_of(kind.tied))
+        of_both = {f"{FUSED}, {kind_of(kind.tied)}": ("black", kind.losses[FUSED])}
+        of_both[f"{MATERIALISED} from one ulp off"] = ("tab:orange", kind.nudged_losses)
+        for label, (colour, losses_of_one) in of_both.items():
+            apart = np.maximum(relative_differences(losses_of_one, kind.losses[MATERIALISED]), 1e-8)
+            differences.plot(np.arange(1, len(apart) + 1), apart, _style(kind), color=colour, label=label)
     differences.axhline(allowed, color="gray", linestyle=":", label=f"allowed: {allowed:g}")
     losses.set(ylabel="training loss [nats a token]")
-    differences.set(xlabel="step", ylabel="relative difference", yscale="log", ylim=(6e-9, 10 * allowed))
+    differences.set(xlabel="step", ylabel="relative difference to optax", yscale="log", ylim=(6e-9, 10 * allowed))
     differences.set_title("0 is drawn at 1e-8", fontsize=9)
     differences.xaxis.set_major_locator(MaxNLocator(integer=True))
     times, memory = right.subplots(2, 1)

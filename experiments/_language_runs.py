@@ -1,25 +1,32 @@
 """What is done with one model: trained with each loss from the same parameters on the same batches, and timed."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from operator import methodcaller
 from pathlib import Path
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from experiments._checkpoints import Checkpoints, default_directory
-from experiments._language_training import LOSSES, Curve, Trainer, fused, mean_loss, train
+from experiments._checkpoints import Checkpoints, checkpoints_of
+from experiments._language_training import (
+    FUSED,
+    LOSSES,
+    MATERIALISED,
+    Curve,
+    Trainer,
+    fused,
+    materialised,
+    mean_loss,
+    train,
+)
 from experiments._step_costs import Costs, step_costs
 from experiments._token_sequences import Sequences, TokenData, batch_of
 from experiments._transformer import Model, Sizes, nnx_model
 from experiments._transformer_equinox import equinox_model
 
-FUSED, MATERIALISED = "jaxsoftmax", "optax"  # the names of the losses
 _HELD_OUT_BATCHES = 4
 
 
@@ -39,10 +46,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Kind:
-    """A model with tied or untied embeddings, by loss: training losses, held-out loss, costs and the fused result."""
+    """A model with tied or untied embeddings, by loss: training losses, held-out loss, costs and the fused result.
+
+    ``nudged_losses`` are optax's from first parameters that are one ulp off.
+    """
 
     tied: bool
     losses: dict[str, Float[np.ndarray, " steps"]]
+    nudged_losses: Float[np.ndarray, " steps"]
     held_out: dict[str, float]
     costs: Costs
     trained: Model
@@ -50,12 +61,19 @@ class Kind:
     @property
     def apart(self) -> float:
         """The largest relative difference between the losses of a step."""
-        return relative_difference(self.losses[FUSED], self.losses[MATERIALISED])
+        return float(np.max(relative_differences(self.losses[FUSED], self.losses[MATERIALISED])))
+
+    @property
+    def nudged_apart(self) -> float:
+        """The largest relative difference that an ulp in the first parameters makes, to optax's losses."""
+        return float(np.max(relative_differences(self.nudged_losses, self.losses[MATERIALISED])))
 
 
-def relative_difference(losses: Float[np.ndarray, " steps"], others: Float[np.ndarray, " steps"]) -> float:
-    """Returns the largest; NaN if any loss is."""
-    return float(np.max(np.abs(losses.astype(np.float64) / others - 1.0)))
+def relative_differences(
+    losses: Float[np.ndarray, " steps"], others: Float[np.ndarray, " steps"]
+) -> Float[np.ndarray, " steps"]:
+    """Returns that of each step, in float64; NaN if a loss is."""
+    return np.abs(losses.astype(np.float64) / others - 1.0)
 
 
 def kind_of(tied: bool) -> str:
@@ -84,31 +102,34 @@ class Runs:
         """Trains a model with each loss, and measures a step; the head's memory is asked for sizes of its own."""
         model, plan = self.model(tied), self._plan
         trainers = {name: Trainer(model, loss, plan.steps) for name, loss in LOSSES.items()}
-        with ThreadPoolExecutor() as both:
-            compiled = both.map(methodcaller("compiled_step", self.batch(0)), trainers.values())
-            steps = dict(zip(trainers, compiled, strict=True))
+        steps = {name: trainer.compiled_step(self.batch(0)) for name, trainer in trainers.items()}
         curves = {
             name: self._train(f"{name}-{kind_of(tied)}", trainer, steps[name], plan.steps)
             for name, trainer in trainers.items()
         }
+        nudged = Trainer(_one_ulp_off(model), materialised, plan.steps)
+        nudged_losses = self._train(
+            f"{MATERIALISED}-{kind_of(tied)}-nudged", nudged, steps[MATERIALISED], plan.steps
+        ).losses
         unseen = [batch_of(self._data.held_out, plan.batch, 0, step) for step in range(_HELD_OUT_BATCHES)]
         loss_of = partial(mean_loss, jax.jit(trainers[MATERIALISED].objective), unseen)
         first_state, advance = trainers[FUSED].first_state, partial(self._advance, 1)
         return Kind(
             tied,
             {name: curve.losses for name, curve in curves.items()},
+            nudged_losses,
             {name: loss_of(curve.parameters) for name, curve in curves.items()},
             step_costs(steps, first_state, self.batch(0), plan.rounds, replace(head, tied=tied), advance),
             Model(curves[FUSED].parameters, model.forward),
         )
 
-    def equinox(self, tied: bool) -> Float[np.ndarray, " steps"]:
-        """Trains the Equinox module with the fused loss, from NNX's first parameters, for the first steps."""
+    def equinox(self) -> Float[np.ndarray, " steps"]:
+        """Trains the tied Equinox module with the fused loss, from NNX's first parameters, for the first steps."""
         plan = self._plan
-        sizes = replace(plan.sizes, tied=tied, vocabulary=self._data.tokenizer.get_vocab_size())
-        trainer = Trainer(equinox_model(sizes, self.model(tied).parameters), fused, plan.steps)
+        sizes = replace(plan.sizes, tied=True, vocabulary=self._data.tokenizer.get_vocab_size())
+        trainer = Trainer(equinox_model(sizes, self.model(tied=True).parameters), fused, plan.steps)
         step = trainer.compiled_step(self.batch(0))
-        return self._train(f"equinox-{kind_of(tied)}", trainer, step, min(plan.equinox_steps, plan.steps)).losses
+        return self._train("equinox-tied", trainer, step, min(plan.equinox_steps, plan.steps)).losses
 
     def remove_checkpoints(self) -> None:
         """Removes the checkpoints of all runs, when everything is measured."""
@@ -116,16 +137,12 @@ class Runs:
             checkpoints.remove()
 
     def _train(self, name: str, trainer: Trainer, step: jax.stages.Compiled, steps: int) -> Curve:
-        checkpoints = Checkpoints(default_directory(self._results, f"language_model.{name}"), self._settings())
+        settings = {"plan": asdict(self._plan), "seed": self._seed, "data": self._data.digest}
+        checkpoints = checkpoints_of(self._results, f"language_model.{name}", settings)
         self._opened.append(checkpoints)
         between = self._plan.between_checkpoints
         return train(trainer.first_state(), step, self.batch, steps, checkpoints, between, self._advance)
 
-    def _settings(self) -> dict[str, Any]:
-        return {
-            "plan": asdict(self._plan),
-            "seed": self._seed,
-            "data": self._data.digest,
-            "jax": jax.__version__,
-            "device": jax.devices()[0].device_kind,
-        }
+
+def _one_ulp_off(model: Model) -> Model:
+    return model._replace(parameters=jax.tree.map(lambda array: jnp.nextafter(array, jnp.inf), model.parameters))

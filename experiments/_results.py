@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -70,9 +71,9 @@ def write_png(path: Path, figure: Figure) -> None:
 def provenance(name: str, arguments: list[str], seed: int) -> dict[str, Any]:
     """Returns the command, seed, package versions and machine that a result came from."""
     return {
-        "command": " ".join(["python", "-m", f"experiments.{name}", *arguments]),
+        "command": shlex.join(["python", "-m", f"experiments.{name}", *arguments]),
         "seed": seed,
-        "versions": {"python": platform.python_version(), **{package: _version(package) for package in _PACKAGES}},
+        "versions": versions(),
         "machine": {
             "system": platform.system(),
             "architecture": platform.machine(),
@@ -80,6 +81,11 @@ def provenance(name: str, arguments: list[str], seed: int) -> dict[str, Any]:
             "devices": [device.device_kind for device in jax.devices()],
         },
     }
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that results depend on."""
+    return {"python": platform.python_version(), **{package: _version(package) for package in _PACKAGES}}
 
 
 def _version(package: str) -> str:
@@ -91,7 +97,7 @@ def _version(package: str) -> str:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Writes a temporary file in the same directory and renames it: a reader never sees half a file."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.parent / f".{path.name}.{os.getpid()}.part"
     try:
         with part.open("wb") as file:
             file.write(data)

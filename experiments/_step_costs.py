@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax
 from jaxtyping import Array, Float, Int
 
-from experiments._language_training import LOSSES, Loss, State, Step
+from experiments._language_training import FUSED, LOSSES, MATERIALISED, Loss, State, Step
 from experiments._token_sequences import Sequences
 from experiments._transformer import Hidden, Sizes
 from jaxsoftmax.bench import Spread, interleaved, ratios, seconds_of
@@ -23,12 +23,12 @@ class Costs:
     @property
     def time_ratio(self) -> Spread:
         """The fused step's time over the materialised one's, within each round."""
-        return ratios(self.seconds["jaxsoftmax"], self.seconds["optax"])
+        return ratios(self.seconds[FUSED], self.seconds[MATERIALISED])
 
     @property
     def head_ratio(self) -> float:
         """The fused head's temporary memory over the materialised one's."""
-        return self.head_bytes["jaxsoftmax"] / self.head_bytes["optax"]
+        return self.head_bytes[FUSED] / self.head_bytes[MATERIALISED]
 
 
 def step_costs(

@@ -163,7 +163,7 @@ def _read_own_options(options: argparse.Namespace) -> Size:
 
 EXPERIMENT = Experiment(
     "curvature",
-    "Hessian and Gauss–Newton products are exact in every mode, also of confident digits in float32.",
+    "Hessian and Gauss–Newton products agree in every mode, and keep float32's accuracy for confident digits.",
     measure,
     OwnOptions(_add_own_options, _read_own_options),
 )

@@ -15,20 +15,20 @@ The full run takes about an hour on two CPU cores. Killed and started again by t
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
-import jax
+import numpy as np
 from rich.progress import Progress
 
-from experiments._checkpoints import Checkpoints, default_directory
+from experiments._checkpoints import checkpoints_of
 from experiments._collapse_report import Runs, at, collapse_figure, collapse_of, sentences, summary, table
 from experiments._collapse_training import LIBRARY, OPTAX, SCALE, STEPS_A_CALL, Setting, train_all
 from experiments._experiment import Experiment, Options, Outcome, OwnOptions, positive, run
 
-# Share of labels that lose their gradient with optax, at least; and what is left at the end, at most, of this library's
-# loss at the step where optax's became 0.
-LOST, FALL = 0.1, 1e-3
+# The share of labels that lose their gradient with optax, at least. Of the loss at the step where optax's own becomes
+# 0: what optax's networks keep ever after, at least, and what is left of this library's at the end, at most.
+LOST, STALL, FALL = 0.1, 0.5, 1e-3
 _STEPS, _STEPS_QUICK = 7000, 4000
 _SEEDS, _SEEDS_QUICK = 3, 1
 
@@ -48,9 +48,9 @@ def measure(options: Options, progress: Progress) -> Outcome:
     size = {"modulus": 23, "width": 64, "rate": 4e-3} if options.quick else {"modulus": 113, "width": 200, "rate": 5e-4}
     setting = Setting(**size, steps=job.steps, seeds=seeds)
     task = progress.add_task("training steps", total=len(setting.runs) * setting.steps)
-    directory = default_directory(options.results, "softmax_collapse")
-    checkpoints = Checkpoints(directory, {**asdict(setting), "jax": jax.__version__})
-    return judge(setting, train_all(setting, checkpoints, partial(progress.advance, task)))
+    checkpoints = checkpoints_of(options.results, "softmax_collapse", asdict(setting))
+    outcome = judge(setting, train_all(setting, checkpoints, partial(progress.advance, task)))
+    return replace(outcome, finish=checkpoints.remove)
 
 
 def judge(setting: Setting, runs: Runs) -> Outcome:
@@ -61,7 +61,11 @@ def judge(setting: Setting, runs: Runs) -> Outcome:
         f"in float32 optax leaves {100 * LOST:g} % of the labels without a gradient": [
             bool(optax.label_zero.max() >= LOST) for optax, _ in seeds
         ],
-        "in float32 this library's loss is never 0, nor is a label's gradient": [
+        f"from there on optax's networks keep over {STALL:g} of their loss, computed by this library": [
+            bool(_after(collapse_of(optax), optax.exact_loss) > STALL * at(collapse_of(optax), optax.exact_loss))
+            for optax, _ in seeds
+        ],
+        "in float32 this library's loss is never 0 in a record, nor is a label's gradient": [
             bool((library.loss > 0).all() and (library.label_zero == 0).all()) for _, library in seeds
         ],
         f"this library's loss falls to less than {FALL:g} of what it was where optax's became 0": [
@@ -83,6 +87,11 @@ def judge(setting: Setting, runs: Runs) -> Outcome:
         tables=[table(setting, runs)],
         figures={"softmax_collapse": collapse_figure(setting, runs)},
     )
+
+
+def _after(step: int | None, curve: np.ndarray) -> float:
+    """Returns the least recorded value from that step on; NaN if there is none."""
+    return np.nan if step is None else float(np.min(curve[step // STEPS_A_CALL - 1 :]))
 
 
 def _add_own_options(parser: argparse.ArgumentParser) -> None:
@@ -107,7 +116,8 @@ def _read_own_options(options: argparse.Namespace) -> Job:
 
 EXPERIMENT = Experiment(
     "softmax_collapse",
-    "In float32, without weight decay, training that optax's cross-entropy stalls goes on with this library's.",
+    "In float32, without weight decay, optax's loss and its gradients of labels become 0, and training stalls; with "
+    "this library's it goes on, where the losses are scaled so that the squares in Adam don't underflow.",
     measure,
     OwnOptions(_add_own_options, _read_own_options),
 )

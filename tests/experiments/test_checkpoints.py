@@ -1,5 +1,6 @@
 """A checkpoint gives back every bit; one that is half-written, or of another run, is not taken."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments._checkpoints import Checkpoints, default_directory
+from experiments._checkpoints import Checkpoints, checkpoints_of
+from experiments._results import UnwritableResultsError
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"seed": 0, "sizes": (2, 3), "rate": 0.1}
@@ -43,7 +45,7 @@ def bits(tree):
 
 @pytest.fixture
 def directory(tmp_path):
-    return default_directory(tmp_path, "sample")
+    return tmp_path / ".sample.checkpoints"
 
 
 @pytest.fixture
@@ -150,7 +152,7 @@ def test_half_written_checkpoint_is_not_taken(opened, directory, monkeypatch, ca
     with monkeypatch.context() as killed:
         killed.setattr(os, "rename", interrupt)
         killed.setattr(Path, "rename", interrupt)
-        with pytest.raises(InterruptedError):
+        with pytest.raises(KeyboardInterrupt):
             checkpoints.save(2, {"x": np.zeros(2)})
     assert len(list(directory.iterdir())) == 2
     assert opened().latest({"x": np.zeros(2)})[0] == 1
@@ -158,4 +160,29 @@ def test_half_written_checkpoint_is_not_taken(opened, directory, monkeypatch, ca
 
 
 def interrupt(*_):
-    raise InterruptedError
+    raise KeyboardInterrupt
+
+
+def test_each_settings_have_their_own_beside_the_results(tmp_path, capfd):
+    long, short = (checkpoints_of(tmp_path, "sample", SETTINGS | {"steps": steps}) for steps in (7000, 10))
+    long.save(5000, {"x": np.ones(2)})
+    assert short.latest({"x": np.zeros(2)}) is None
+    short.save(10, {"x": np.zeros(2)})
+    short.remove()
+    assert capfd.readouterr().err == ""
+    assert checkpoints_of(tmp_path, "sample", SETTINGS | {"steps": 7000}).latest({"x": np.zeros(2)})[0] == 5000
+    long.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoint_that_cannot_be_written_is_one_line(opened, directory, monkeypatch):
+    checkpoints = opened()
+    checkpoints.save(1, {"x": np.ones(2)})
+    monkeypatch.setattr(checkpoints._opened, "save", full_disk)
+    with pytest.raises(UnwritableResultsError, match="No space left on device") as found:
+        checkpoints.save(2, {"x": np.ones(2)})
+    assert str(directory) in str(found.value)
+
+
+def full_disk(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,5 +1,6 @@
 """What the language model reads: real text, each token once, with its end padded and its wrong inputs named."""
 
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,18 @@ def test_standard_library_comes_without_tests_and_always_alike():
     assert corpus == read_corpus(None, at_most=2_000_000)
     assert corpus.characters == 2_000_000
     assert corpus.files > 20
-    assert not any("class ExceptionTests(unittest.TestCase)" in text for text in corpus.train)
+
+
+@pytest.mark.parametrize("left_out", ["test", "idlelib/idle_test", "site-packages/package", "json/__pycache__"])
+def test_tests_and_installed_packages_are_no_part_of_the_library(tmp_path, monkeypatch, left_out):
+    for folder, word in {"json": "kept", left_out: "other"}.items():
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "module.py").write_text(f"{word} " * FEWEST_CHARACTERS)
+    (tmp_path / "json" / "data.txt").write_text("other " * FEWEST_CHARACTERS)
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+    corpus = read_corpus(None)
+    assert corpus.files == 1
+    assert "".join([*corpus.train, *corpus.held_out]) == "kept " * FEWEST_CHARACTERS
 
 
 def test_last_sixteenth_is_held_out_and_nothing_is_lost(tmp_path):

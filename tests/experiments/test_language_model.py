@@ -18,10 +18,10 @@ import pytest
 
 import jaxsoftmax
 from experiments._checkpoints import Checkpoints
-from experiments._corpus import Corpus, read_corpus
+from experiments._corpus import Corpus
 from experiments._gradient_accumulation import Accumulation, Apart, accumulation, with_uneven_padding
-from experiments._language_runs import FUSED, MATERIALISED, Kind, relative_difference
-from experiments._language_training import LOSSES, Trainer, fused, materialised, train
+from experiments._language_runs import Kind, relative_differences
+from experiments._language_training import FUSED, LOSSES, MATERIALISED, Trainer, fused, materialised, train
 from experiments._step_costs import Costs, head_bytes
 from experiments._text_sample import sample
 from experiments._token_sequences import PADDING, batch_of, token_data
@@ -34,10 +34,19 @@ SIZES = Sizes(vocabulary=300, length=32, embed=16, layers=1, heads=2, tied=True)
 BATCH, STEPS = 16, 8  # 512 tokens a step: two chunks of the fused head
 
 
+def written_paragraphs(count):
+    """Invented words, the first of them often; the same always."""
+    random = np.random.default_rng(0)
+    letters = [chr(letter) for letter in random.integers(ord("a"), ord("z") + 1, 4000)]
+    words = ["".join(letters[4 * word : 4 * word + length]) for word, length in enumerate(random.integers(1, 9, 900))]
+    lengths = random.integers(3, 120, count)
+    return [" ".join(words[min(rank, 900) - 1] for rank in random.zipf(1.3, length)) for length in lengths]
+
+
 @pytest.fixture(scope="module")
 def data():
-    """Each paragraph of the library's sources as a file of its own, for more padding."""
-    paragraphs = "\n\n".join(read_corpus(ROOT / "jaxsoftmax").train).split("\n\n")
+    """Each paragraph as a file of its own, for more padding."""
+    paragraphs = written_paragraphs(200)
     return token_data(Corpus("paragraphs", len(paragraphs), paragraphs, paragraphs[:9]), SIZES.vocabulary, SIZES.length)
 
 
@@ -64,10 +73,11 @@ def test_curves_of_both_losses_and_both_frameworks_are_equal(data, tied, tmp_pat
     nnx = nnx_model(sizes, seed=0)
     equinox = equinox_model(sizes, nnx.parameters)
     curves = {name: losses_of(nnx, loss, data, tmp_path / name) for name, loss in LOSSES.items()}
-    assert relative_difference(curves[FUSED], curves[MATERIALISED]) < CURVE_TOLERANCE / 10
-    assert relative_difference(losses_of(equinox, fused, data, tmp_path / "e"), curves[FUSED]) < CURVE_TOLERANCE / 10
+    assert np.max(relative_differences(curves[FUSED], curves[MATERIALISED])) < CURVE_TOLERANCE / 10
+    of_equinox = losses_of(equinox, fused, data, tmp_path / "e")
+    assert np.max(relative_differences(of_equinox, curves[FUSED])) < CURVE_TOLERANCE / 10
     wrong = losses_of(nnx, divided_by_all_tokens, data, tmp_path / "wrong")
-    assert relative_difference(wrong, curves[MATERIALISED]) > 10 * CURVE_TOLERANCE
+    assert np.max(relative_differences(wrong, curves[MATERIALISED])) > 10 * CURVE_TOLERANCE
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -81,12 +91,18 @@ def test_equinox_module_with_the_parameters_of_nnx_has_its_hidden_states_and_ker
         np.testing.assert_allclose(mine, its, rtol=0, atol=1e-5 * np.abs(its).max())
 
 
-def test_hidden_states_see_no_later_token(model, data):
-    tokens = data.train[:1, :-1]
+def test_hidden_states_see_no_later_token(model):
+    tokens = np.random.default_rng(0).integers(PADDING + 1, SIZES.vocabulary, (1, SIZES.length))
     changed = np.where(np.arange(SIZES.length) < 20, tokens, PADDING)
     before, after = (jax.jit(model.forward)(model.parameters, each)[0] for each in (tokens, changed))
     np.testing.assert_array_equal(before[:, :20], after[:, :20])
     assert (before[:, 20:] != after[:, 20:]).any()
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_fewest_steps_have_a_rate(model, steps):
+    parameters = Trainer(model, fused, steps).first_state().parameters
+    assert jax.tree.structure(parameters) == jax.tree.structure(model.parameters)
 
 
 @pytest.mark.parametrize("loss", [materialised, fused])
@@ -158,20 +174,22 @@ def test_run_that_ends_midway_goes_on_to_the_same_curve_and_parameters_bit_for_b
 @pytest.mark.slow
 def test_killed_command_started_again_gives_the_curves_of_one_that_ran_through(tmp_path):
     results = {name: tmp_path / name for name in ("through", "killed")}
-    command = [sys.executable, "-m", "experiments.language_model", "--quick", "--corpus", str(ROOT / "jaxsoftmax")]
+    corpus = tmp_path / "corpus"
+    corpus.write_text("\n\n".join(written_paragraphs(400)))
+    command = [sys.executable, "-m", "experiments.language_model", "--quick", "--corpus", str(corpus)]
     commands = {name: [*command, "--results", str(place)] for name, place in results.items()}
     with subprocess.Popen(commands["killed"], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        second_run = results["killed"] / f".language_model.{FUSED}-tied.checkpoints" / "10"
-        while not second_run.exists():
+        in_the_second_run = f".language_model.{FUSED}-tied-*.checkpoints/[0-9]*"
+        while not any(results["killed"].glob(in_the_second_run)):
             assert process.poll() is None
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
     again, through = (
         subprocess.run(commands[name], cwd=ROOT, capture_output=True, text=True) for name in ("killed", "through")
     )
-    assert (again.returncode, through.returncode) == (0, 0)
-    assert again.stderr.count("resuming at step") == 2
-    assert through.stderr == ""
+    assert again.returncode == through.returncode == 0, again.stderr + through.stderr
+    assert again.stderr.count("resuming at step") >= 2
+    assert "resuming" not in through.stderr
     found = [json.loads((place / "language_model.json").read_text())["measurements"] for place in results.values()]
     for kind in ("tied", "untied"):
         assert found[0]["models"][kind]["losses"] == found[1]["models"][kind]["losses"]
@@ -187,7 +205,7 @@ def found_as_claimed(**changes):
         {MATERIALISED: 512 << 20, FUSED: 100 << 20},
     )
     both = {MATERIALISED: losses, FUSED: losses}
-    kinds = [Kind(tied, both, dict.fromkeys(both, 7.5), costs, None) for tied in (True, False)]
+    kinds = [Kind(tied, both, losses, dict.fromkeys(both, 7.5), costs, None) for tied in (True, False)]
     in_parts = Accumulation([2, 1], Apart(1e-7, 1e-6), Apart(1e-2, 1.0))
     corpus = Corpus("a text", 1, ["text"], ["text"])
     found = Findings(Job(corpus, FULL), 32768, 100, 0.02, kinds, losses[:5], in_parts, {}, judges_time=True)
