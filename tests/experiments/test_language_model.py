@@ -179,7 +179,7 @@ def test_killed_command_started_again_gives_the_curves_of_one_that_ran_through(t
     command = [sys.executable, "-m", "experiments.language_model", "--quick", "--corpus", str(corpus)]
     commands = {name: [*command, "--results", str(place)] for name, place in results.items()}
     with subprocess.Popen(commands["killed"], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        in_the_second_run = f".language_model.{FUSED}-tied-*.checkpoints/[0-9]*"
+        in_the_second_run = f".language_model.{FUSED}-tied-*.checkpoints/[0-9][0-9]"
         while not any(results["killed"].glob(in_the_second_run)):
             assert process.poll() is None
             time.sleep(0.02)
