@@ -37,6 +37,7 @@ class Checkpoints:
         self._directory = directory.absolute()
         self._settings = dict(settings)
         self._opened: ocp.CheckpointManager | None = None
+        self.resumed = False  # whether `latest` gave one
 
     def save(self, step: int, tree: Any) -> None:
         """Saves a tree of arrays (none of them empty), numbers and PRNG keys, in place of the one saved before.
@@ -75,6 +76,7 @@ class Checkpoints:
         with jax.enable_x64(True):  # without, float64 would come back rounded to float32
             parts = self._manager().restore(step, args=ocp.args.Composite(tree=ocp.args.StandardRestore(like)))
         print(f"resuming at step {step} (checkpoint in {self._directory})", file=sys.stderr, flush=True)
+        self.resumed = True
         return step, parts["tree"]
 
     def remove(self) -> None:

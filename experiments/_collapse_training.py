@@ -106,7 +106,7 @@ def train_all(
             if record == 0:
                 carry = start(setting, *runs[run])
             carry, metrics = _several_steps(setting, *runs[run])(carry)
-            recorded[run, record] = metrics
+            recorded[run, record] = jax.device_get(metrics)  # NumPy, waiting, would make a ValueError of Ctrl-C
             advance(STEPS_A_CALL)
             is_last = call + 1 == len(runs) * records
             if is_last or time.monotonic() - saved_at >= _SECONDS_BETWEEN_CHECKPOINTS:

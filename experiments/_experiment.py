@@ -45,7 +45,8 @@ class MeasurementError(Exception):
 class Outcome:
     """What an experiment found: ``checks`` maps each part of the claim to whether it holds.
 
-    ``finish`` is called when everything is written.
+    ``resumed`` says that an earlier start did a part of it, whose time isn't counted; ``finish`` is called when
+    everything is written.
     """
 
     checks: dict[str, bool]
@@ -53,6 +54,7 @@ class Outcome:
     measurements: dict[str, Any]
     tables: list[RenderableType] = field(default_factory=list)
     figures: dict[str, Figure] = field(default_factory=dict)
+    resumed: bool = False
     finish: Callable[[], None] = lambda: None
 
     @property
@@ -86,7 +88,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--results",
         type=Path,
         metavar="DIR",
-        help="where the JSON and PNG files go (default: experiments/results beside the sources)",
+        help="where the JSON and PNG files go (default: experiments/results beside the sources; with --quick "
+        "experiments/results/quick)",
     )
     parser.add_argument("--seed", type=_seed, default=0, help="seed of every random number (default: 0)")
 
@@ -136,7 +139,7 @@ def _parse(experiment: Experiment, arguments: list[str]) -> Options:
     if own is not None:
         own.add(parser)
     found = parser.parse_args(arguments)
-    results = found.results or _results.DEFAULT_DIRECTORY
+    results = found.results or (_results.QUICK_DIRECTORY if found.quick else _results.DEFAULT_DIRECTORY)
     try:
         return Options(found.quick, results, found.seed, None if own is None else own.read(found))
     except ValueError as error:
@@ -160,6 +163,7 @@ def _judge(experiment: Experiment, options: Options, arguments: list[str]) -> in
         "conclusion": outcome.conclusion,
         "quick": options.quick,
         "seconds": round(seconds, 1),
+        "resumed": outcome.resumed,
         **_results.provenance(experiment.name, arguments, options.seed),
         "figures": [f"{stem}.png" for stem in outcome.figures],
         "measurements": outcome.measurements,

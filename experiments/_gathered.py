@@ -37,6 +37,7 @@ class Result:
     conclusion: list[str]
     quick: bool
     seconds: float
+    resumed: bool  # so that the seconds are of its last start
     command: str
     seed: int
     versions: dict[str, str]
@@ -109,6 +110,7 @@ def _result(path: Path) -> Result:
                 f"{path} is no result of an experiment: expected {key!r} as {expected}, got {got}"
             )
     kept: dict[str, Any] = {key: document[key] for key in _KINDS}
+    kept["resumed"] = document.get("resumed", False)
     kept["figures"] = [_picture(path, str(name)) for name in document["figures"]]
     return Result(**kept)
 

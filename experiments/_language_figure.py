@@ -36,7 +36,7 @@ def language_figure(kinds: list[Kind], head: str, allowed: float) -> Figure:
     differences.xaxis.set_major_locator(MaxNLocator(integer=True))
     times, memory = right.subplots(2, 1)
     medians = [{name: float(np.median(of)) for name, of in kind.costs.seconds.items()} for kind in kinds]
-    _draw_bars(times, [f"step, {kind_of(kind.tied)}" for kind in kinds], medians, "median seconds", "{:.2f}")
+    _draw_bars(times, [f"step, {kind_of(kind.tied)}" for kind in kinds], medians, "median seconds", "{:.3g}")
     parts = [kind.costs.head_bytes for kind in kinds] + [kind.costs.step_bytes for kind in kinds]
     labels = [f"{part},\n{kind_of(kind.tied)}" for part in ("head", "step") for kind in kinds]
     mib = [{name: taken / 2**20 for name, taken in part.items()} for part in parts]

@@ -131,6 +131,11 @@ class Runs:
         step = trainer.compiled_step(self.batch(0))
         return self._train("equinox-tied", trainer, step, min(plan.equinox_steps, plan.steps)).losses
 
+    @property
+    def resumed(self) -> bool:
+        """Whether a run went on from its checkpoint."""
+        return any(checkpoints.resumed for checkpoints in self._opened)
+
     def remove_checkpoints(self) -> None:
         """Removes the checkpoints of all runs, when everything is measured."""
         for checkpoints in self._opened:

@@ -122,7 +122,7 @@ def train(
     advance(done)
     for number in range(done, steps):
         state, loss = step(state, batches(number))
-        losses[number] = loss
+        losses[number] = jax.block_until_ready(loss)  # NumPy, waiting, would make a ValueError of Ctrl-C
         advance(1)
         if number + 1 == steps or (number + 1) % between == 0:
             checkpoints.save(number + 1, (state, losses))

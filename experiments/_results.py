@@ -18,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 DEFAULT_DIRECTORY = Path(__file__).parent / "results"
+QUICK_DIRECTORY = DEFAULT_DIRECTORY / "quick"  # quick runs leave what full runs found
 _PACKAGES = (
     "jaxsoftmax",
     "jax",

@@ -25,7 +25,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from experiments._corpus import Corpus, read_corpus
+from experiments._corpus import FEWEST_CHARACTERS, Corpus, read_corpus
 from experiments._experiment import Experiment, Options, Outcome, OwnOptions, positive, run
 from experiments._gradient_accumulation import TOLERANCE, Accumulation, accumulation
 from experiments._language_figure import language_figure
@@ -117,7 +117,7 @@ def measure(options: Options, progress: Progress) -> Outcome:
     padding = float(np.mean(data.train[:, 1:] == PADDING))
     counts = (data.tokenizer.get_vocab_size(), len(data.train), padding)
     outcome = judge(Findings(job, *counts, kinds, equinox, in_parts, samples, judges_time=not options.quick))
-    return replace(outcome, finish=runs.remove_checkpoints)
+    return replace(outcome, resumed=runs.resumed, finish=runs.remove_checkpoints)
 
 
 def judge(found: Findings) -> Outcome:
@@ -251,7 +251,8 @@ def _add_own_options(parser: argparse.ArgumentParser) -> None:
         "--corpus",
         type=Path,
         metavar="PATH",
-        help="a file or a folder of text to learn from (default: Python's standard library without its tests)",
+        help=f"a file or a folder of UTF-8 text to learn from, at least {FEWEST_CHARACTERS} characters (default: Python's "
+        "standard library without its tests)",
     )
     parser.add_argument("--steps", type=positive, help=f"updates (default: {FULL.steps}; with --quick {QUICK.steps})")
 

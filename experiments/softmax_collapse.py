@@ -50,7 +50,7 @@ def measure(options: Options, progress: Progress) -> Outcome:
     task = progress.add_task("training steps", total=len(setting.runs) * setting.steps)
     checkpoints = checkpoints_of(options.results, "softmax_collapse", asdict(setting))
     outcome = judge(setting, train_all(setting, checkpoints, partial(progress.advance, task)))
-    return replace(outcome, finish=checkpoints.remove)
+    return replace(outcome, resumed=checkpoints.resumed, finish=checkpoints.remove)
 
 
 def judge(setting: Setting, runs: Runs) -> Outcome:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,6 +30,27 @@ def test_failed_claim_exits_1_and_is_named(tmp_path, capsys):
 def test_infinity_is_written_as_a_string(tmp_path):
     assert run(experiment_that(lambda options, progress: outcome_with(True)), ["--results", str(tmp_path)]) == 0
     assert json.loads((tmp_path / "sample.json").read_text())["measurements"] == {"value": "inf"}
+
+
+def test_quick_run_leaves_the_full_runs_results(tmp_path, monkeypatch):
+    monkeypatch.setattr(_results, "DEFAULT_DIRECTORY", tmp_path)
+    monkeypatch.setattr(_results, "QUICK_DIRECTORY", tmp_path / "quick")
+    for options in (["--quick"], []):
+        assert run(experiment_that(lambda options, progress: outcome_with(True)), options) == 0
+    assert [json.loads((folder / "sample.json").read_text())["quick"] for folder in (tmp_path, tmp_path / "quick")] == [
+        False,
+        True,
+    ]
+
+
+def test_what_a_run_keeps_for_going_on_is_removed_when_its_results_are_written(tmp_path):
+    written = []
+    outcome = replace(
+        outcome_with(True), resumed=True, finish=lambda: written.extend(path.name for path in tmp_path.iterdir())
+    )
+    assert run(experiment_that(lambda options, progress: outcome), ["--results", str(tmp_path)]) == 0
+    assert sorted(written) == ["sample.json", "sample.png"]
+    assert json.loads((tmp_path / "sample.json").read_text())["resumed"] is True
 
 
 def test_interrupt_is_one_line_and_exit_130_and_leaves_no_file(tmp_path, capsys):

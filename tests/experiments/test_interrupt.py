@@ -15,8 +15,8 @@ pytestmark = [
 ]
 
 
-def start(results, *options):
-    command = [sys.executable, *options, "-m", "experiments.derivation", "--results", str(results)]
+def start(results, *options, module="derivation", arguments=()):
+    command = [sys.executable, *options, "-m", f"experiments.{module}", "--results", str(results), *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -46,3 +46,18 @@ def test_ctrl_c_during_the_measurement_is_one_line_and_exit_130_and_leaves_no_fi
     code, output, error = interrupted(process)
     assert (code, output, error) == (130, "", "experiments.derivation: interrupted\n")
     assert list((tmp_path / "results").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [("softmax_collapse", ["--seeds", "1"]), ("language_model", ["--quick", "--steps", "4000"])],
+)
+def test_ctrl_c_during_training_is_one_line_and_leaves_only_a_checkpoint(tmp_path, module, arguments):
+    process = start(tmp_path, module=module, arguments=arguments)
+    while not any(tmp_path.glob(".*.checkpoints/*0")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.3)
+    code, output, error = interrupted(process)
+    assert (code, output, error) == (130, "", f"experiments.{module}: interrupted\n")
+    assert [path.suffix for path in tmp_path.iterdir()] == [".checkpoints"]

@@ -112,6 +112,14 @@ def test_page_has_every_claim_in_the_order_of_the_experiments_and_escapes_it(pag
     assert "<b>" not in html
 
 
+def test_time_of_a_resumed_run_is_said_to_be_a_part(results):
+    path = results / "zebra.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"resumed": True}))
+    assert main(["--results", str(results)]) == 0
+    html = (results / "report.html").read_text()
+    assert [" s after it was resumed," in part for part in html.split('<section id="')[1:]] == [False, False, True]
+
+
 def test_failed_claim_and_quick_run_are_marked(page):
     html = page.read_text()
     failed = html[html.index('<section id="stability">') : html.index('<section id="zebra">')]
