@@ -251,8 +251,8 @@ def _add_own_options(parser: argparse.ArgumentParser) -> None:
         "--corpus",
         type=Path,
         metavar="PATH",
-        help=f"a file or a folder of UTF-8 text, at least {FEWEST_CHARACTERS} characters, to learn from (default: Python's "
-        "standard library without its tests)",
+        help=f"a file or a folder of UTF-8 text to learn from, at least {FEWEST_CHARACTERS} characters (default: "
+        "Python's standard library without its tests)",
     )
     parser.add_argument("--steps", type=positive, help=f"updates (default: {FULL.steps}; with --quick {QUICK.steps})")
 
