@@ -28,7 +28,7 @@ from experiments._experiment import Experiment, Options, Outcome, OwnOptions, po
 
 # The share of labels that lose their gradient with optax, at least. Of the loss at the step where optax's own becomes
 # 0: what optax's networks keep ever after, at least, and what is left of this library's at the end, at most.
-LOST, STALL, FALL = 0.1, 0.5, 1e-3
+LOST, STALL, FALL = 0.1, 1e-2, 1e-3
 _STEPS, _STEPS_QUICK = 7000, 4000
 _SEEDS, _SEEDS_QUICK = 3, 1
 
