@@ -60,8 +60,8 @@ def cotangent_forgotten(logits, labels, loss_bar):
 first = with_rule(textbook_value, cotangent_forgotten)
 
 # %%
-# The gradient of a sum agrees with autodiff's, since each loss's cotangent is 1 there. Under a mean it would be too large
-# by the number of tokens, which a learning rate or Adam makes up for. The certificate uses unequal cotangents:
+# The gradient of a sum agrees with autodiff's, since each loss's cotangent is 1 there. Under a mean it would be too
+# large by the number of tokens, which a learning rate or Adam makes up for. The certificate uses unequal cotangents:
 
 NUMBERS = ["M11", "M15", "M19", "M20"]
 
