@@ -1,0 +1,66 @@
+"""Docstrings and annotations as the API reference shows them.
+
+Docstrings are plain text with formulas and doctests. Outside of code, `*` and `<` would be Markdown: they are escaped.
+Doctests are put into blocks of code. The strings of jaxtyping's annotations stay strings: they are shapes, not names.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import griffe
+
+_SECTION = re.compile(r"(Args|Arguments|Attributes|Raises|Returns|Yields):$")
+_CODE = re.compile(r"(`[^`]*`)")
+_DOCTEST = ">>> "
+
+
+class Docstrings(griffe.Extension):
+    """Rewrites what griffe has read of the package."""
+
+    def on_instance(self, *, node: Any, obj: griffe.Object, agent: Any, **kwargs: Any) -> None:
+        """Rewrites a docstring."""
+        if obj.docstring is not None:
+            obj.docstring.value = "\n".join(rewritten(obj.docstring.value))
+
+    def on_function_instance(self, *, node: Any, func: griffe.Function, agent: Any, **kwargs: Any) -> None:
+        """Reads a function's annotations again, with their strings as they are."""
+        if not isinstance(node, ast.FunctionDef):
+            return
+        arguments = node.args
+        for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
+            if argument.annotation is not None:
+                func.parameters[argument.arg].annotation = _annotation(argument.annotation, func)
+        if node.returns is not None:
+            func.returns = _annotation(node.returns, func)
+
+
+def _annotation(node: ast.expr, func: griffe.Function) -> Any:
+    return griffe.get_expression(node, parent=func.parent, member=func.name, parse_strings=False)
+
+
+def rewritten(docstring: str) -> Iterator[str]:
+    """Yields the lines of a docstring as Markdown."""
+    in_section = in_doctest = False
+    for line in docstring.splitlines():
+        indented = line.startswith("    ")
+        if line.strip() and not line.startswith(" "):
+            in_section = _SECTION.match(line) is not None
+        if line.startswith(_DOCTEST) and not in_doctest:
+            yield "```pycon"
+            in_doctest = True
+        if in_doctest and not line.strip():
+            yield "```"
+            in_doctest = False
+        yield line if in_doctest or (indented and not in_section) else _escaped(line)
+    if in_doctest:
+        yield "```"
+
+
+def _escaped(line: str) -> str:
+    pieces = _CODE.split(line)
+    return "".join(
+        piece if at % 2 else re.sub(r"[*<|]", lambda special: f"&#{ord(special[0])};", piece)
+        for at, piece in enumerate(pieces)
+    )
