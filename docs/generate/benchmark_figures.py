@@ -36,7 +36,7 @@ def draw(by_version: Mapping[str, Points], scheme: str) -> str:
     subjects = _subjects(by_version)
     for at, (version, points) in enumerate(by_version.items()):
         for subject in subjects:
-            _dots(axes, cases, points, subject, colours, at, f"{_name(subject)}, jax {version}")
+            _dots(axes, cases, points, subject, colours, at, f"{_name(subject)} (jax {version})")
     _frame(axes, cases, colours)
     axes.legend(
         loc="upper center",

@@ -1,7 +1,7 @@
 """Docstrings and annotations as the API reference shows them.
 
 Docstrings are plain text with formulas and doctests. Outside of code, `*` and `<` would be Markdown: they are escaped.
-Doctests are put into blocks of code. The strings of jaxtyping's annotations stay strings: they are shapes, not names.
+Doctests are put into blocks of code, theorems are linked. The strings of jaxtyping's annotations stay strings: they are shapes, not names.
 """
 
 import ast
@@ -13,6 +13,7 @@ import griffe
 
 _SECTION = re.compile(r"(Args|Arguments|Attributes|Raises|Returns|Yields):$")
 _CODE = re.compile(r"(`[^`]*`)")
+_THEOREM = re.compile(r"\b(M(\d+))\b")
 _DOCTEST = ">>> "
 
 
@@ -59,8 +60,10 @@ def rewritten(docstring: str) -> Iterator[str]:
 
 
 def _escaped(line: str) -> str:
+    """Returns text with its special characters as they are, and its theorems as links to their derivations."""
     pieces = _CODE.split(line)
-    return "".join(
-        piece if at % 2 else re.sub(r"[*<|]", lambda special: f"&#{ord(special[0])};", piece)
-        for at, piece in enumerate(pieces)
-    )
+    return "".join(piece if at % 2 else _THEOREM.sub(r"[\1][m\2]", _special(piece)) for at, piece in enumerate(pieces))
+
+
+def _special(text: str) -> str:
+    return re.sub(r"[*<|]", lambda found: f"&#{ord(found[0])};", text)
