@@ -64,8 +64,8 @@ def cases(rows: Iterable[Row]) -> list[dict[str, Row]]:
 
 
 def shape_of(row: Row) -> str:
-    """Returns tokens × embed × vocab."""
-    return " × ".join(map(str, row["case"]["shape"]))
+    """Returns tokens × embed × vocab, in one line."""
+    return "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}".join(map(str, row["case"]["shape"]))
 
 
 def figures() -> Mapping[str, str]:
@@ -140,7 +140,8 @@ def _line(by_subject: Mapping[str, Row], subjects: Sequence[str]) -> tuple[str, 
     ratios = (ratio(by_subject.get(subject)) for subject in subjects)
     memory = (mebibytes(own["temp_bytes"]), mebibytes(base["temp_bytes"]))
     errors = (_error(own["gradient_error"]), _error(base["gradient_error"]))
-    return (shape_of(own), case["dtype"], case["logits"], case["quantity"], *ratios, *memory, *errors)
+    quantity = case["quantity"] + (", confident" if case["logits"] == "confident" else "")
+    return (shape_of(own), case["dtype"], quantity, *ratios, *memory, *errors)
 
 
 def ratio(row: Row | None) -> str:

@@ -1,7 +1,8 @@
 """Docstrings and annotations as the API reference shows them.
 
 Docstrings are plain text with formulas and doctests. Outside of code, `*` and `<` would be Markdown: they are escaped.
-Doctests are put into blocks of code, theorems are linked. The strings of jaxtyping's annotations stay strings: they are shapes, not names.
+Doctests are put into blocks of code, theorems are linked. The strings of jaxtyping's annotations stay strings: they are
+shapes, not names.
 """
 
 import ast
@@ -14,6 +15,7 @@ import griffe
 _SECTION = re.compile(r"(Args|Arguments|Attributes|Raises|Returns|Yields):$")
 _CODE = re.compile(r"(`[^`]*`)")
 _THEOREM = re.compile(r"\b(M(\d+))\b")
+_SPECIAL, _SPECIAL_IN_RETURNS = re.compile(r"[*<|]"), re.compile(r"[*<|:]")
 _DOCTEST = ">>> "
 
 
@@ -43,27 +45,32 @@ def _annotation(node: ast.expr, func: griffe.Function) -> Any:
 
 def rewritten(docstring: str) -> Iterator[str]:
     """Yields the lines of a docstring as Markdown."""
-    in_section = in_doctest = False
+    section, in_doctest = "", False
     for line in docstring.splitlines():
         indented = line.startswith("    ")
         if line.strip() and not line.startswith(" "):
-            in_section = _SECTION.match(line) is not None
+            found = _SECTION.match(line)
+            section = found[1] if found else ""
         if line.startswith(_DOCTEST) and not in_doctest:
             yield "```pycon"
             in_doctest = True
         if in_doctest and not line.strip():
             yield "```"
             in_doctest = False
-        yield line if in_doctest or (indented and not in_section) else _escaped(line)
+        yield line if in_doctest or (indented and not section) else _escaped(line, section)
     if in_doctest:
         yield "```"
 
 
-def _escaped(line: str) -> str:
-    """Returns text with its special characters as they are, and its theorems as links to their derivations."""
+def _escaped(line: str, section: str) -> str:
+    """Returns text with its special characters as they are, and its theorems as links to their derivations.
+
+    A colon in what is returned is none behind a type: that is in the annotation.
+    """
+    special = _SPECIAL_IN_RETURNS if section == "Returns" and line.startswith(" ") else _SPECIAL
     pieces = _CODE.split(line)
-    return "".join(piece if at % 2 else _THEOREM.sub(r"[\1][m\2]", _special(piece)) for at, piece in enumerate(pieces))
+    return "".join(piece if at % 2 else _linked(special, piece) for at, piece in enumerate(pieces))
 
 
-def _special(text: str) -> str:
-    return re.sub(r"[*<|]", lambda found: f"&#{ord(found[0])};", text)
+def _linked(special: re.Pattern[str], text: str) -> str:
+    return _THEOREM.sub(r"[\1][m\2]", special.sub(lambda found: f"&#{ord(found[0])};", text))

@@ -1,4 +1,4 @@
-"""Links that work on the repository's host are made to work on the site: into other files, and in text of README.md."""
+"""What Markdown has to know of the repository: where its links lead on the site, and that `>>>` begins a doctest."""
 
 import posixpath
 from collections.abc import Callable
@@ -6,11 +6,13 @@ from xml.etree.ElementTree import Element
 
 from markdown import Markdown
 from markdown.extensions import Extension
+from markdown.preprocessors import Preprocessor
 from markdown.treeprocessors import Treeprocessor
 
 from docs.generate.repository import ROOT, on_site
 
 _BEFORE_MKDOCS = 5  # which makes links absolute at priority 0
+_AFTER_SNIPPETS, _PYTHON, _DOCTEST = 31, "```python", ">>> "  # snippets are put in at 32, blocks read from 30 down
 
 
 class RepositoryLinks(Extension):
@@ -26,6 +28,7 @@ class RepositoryLinks(Extension):
     def extendMarkdown(self, md: Markdown) -> None:
         """Registers with Markdown."""
         md.treeprocessors.register(_Rewriting(self), "repository_links", _BEFORE_MKDOCS)
+        md.preprocessors.register(_Doctests(md), "doctests", _AFTER_SNIPPETS)
 
     def rewritten(self, link: str) -> str:
         """Returns the link as the site needs it."""
@@ -54,3 +57,15 @@ class _Rewriting(Treeprocessor):
                 link = element.get(attribute)
                 if link is not None and element.tag in ("a", "img"):
                     element.set(attribute, self.links.rewritten(link))
+
+
+class _Doctests(Preprocessor):
+    """Names the language of doctests, which are Python on the repository's host, so that prompts are told from code."""
+
+    def run(self, lines: list[str]) -> list[str]:
+        """Returns the lines of the page."""
+        following = [*lines[1:], ""]
+        return [
+            line.replace("python", "pycon") if line.strip() == _PYTHON and after.lstrip().startswith(_DOCTEST) else line
+            for line, after in zip(lines, following, strict=True)
+        ]

@@ -49,7 +49,7 @@ def numbers_in(text: str) -> list[str]:
 
 def _of_file(path: Path) -> Iterator[Mark]:
     source = path.read_text("utf-8")
-    names = _names(source, path.stem.removeprefix("_"))
+    names = _names(source, path.parent.name if path.stem == "__init__" else path.stem)
     for number, line in enumerate(source.splitlines(), 1):
         found = _DERIVATION.match(line)
         named = [found[1]] if found else [one or other for one, other in _MARK.findall(line)]

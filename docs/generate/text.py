@@ -1,6 +1,9 @@
 """Pieces of Markdown."""
 
+import re
 from collections.abc import Iterable, Sequence
+
+_SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|$~^]")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], numeric: int = 0) -> str:
@@ -12,9 +15,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], numeric: int = 0
 
 def plain(text: str) -> str:
     """Returns text that Markdown shows as it is, in a table too."""
-    for special in "\\`*_{}[]<>#|$~^":
-        text = text.replace(special, f"&#{ord(special)};")
-    return text
+    return _SPECIAL.sub(lambda found: f"&#{ord(found[0])};", text)
 
 
 def fenced(language: str, text: str) -> str:
