@@ -116,18 +116,7 @@ def _of_kind(kind: str, title: str) -> str:
 
 def _of_record(record: Record) -> str:
     subjects = [name for name in dict.fromkeys(row["subject"] for row in record.rows) if name not in (_OWN, _BASE)]
-    header = (
-        "shape",
-        "dtype",
-        "logits",
-        "quantity",
-        "this library",
-        *subjects,
-        "MiB",
-        "MiB, optax",
-        "error",
-        "error, optax",
-    )
+    header = ("shape", "dtype", "quantity", "this library", *subjects, "MiB", "MiB, optax", "error", "error, optax")
     rows = [_line(by_subject, [_OWN, *subjects]) for by_subject in cases(record.rows)]
     made = f"`{record.command}`\n\nMade on {plain(record.made_on)}.\n"
     title = f"#### `{record.stem}`, jax {record.jax} {{#{record.stem.replace('.', '-')}}}"

@@ -37,7 +37,7 @@ def _theorem(number: str, repository: str) -> str:
     entry = formulas()["theorems"][number]
     parts = [
         f"### {number}. {entry['title']} {{#{number.lower()}}}\n",
-        f"$$\n\\begin{{gathered}}\n{entry['formula'].strip()}\n\\end{{gathered}}\n$$\n",
+        f"$$\n\\def\\arraystretch{{1.3}}\\begin{{gathered}}\n{entry['formula'].strip()}\n\\end{{gathered}}\n$$\n",
         f"{entry['note']}\n" if "note" in entry else "",
         f"**In code:** {_places(number, repository)}.\n",
         _steps(number),

@@ -7,7 +7,8 @@ shapes, not names.
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import griffe
@@ -27,6 +28,12 @@ class Docstrings(griffe.Extension):
         if obj.docstring is not None:
             obj.docstring.value = "\n".join(rewritten(obj.docstring.value))
 
+    def on_class_members(self, *, node: Any, cls: griffe.Class, agent: Any, **kwargs: Any) -> None:
+        """Adds to a class's docstring what the comments behind its fields say."""
+        fields = [item for item in getattr(node, "body", []) if isinstance(item, ast.AnnAssign)]
+        if cls.docstring is not None and fields:
+            cls.docstring.value += "\n\nAttributes:\n" + "\n".join(map(_field(cls), fields))
+
     def on_function_instance(self, *, node: Any, func: griffe.Function, agent: Any, **kwargs: Any) -> None:
         """Reads a function's annotations again, with their strings as they are."""
         if not isinstance(node, ast.FunctionDef):
@@ -37,6 +44,16 @@ class Docstrings(griffe.Extension):
                 func.parameters[argument.arg].annotation = _annotation(argument.annotation, func)
         if node.returns is not None:
             func.returns = _annotation(node.returns, func)
+
+
+def _field(cls: griffe.Class) -> Callable[[ast.AnnAssign], str]:
+    lines = Path(str(cls.filepath)).read_text("utf-8").splitlines()
+
+    def described(field: ast.AnnAssign) -> str:
+        comment = lines[field.lineno - 1].partition("  # ")[2]
+        return f"  {ast.unparse(field.target)}: {_escaped(comment, 'Attributes')}"
+
+    return described
 
 
 def _annotation(node: ast.expr, func: griffe.Function) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from docs.generate.repository import ROOT
 
 _JUDGES = ("verify", "bench")  # they judge the theorems, and don't compute with them
+_PLANTED = "_PLANTED"  # lines that are wrong on purpose
 _MARK = re.compile(r"\((M\d+(?:(?:-|, | with | and )\(?M\d+\)?)*)\)|^\s*Source: (.*)")
 _SPAN = re.compile(r"M(\d+)(?:-M(\d+))?")
 _DERIVATION = re.compile(r'^\s+"(M\d+(?:/M\d+)*)",$')
@@ -33,9 +34,10 @@ def of_package() -> tuple[Mark, ...]:
 
 
 def of_source_documents() -> tuple[Mark, ...]:
-    """Returns every mark in the executed source documents, the derivations' own theorems included."""
+    """Returns every mark in the executed source documents, their derivations' own theorems too, but no planted ones."""
     folder = ROOT / "experiments" / "source_documents"
-    return tuple(mark for path in sorted(folder.glob("*.py")) for mark in _of_file(path))
+    found = (mark for path in sorted(folder.glob("*.py")) for mark in _of_file(path))
+    return tuple(mark for mark in found if mark.function != _PLANTED)
 
 
 def numbers_in(text: str) -> list[str]:
@@ -59,12 +61,16 @@ def _of_file(path: Path) -> Iterator[Mark]:
 
 
 def _names(source: str, module: str) -> list[str]:
-    """Returns, for each line, the innermost function or class around it."""
+    """Returns, for each line, the innermost function, class or constant around it, or else the module."""
     names = [module] * (source.count("\n") + 1)
-    kinds = (ast.FunctionDef, ast.ClassDef)
     for node in ast.walk(ast.parse(source)):  # outer ones first
-        if isinstance(node, kinds):
-            names[node.lineno - 1 : node.end_lineno] = [node.name] * (
-                (node.end_lineno or node.lineno) - node.lineno + 1
-            )
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            _fill(names, node, node.name)
+        elif isinstance(node, ast.Assign) and names[node.lineno - 1] == module:
+            _fill(names, node, ast.unparse(node.targets[0]))
     return names
+
+
+def _fill(names: list[str], node: ast.stmt, name: str) -> None:
+    last = node.end_lineno or node.lineno
+    names[node.lineno - 1 : last] = [name] * (last - node.lineno + 1)

@@ -12,7 +12,7 @@ from docs.generate.text import fenced
 from experiments.__main__ import main as experiments
 from jaxsoftmax.cli import main as jaxsoftmax
 
-_WIDTH = "88"  # columns of the help's lines
+_WIDTH = "80"  # columns of the help's lines
 
 
 def public_names(module: str) -> list[str]:

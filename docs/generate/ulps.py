@@ -30,13 +30,14 @@ def _part(prefix: str, title: str, rows: Sequence[Row]) -> str:
     grouped: dict[tuple[str, str], list[Row]] = {}
     for row in own:
         grouped.setdefault((row.function.removeprefix(prefix), row.quantity), []).append(row)
+    dtypes = [dtype for dtype in _DTYPES if any(row.dtype == dtype for row in own)]
     shown = table(
-        ("function", "quantity", *_DTYPES),
+        ("function", "quantity", *dtypes),
         [
-            (f"`{function}`", plain(quantity), *(_cell(of_line, dtype) for dtype in _DTYPES))
+            (f"`{function}`", plain(quantity), *(_cell(of_line, dtype) for dtype in dtypes))
             for (function, quantity), of_line in sorted(grouped.items())
         ],
-        len(_DTYPES),
+        len(dtypes),
     )
     return details("abstract", title, shown) if title else shown
 

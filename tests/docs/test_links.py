@@ -23,6 +23,17 @@ def test_every_file_that_a_stylesheet_names_is_there(site):
     assert [path for path in named if not path.is_file()] == []
 
 
+def test_every_column_of_a_table_has_something_in_it(site):
+    hollow = {
+        f"{page.relative_to(site)}: {header}"
+        for page in pages_of(site)
+        for table in outline_of(page).tables
+        for header, *cells in zip(*table, strict=True)
+        if not any(cells)
+    }
+    assert hollow == set()
+
+
 def test_nothing_is_loaded_from_elsewhere(site):
     remote = re.compile(r"<(?:script|img|iframe|link rel=.(?:stylesheet|icon|preconnect))[^>]+(?:src|href)=.https?:")
     assert [page.name for page in pages_of(site) if remote.search(page.read_text("utf-8"))] == []

@@ -45,21 +45,22 @@ def faults(browser, path, width):
         found = watched(page)
         page.on("requestfailed", lambda request: found.append(f"missing: {request.url}"))
         page.goto(path.as_uri(), wait_until="load")
-        _settle(page)
+        _comes_true(page, READY)  # the theme's script has added its buttons; if it never does, that is seen below
         for scheme, name in SCHEMES.items():
             page.emulate_media(color_scheme=scheme)
-            if page.evaluate("document.body.getAttribute('data-md-color-scheme')") != name:
+            if not _comes_true(page, f"() => document.body.getAttribute('data-md-color-scheme') === '{name}'"):
                 found.append(f"{scheme}: the page stays as it was")
             found += [f"{scheme}: {fault}" for fault in page.evaluate(SEEN)]
     return found
 
 
-def _settle(page):
-    """Waits until the theme's script has added its buttons; a page that never gets them is found by what is seen."""
-    for _ in range(20):
-        if page.evaluate(READY):
-            return
+def _comes_true(page, condition):
+    """Whether something that scripts do after loading is done within a second or two."""
+    for _ in range(30):
+        if page.evaluate(condition):
+            return True
         page.wait_for_timeout(50)
+    return False
 
 
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
