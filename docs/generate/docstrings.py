@@ -7,7 +7,7 @@ shapes, not names.
 
 import ast
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,8 @@ class Docstrings(griffe.Extension):
 
     def on_class_members(self, *, node: Any, cls: griffe.Class, agent: Any, **kwargs: Any) -> None:
         """Adds to a class's docstring what the comments behind its fields say."""
-        fields = [item for item in getattr(node, "body", []) if isinstance(item, ast.AnnAssign)]
-        if cls.docstring is not None and fields:
-            cls.docstring.value += "\n\nAttributes:\n" + "\n".join(map(_field(cls), fields))
+        if cls.docstring is not None and (said := list(_comments(node, cls))):
+            cls.docstring.value += "\n\nAttributes:\n" + "\n".join(said)
 
     def on_function_instance(self, *, node: Any, func: griffe.Function, agent: Any, **kwargs: Any) -> None:
         """Reads a function's annotations again, with their strings as they are."""
@@ -46,14 +45,12 @@ class Docstrings(griffe.Extension):
             func.returns = _annotation(node.returns, func)
 
 
-def _field(cls: griffe.Class) -> Callable[[ast.AnnAssign], str]:
+def _comments(node: Any, cls: griffe.Class) -> Iterator[str]:
     lines = Path(str(cls.filepath)).read_text("utf-8").splitlines()
-
-    def described(field: ast.AnnAssign) -> str:
-        comment = lines[field.lineno - 1].partition("  # ")[2]
-        return f"  {ast.unparse(field.target)}: {_escaped(comment, 'Attributes')}"
-
-    return described
+    for item in getattr(node, "body", []):
+        comment = lines[item.lineno - 1].partition("  # ")[2]
+        if isinstance(item, ast.AnnAssign) and comment:
+            yield f"  {ast.unparse(item.target)}: {_escaped(comment, 'Attributes')}"
 
 
 def _annotation(node: ast.expr, func: griffe.Function) -> Any:
