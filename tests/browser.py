@@ -43,11 +43,8 @@ def offline(browser: Browser, width: int, scheme: str = "light") -> Iterator[Pag
 
 def faults(browser: Browser, path: Path, width: int, scheme: str = "light") -> list[str]:
     """What is wrong with the page in the file: what it asks others for, errors, broken or hidden images, its width."""
-    found = []
     with offline(browser, width, scheme) as page:
-        page.on("request", lambda request: found.extend(_elsewhere(request.url)))
-        page.on("console", lambda message: found.extend([f"console: {message.text}"] * (message.type == "error")))
-        page.on("pageerror", lambda error: found.append(f"script: {error}"))
+        found = watched(page)
         page.goto(path.as_uri(), wait_until="load")
         for image in page.locator("img").all():
             name = image.get_attribute("alt") or "an image without alt text"
@@ -55,6 +52,15 @@ def faults(browser: Browser, path: Path, width: int, scheme: str = "light") -> l
             found += [f"hidden image: {name}"] * (not image.is_visible())
         beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         found += [f"scrolls sideways by {beyond} px"] * (beyond > 0)
+    return found
+
+
+def watched(page: Page) -> list[str]:
+    """A list that grows as the page loads: requests elsewhere, errors on the console and of scripts."""
+    found: list[str] = []
+    page.on("request", lambda request: found.extend(_elsewhere(request.url)))
+    page.on("console", lambda message: found.extend([f"console: {message.text}"] * (message.type == "error")))
+    page.on("pageerror", lambda error: found.append(f"script: {error}"))
     return found
 
 

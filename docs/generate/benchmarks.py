@@ -1,0 +1,150 @@
+"""Tables and figures of what `jaxsoftmax bench --json` wrote under experiments/results/bench."""
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from docs.generate import benchmark_figures
+from docs.generate.repository import RESULTS
+from docs.generate.text import details, plain, table
+
+FOLDER = RESULTS / "bench"
+ASSETS = "assets/benchmarks"
+_OWN, _BASE, _FLOOR = "jaxsoftmax", "optax", "floor"
+_KINDS = {"linear": "The fused head, over hidden states and a kernel", "plain": "The loss over given logits"}
+_DRAWN = {"linear": "value and gradient", "plain": "value and gradient"}
+_MEBIBYTE = 2.0**20
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One file."""
+
+    stem: str
+    command: str
+    made_on: str
+    jax: str  # its version
+    rows: Sequence[Row]
+
+    @property
+    def kind(self) -> str:
+        """Which loss was measured."""
+        return self.rows[0]["case"]["kind"]
+
+
+@cache
+def records() -> tuple[Record, ...]:
+    """Returns every record, by its file's name."""
+    return tuple(_record(path.stem, json.loads(path.read_text("utf-8"))) for path in sorted(FOLDER.glob("*.json")))
+
+
+def _record(stem: str, document: Mapping[str, Any]) -> Record:
+    machine, versions = document["machine"], document["versions"]
+    made_on = [
+        f"{machine['cpu']}, {machine['cores']} cores",
+        *(f"{name} {version}" for name, version in versions.items()),
+        document["date"].partition(" ")[0],
+    ]
+    return Record(stem, shlex.join(document["command"]), ", ".join(made_on), versions["jax"], document["rows"])
+
+
+def cases(rows: Iterable[Row]) -> list[dict[str, Row]]:
+    """Returns the rows of each case by subject."""
+    grouped: dict[tuple[Any, ...], dict[str, Row]] = {}
+    for row in rows:
+        case = row["case"]
+        key = (tuple(case["shape"]), case["dtype"], case["quantity"], case["logits"])
+        grouped.setdefault(key, {})[row["subject"]] = row
+    return list(grouped.values())
+
+
+def shape_of(row: Row) -> str:
+    """Returns tokens × embed × vocab, in one line."""
+    return "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}".join(map(str, row["case"]["shape"]))
+
+
+def figures() -> Mapping[str, str]:
+    """Returns the figures as SVG, by their paths on the site, for light and for dark pages."""
+    drawn = {}
+    for kind, quantity in _DRAWN.items():
+        of_kind = {record.jax: _points(record, quantity) for record in _longest(kind)}
+        for scheme in benchmark_figures.SCHEMES:
+            drawn[f"{ASSETS}/{kind}-{scheme}.svg"] = benchmark_figures.draw(of_kind, scheme)
+    return drawn
+
+
+def _longest(kind: str) -> list[Record]:
+    """Returns, of each version of JAX, the record with the most rows."""
+    of_kind = sorted((record for record in records() if record.kind == kind), key=lambda record: len(record.rows))
+    return list({record.jax: record for record in of_kind}.values())
+
+
+def _points(record: Record, quantity: str) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Returns the quartiles of each subject's ratios to optax, by case and subject."""
+    points: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for by_subject in cases(record.rows):
+        case = by_subject[_OWN]["case"]
+        if case["quantity"] != quantity or case["logits"] != "ordinary":
+            continue
+        label = f"{shape_of(by_subject[_OWN])}, {case['dtype']}"
+        points[label] = {
+            subject: (row["to_optax"]["lower"], row["to_optax"]["median"], row["to_optax"]["upper"])
+            for subject, row in by_subject.items()
+            if subject != _BASE and row["to_optax"]
+        }
+    return points
+
+
+def render() -> str:
+    """Returns the figures and tables of every record."""
+    return "\n".join(_of_kind(kind, title) for kind, title in _KINDS.items())
+
+
+def _of_kind(kind: str, title: str) -> str:
+    alt = f"{title}: time of {_DRAWN[kind]} as a ratio to optax's, by shape and dtype"
+    pictures = "\n".join(
+        f"![{alt}](/{ASSETS}/{kind}-{scheme}.svg#only-{scheme})" for scheme in benchmark_figures.SCHEMES
+    )
+    tables = "\n".join(_of_record(record) for record in records() if record.kind == kind)
+    return f"### {title}\n\n{pictures}\n\n{tables}"
+
+
+def _of_record(record: Record) -> str:
+    subjects = [name for name in dict.fromkeys(row["subject"] for row in record.rows) if name not in (_OWN, _BASE)]
+    header = ("shape", "dtype", "quantity", "this library", *subjects, "MiB", "MiB, optax", "error", "error, optax")
+    rows = [_line(by_subject, [_OWN, *subjects]) for by_subject in cases(record.rows)]
+    made = f"`{record.command}`\n\nMade on {plain(record.made_on)}.\n"
+    title = f"#### `{record.stem}`, jax {record.jax} {{#{record.stem.replace('.', '-')}}}"
+    return f"{title}\n\n{table(header, rows, len(header) - 4)}\n{details('note', 'How it was made', made)}"
+
+
+def _line(by_subject: Mapping[str, Row], subjects: Sequence[str]) -> tuple[str, ...]:
+    own, base = by_subject[_OWN], by_subject[_BASE]
+    case = own["case"]
+    ratios = (ratio(by_subject.get(subject)) for subject in subjects)
+    memory = (mebibytes(own["temp_bytes"]), mebibytes(base["temp_bytes"]))
+    errors = (_error(own["gradient_error"]), _error(base["gradient_error"]))
+    quantity = case["quantity"] + (", confident" if case["logits"] == "confident" else "")
+    return (shape_of(own), case["dtype"], quantity, *ratios, *memory, *errors)
+
+
+def ratio(row: Row | None) -> str:
+    """Returns the median of the ratios to optax, with the quartiles."""
+    if row is None or row["to_optax"] is None:
+        return ""
+    spread = row["to_optax"]
+    return f"{spread['median']:.2f} ({spread['lower']:.2f}–{spread['upper']:.2f})"
+
+
+def mebibytes(size: int | None) -> str:
+    """Returns a size in MiB, in three figures."""
+    return "" if size is None else f"{size / _MEBIBYTE:.3g}"
+
+
+def _error(error: float | str | None) -> str:
+    return "" if error is None else f"{float(error):.1e}"

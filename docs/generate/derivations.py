@@ -1,0 +1,126 @@
+"""The theorems: each as a formula, with the steps of its derivation, the lines of code, and the certificate's rows."""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from docs.generate import certificates, marks
+from docs.generate.marks import Mark
+from docs.generate.repository import RESULTS, url_of
+from docs.generate.text import details, fenced, figures, plain, table
+from jaxsoftmax.verify import THEOREMS, Claim, Row, Theorem
+
+_EPS = 2.0**-52
+_ADDRESS = re.compile(r"https?://\S+")
+
+
+@cache
+def formulas() -> Mapping[str, Any]:
+    """Returns the data file: `groups` of numbers by title, and of each of the `theorems` a title, formula and note."""
+    return tomllib.loads(Path(__file__).with_name("theorems.toml").read_text("utf-8"))
+
+
+def render(repository: str) -> str:
+    """Returns the part of the page that is generated."""
+    return "\n".join(
+        f"## {group}\n\n" + "\n".join(_theorem(number, repository) for number in numbers)
+        for group, numbers in formulas()["groups"].items()
+    )
+
+
+def _theorem(number: str, repository: str) -> str:
+    entry = formulas()["theorems"][number]
+    parts = [
+        f"### {number}. {entry['title']} {{#{number.lower()}}}\n",
+        f"$$\n\\def\\arraystretch{{1.3}}\\begin{{gathered}}\n{entry['formula'].strip()}\n\\end{{gathered}}\n$$\n",
+        f"{entry['note']}\n" if "note" in entry else "",
+        f"**In code:** {_places(number, repository)}.\n",
+        _steps(number),
+        *(_certified(theorem) for name, theorem in THEOREMS.items() if name.partition("-")[0] == number),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def places(number: str) -> Sequence[Mark]:
+    """Returns where a theorem is computed, once a function: in the package, or else in the experiments."""
+    of_package = [mark for mark in marks.of_package() if mark.theorem == number]
+    found = of_package or [mark for mark in marks.of_source_documents() if mark.theorem == number]
+    by_function: dict[tuple[str, str], Mark] = {}
+    for mark in sorted(found, key=lambda mark: not mark.in_code):  # the line of code, where there is one
+        by_function.setdefault((mark.path, mark.function), mark)
+    return sorted(by_function.values(), key=lambda mark: (mark.path, mark.line))
+
+
+def _places(number: str, repository: str) -> str:
+    by_file = groupby(places(number), lambda mark: mark.path)
+    return "; ".join(
+        f"`{path}`: " + ", ".join(f"[`{mark.function}`]({url_of(repository, path, mark.line)})" for mark in of_file)
+        for path, of_file in by_file
+    )
+
+
+@cache
+def _proved() -> Sequence[Mapping[str, Any]]:
+    return json.loads((RESULTS / "derivation.json").read_text("utf-8"))["measurements"]["proved"]
+
+
+def _steps(number: str) -> str:
+    chains = [chain for chain in _proved() if number in chain["theorem"].split("/")]
+    if not chains:
+        return ""
+    lines = sum(len(chain["lines"]) - 1 for chain in chains)
+    ulps = max(line["difference"] for chain in chains for line in chain["lines"]) / _EPS
+    summary = f"Derived: {len(chains)} derivations, {lines} lines, each executed"
+    worst = f"; the worst is off by {figures(ulps, 2)} ulps of float64"
+    return details("quote", _singular(summary) + worst, "\n".join(_chain(chain) for chain in chains))
+
+
+def _singular(text: str) -> str:
+    return re.sub(r"\b1 (derivation|line)s", r"1 \1", text)
+
+
+def _chain(chain: Mapping[str, Any]) -> str:
+    source = chain["source"]
+    cited = f"[{plain(chain['document'])}]({source})" if _ADDRESS.fullmatch(source) else plain(source)
+    title = chain["derivation"]
+    return f"{plain(title[:1].upper() + title[1:])} ({cited}):\n\n" + fenced(
+        "text", "\n".join(line["formula"] for line in chain["lines"])
+    )
+
+
+def _certified(theorem: Theorem) -> str:
+    rows = [row for kept in certificates.kept() for row in kept.rows if row.theorem == theorem.number]
+    worst = certificates.worst(certificates.by_digits(rows))
+    held = f"{sum(row.passed for row in rows)} of {len(rows)} rows hold"
+    if worst:
+        held += f"; of those judged by 50 digits the worst is {figures(worst.error)} of {figures(worst.bound)} ulps"
+    said = f"`{theorem.statement}`\n\nThe bound: {plain(theorem.reason)}. What breaks it: {plain(theorem.symptom)}.\n\n"
+    kind = "success" if all(row.passed for row in rows) else "failure"
+    return details(kind, f"Certified as {theorem.number}: {held}", said + _rows_table(theorem))
+
+
+def _rows_table(theorem: Theorem) -> str:
+    names = [kept.name for kept in certificates.kept()]
+    claims = dict.fromkeys((claim.function, claim.quantity) for claim in theorem.claims)
+    lines = []
+    for function, quantity in claims:
+        bounds = sorted({claim.bound for claim in _alike(theorem.claims, function, quantity)})
+        errors = [_worst_of(kept.rows, theorem.number, function, quantity) for kept in certificates.kept()]
+        lines.append((f"`{function}`", plain(quantity), ", ".join(map(figures, bounds)), *errors))
+    return table(("function", "quantity", "bound, ulps", *(f"worst, {name}" for name in names)), lines, len(names) + 1)
+
+
+def _alike(claims: Iterable[Claim], function: str, quantity: str) -> list[Claim]:
+    return [claim for claim in claims if (claim.function, claim.quantity) == (function, quantity)]
+
+
+def _worst_of(rows: Iterable[Row], number: str, function: str, quantity: str) -> str:
+    """Returns the worst error of a claim, on the function or on its twin."""
+    names = (function, f"forward_mode.{function}")
+    of_claim = [row for row in rows if row.theorem == number and row.quantity == quantity and row.function in names]
+    return certificates.error_of(certificates.by_digits(of_claim)) or "–"

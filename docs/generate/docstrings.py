@@ -1,0 +1,90 @@
+"""Docstrings and annotations as the API reference shows them.
+
+Docstrings are plain text with formulas and doctests. Outside of code, `*` and `<` would be Markdown: they are escaped.
+Doctests are put into blocks of code, theorems are linked. The strings of jaxtyping's annotations stay strings: they are
+shapes, not names.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import griffe
+
+_SECTION = re.compile(r"(Args|Arguments|Attributes|Raises|Returns|Yields):$")
+_CODE = re.compile(r"(`[^`]*`)")
+_THEOREM = re.compile(r"\b(M(\d+))\b")
+_SPECIAL, _SPECIAL_IN_RETURNS = re.compile(r"[*<|]"), re.compile(r"[*<|:]")
+_DOCTEST = ">>> "
+
+
+class Docstrings(griffe.Extension):
+    """Rewrites what griffe has read of the package."""
+
+    def on_instance(self, *, node: Any, obj: griffe.Object, agent: Any, **kwargs: Any) -> None:
+        """Rewrites a docstring."""
+        if obj.docstring is not None:
+            obj.docstring.value = "\n".join(rewritten(obj.docstring.value))
+
+    def on_class_members(self, *, node: Any, cls: griffe.Class, agent: Any, **kwargs: Any) -> None:
+        """Adds to a class's docstring what the comments behind its fields say."""
+        if cls.docstring is not None and (said := list(_comments(node, cls))):
+            cls.docstring.value += "\n\nAttributes:\n" + "\n".join(said)
+
+    def on_function_instance(self, *, node: Any, func: griffe.Function, agent: Any, **kwargs: Any) -> None:
+        """Reads a function's annotations again, with their strings as they are."""
+        if not isinstance(node, ast.FunctionDef):
+            return
+        arguments = node.args
+        for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
+            if argument.annotation is not None:
+                func.parameters[argument.arg].annotation = _annotation(argument.annotation, func)
+        if node.returns is not None:
+            func.returns = _annotation(node.returns, func)
+
+
+def _comments(node: Any, cls: griffe.Class) -> Iterator[str]:
+    lines = Path(str(cls.filepath)).read_text("utf-8").splitlines()
+    for item in getattr(node, "body", []):
+        comment = lines[item.lineno - 1].partition("  # ")[2]
+        if isinstance(item, ast.AnnAssign) and comment:
+            yield f"  {ast.unparse(item.target)}: {_escaped(comment, 'Attributes')}"
+
+
+def _annotation(node: ast.expr, func: griffe.Function) -> Any:
+    return griffe.get_expression(node, parent=func.parent, member=func.name, parse_strings=False)
+
+
+def rewritten(docstring: str) -> Iterator[str]:
+    """Yields the lines of a docstring as Markdown."""
+    section, in_doctest = "", False
+    for line in docstring.splitlines():
+        indented = line.startswith("    ")
+        if line.strip() and not line.startswith(" "):
+            found = _SECTION.match(line)
+            section = found[1] if found else ""
+        if line.startswith(_DOCTEST) and not in_doctest:
+            yield "```pycon"
+            in_doctest = True
+        if in_doctest and not line.strip():
+            yield "```"
+            in_doctest = False
+        yield line if in_doctest or (indented and not section) else _escaped(line, section)
+    if in_doctest:
+        yield "```"
+
+
+def _escaped(line: str, section: str) -> str:
+    """Returns text with its special characters as they are, and its theorems as links to their derivations.
+
+    A colon in what is returned is none behind a type: that is in the annotation.
+    """
+    special = _SPECIAL_IN_RETURNS if section == "Returns" and line.startswith(" ") else _SPECIAL
+    pieces = _CODE.split(line)
+    return "".join(piece if at % 2 else _linked(special, piece) for at, piece in enumerate(pieces))
+
+
+def _linked(special: re.Pattern[str], text: str) -> str:
+    return _THEOREM.sub(r"[\1][m\2]", special.sub(lambda found: f"&#{ord(found[0])};", text))

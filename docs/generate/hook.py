@@ -1,0 +1,58 @@
+"""What mkdocs calls while it builds the site: generated parts are put where a page asks for them, and figures added.
+
+A page asks by a comment, `<!-- generated: NAME -->`, or with an argument, `<!-- generated: reference jaxsoftmax -->`.
+"""
+
+import posixpath
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # mkdocs loads this file by its path
+
+from docs.generate import benchmarks, derivations, experiments, modes, reference, ulps
+from docs.generate.links import RepositoryLinks
+from docs.generate.repository import FIGURES, RESULTS
+
+_ASKED = re.compile(r"^<!-- generated: (\w+) ?([\w.]*) -->$", re.MULTILINE)
+_PARTS: dict[str, Callable[[str, str], str]] = {
+    "benchmarks": lambda repository, argument: benchmarks.render(),
+    "command": lambda repository, argument: reference.command_line(argument),
+    "derivations": lambda repository, argument: derivations.render(repository),
+    "experiments": lambda repository, argument: experiments.render(repository),
+    "modes": lambda repository, argument: modes.render(),
+    "reference": lambda repository, argument: reference.module(argument),
+    "ulps": lambda repository, argument: ulps.render(),
+}
+_links: list[RepositoryLinks] = []
+
+
+def filled(markdown: str, repository: str) -> str:
+    """Returns a page with what it asks for.
+
+    Raises:
+      KeyError: there is no such part.
+    """
+    return _ASKED.sub(lambda asked: _PARTS[asked[1]](repository, asked[2]), markdown)
+
+
+def on_files(files: Files, *, config: MkDocsConfig) -> Files:
+    """Adds the figures of the experiments and the benchmarks, and has Markdown point links at what the site has."""
+    for path in sorted(RESULTS.glob("*.png")):
+        files.append(File.generated(config, f"{FIGURES}/{path.name}", abs_src_path=str(path)))
+    for name, content in benchmarks.figures().items():
+        files.append(File.generated(config, name, content=content))
+    _links[:] = [RepositoryLinks(config.repo_url or "", lambda path: files.get_file_from_path(path) is not None)]
+    config.markdown_extensions.append(_links[0])  # pyright: ignore[reportArgumentType]  # Markdown takes instances too
+    return files
+
+
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Fills in what the page asks for."""
+    _links[0].folder = posixpath.dirname(page.file.src_uri)
+    return filled(markdown, config.repo_url or "")

@@ -1,0 +1,71 @@
+"""What Markdown has to know of the repository: where its links lead on the site, and that `>>>` begins a doctest."""
+
+import posixpath
+from collections.abc import Callable
+from xml.etree.ElementTree import Element
+
+from markdown import Markdown
+from markdown.extensions import Extension
+from markdown.preprocessors import Preprocessor
+from markdown.treeprocessors import Treeprocessor
+
+from docs.generate.repository import ROOT, on_site
+
+_BEFORE_MKDOCS = 5  # which makes links absolute at priority 0
+_AFTER_SNIPPETS, _PYTHON, _DOCTEST = 31, "```python", ">>> "  # snippets are put in at 32, blocks read from 30 down
+
+
+class RepositoryLinks(Extension):
+    """Points links at files of the repository to where the site has them, or else to the repository's host."""
+
+    def __init__(self, repository: str, is_page: Callable[[str], bool]) -> None:
+        """Takes the repository's URL, and what says whether a path is a page or asset of the site."""
+        super().__init__()
+        self.repository = repository
+        self.is_page = is_page
+        self.folder = ""  # of the page at hand, from the site's root
+
+    def extendMarkdown(self, md: Markdown) -> None:
+        """Registers with Markdown."""
+        md.treeprocessors.register(_Rewriting(self), "repository_links", _BEFORE_MKDOCS)
+        md.preprocessors.register(_Doctests(md), "doctests", _AFTER_SNIPPETS)
+
+    def rewritten(self, link: str) -> str:
+        """Returns the link as the site needs it."""
+        path, hash_sign, fragment = link.partition("#")
+        if not path or ":" in path or path.startswith("/") or self.is_page(self._from_root(self.folder, path)):
+            return link
+        for base in (posixpath.join("docs", self.folder), ""):
+            known = self._from_root(base, path)
+            if not known.startswith("..") and (ROOT / known).exists():
+                return on_site(self.repository, known) + hash_sign + fragment
+        return link  # mkdocs complains
+
+    @staticmethod
+    def _from_root(folder: str, path: str) -> str:
+        return posixpath.normpath(posixpath.join(folder, path))
+
+
+class _Rewriting(Treeprocessor):
+    def __init__(self, links: RepositoryLinks) -> None:
+        super().__init__()
+        self.links = links
+
+    def run(self, root: Element) -> None:
+        for element in root.iter():
+            for attribute in ("href", "src"):
+                link = element.get(attribute)
+                if link is not None and element.tag in ("a", "img"):
+                    element.set(attribute, self.links.rewritten(link))
+
+
+class _Doctests(Preprocessor):
+    """Names the language of doctests, which are Python on the repository's host, so that prompts are told from code."""
+
+    def run(self, lines: list[str]) -> list[str]:
+        """Returns the lines of the page."""
+        following = [*lines[1:], ""]
+        return [
+            line.replace("python", "pycon") if line.strip() == _PYTHON and after.lstrip().startswith(_DOCTEST) else line
+            for line, after in zip(lines, following, strict=True)
+        ]

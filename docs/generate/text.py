@@ -1,0 +1,34 @@
+"""Pieces of Markdown."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+_SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|$~^]")
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], numeric: int = 0) -> str:
+    """Returns a table; its last `numeric` columns are aligned to the right."""
+    rules = ["---"] * (len(header) - numeric) + ["---:"] * numeric
+    lines = [header, rules, *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def plain(text: str) -> str:
+    """Returns text that Markdown shows as it is, in a table too."""
+    return _SPECIAL.sub(lambda found: f"&#{ord(found[0])};", text)
+
+
+def fenced(language: str, text: str) -> str:
+    """Returns a block of code."""
+    return f"```{language}\n{text.rstrip()}\n```\n"
+
+
+def details(kind: str, summary: str, body: str) -> str:
+    """Returns a block that is folded until it is asked for."""
+    indented = "\n".join(f"    {line}".rstrip() for line in body.splitlines())
+    return f'??? {kind} "{summary.replace(chr(34), chr(39))}"\n\n{indented}\n'
+
+
+def figures(value: float, digits: int = 3) -> str:
+    """Returns a number in so many figures."""
+    return f"{value:.{digits}g}".replace("inf", "∞")

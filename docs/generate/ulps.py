@@ -1,0 +1,47 @@
+"""The errors of each function in ulps, dtype by dtype, from the kept certificates."""
+
+from collections.abc import Sequence
+
+from docs.generate import certificates
+from docs.generate.text import details, figures, plain, table
+from jaxsoftmax.verify import Row
+
+_DTYPES = ("float32", "float64", "bfloat16", "float16")
+_PARTS = {
+    "": "",
+    "analytic.": "The closed forms of `jaxsoftmax.analytic`",
+    "forward_mode.": "The twins of `jaxsoftmax.forward_mode`",
+}
+_OF_JAX = "jax."
+
+
+def render() -> str:
+    """Returns a table of the functions of each module, and what it was made on."""
+    kept = certificates.kept()
+    rows = certificates.by_digits(row for certificate in kept for row in certificate.rows)
+    parts = [_part(prefix, title, rows) for prefix, title in _PARTS.items()]
+    made_on = "".join(f"- {plain(certificate.made_on)}\n" for certificate in kept)
+    return "\n".join(parts) + f"\nMade on:\n\n{made_on}"
+
+
+def _part(prefix: str, title: str, rows: Sequence[Row]) -> str:
+    others = (*(name for name in _PARTS if name not in ("", prefix)), _OF_JAX)
+    own = [row for row in rows if row.function.startswith(prefix) and not row.function.startswith(others)]
+    grouped: dict[tuple[str, str], list[Row]] = {}
+    for row in own:
+        grouped.setdefault((row.function.removeprefix(prefix), row.quantity), []).append(row)
+    dtypes = [dtype for dtype in _DTYPES if any(row.dtype == dtype for row in own)]
+    shown = table(
+        ("function", "quantity", *dtypes),
+        [
+            (f"`{function}`", plain(quantity), *(_cell(of_line, dtype) for dtype in dtypes))
+            for (function, quantity), of_line in sorted(grouped.items())
+        ],
+        len(dtypes),
+    )
+    return details("abstract", title, shown) if title else shown
+
+
+def _cell(rows: Sequence[Row], dtype: str) -> str:
+    worst = certificates.worst(row for row in rows if row.dtype == dtype)
+    return "" if worst is None else f"{figures(worst.error, 2)} of {figures(worst.bound)}"

@@ -1,0 +1,134 @@
+"""What is generated shows the numbers of the files it is generated from."""
+
+import json
+import re
+
+import pytest
+
+from docs.generate import certificates, derivations, marks
+from docs.generate.repository import RESULTS, ROOT
+from jaxsoftmax.verify import THEOREMS
+from tests.docs.outline import outline_of
+
+ALL = [f"M{number}" for number in range(1, 28)]
+RECORDS = sorted((RESULTS / "bench").glob("*.json"))
+OUTCOMES = sorted(RESULTS.glob("*.json"))
+
+
+def words(text):
+    return " ".join(text.split())
+
+
+def read(path):
+    return json.loads(path.read_text("utf-8"))
+
+
+def missing(needed, page):
+    """What a page, or its text, lacks."""
+    text = words(page)
+    return [part for part in needed if words(part) not in text]
+
+
+def ratios_of(record):
+    """The first cell of each row of a benchmark's table that depends on this library's own time."""
+    spreads = [row["to_optax"] for row in record["rows"] if row["subject"] == "jaxsoftmax"]
+    return [f"{spread['median']:.2f} ({spread['lower']:.2f}–{spread['upper']:.2f})" for spread in spreads]
+
+
+def shown_ratios(page):
+    """Of every table of measurements, the column of this library."""
+    tables = [table for table in page.tables if "this library" in table[0]]
+    return [[row[table[0].index("this library")] for row in table[1:]] for table in tables]
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_every_ratio_of_a_benchmark_is_in_its_table_in_order(site, path):
+    record = read(path)
+    page = outline_of(site / "benchmarks.html")
+    assert ratios_of(record) in shown_ratios(page)
+    assert not missing([path.stem, *(version for version in record["versions"].values())], page.text)
+
+
+def test_planted_ratio_is_missed(site):
+    record = read(RECORDS[0])
+    record["rows"][0]["to_optax"]["median"] += 0.01
+    assert ratios_of(record) not in shown_ratios(outline_of(site / "benchmarks.html"))
+
+
+@pytest.mark.parametrize("path", OUTCOMES, ids=lambda path: path.stem)
+def test_every_conclusion_and_figure_of_an_experiment_is_shown(site, path):
+    result = read(path)
+    page = outline_of(site / "experiments.html")
+    verdict = "The claim holds" if result["passed"] else "The claim FAILS"
+    assert not missing(
+        [result["claim"], *result["conclusion"], *result["checks"], result["command"], verdict], page.text
+    )
+    assert {f"assets/results/{figure}" for figure in result["figures"]} <= set(page.links)
+
+
+def test_planted_conclusion_is_missed(site):
+    sentence = read(OUTCOMES[0])["conclusion"][0]
+    text = outline_of(site / "experiments.html").text
+    assert missing([re.sub(r"\d", "x", sentence, count=1), sentence], text) == [re.sub(r"\d", "x", sentence, count=1)]
+
+
+def test_every_theorem_has_a_formula_and_there_are_no_others():
+    assert list(derivations.formulas()["theorems"]) == ALL
+    assert [number for numbers in derivations.formulas()["groups"].values() for number in numbers] == ALL
+    assert list(dict.fromkeys(name.partition("-")[0] for name in THEOREMS)) == ALL
+
+
+def test_every_number_that_the_package_cites_is_a_theorem():
+    sources = [*ROOT.joinpath("jaxsoftmax").rglob("*.py"), ROOT / "README.md", *ROOT.joinpath("docs").glob("*.md")]
+    cited = {number for path in sources for number in re.findall(r"\bM\d+\b", path.read_text("utf-8"))}
+    assert cited == set(ALL)
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_every_theorem_leads_to_lines_that_carry_its_number(number):
+    places = derivations.places(number)
+    assert places
+    for place in places:
+        line = ROOT.joinpath(place.path).read_text("utf-8").splitlines()[place.line - 1]
+        assert number in marks.numbers_in(line)
+
+
+def test_every_theorem_is_on_the_page_with_its_title_and_formula(site):
+    page = outline_of(site / "derivations.html")
+    assert [anchor for anchor in page.marked if re.fullmatch(r"m\d+", anchor)] == [number.lower() for number in ALL]
+    for entry in derivations.formulas()["theorems"].values():
+        assert not missing([entry["title"], entry["formula"]], page.text)
+
+
+def test_every_executed_line_of_a_derivation_is_on_the_page(site):
+    proved = read(RESULTS / "derivation.json")["measurements"]["proved"]
+    formulas = [line["formula"] for chain in proved for line in chain["lines"]]
+    assert len(formulas) > 100
+    assert not missing(formulas, outline_of(site / "derivations.html").text)
+
+
+def worst_errors(dtype):
+    """The worst error of each function and quantity, and its bound, straight from the records."""
+    worst = {}
+    for path in sorted(certificates.FOLDER.glob("*.json")):
+        for row in read(path)["rows"]:
+            if row["dtype"] == dtype and row["judge"].startswith("mpmath") and not row["function"].startswith("jax."):
+                key = (row["function"].rpartition(".")[2], row["quantity"])
+                strain = float(row["error"]) / row["bound"] if row["bound"] else float(row["error"])
+                of_module = worst.setdefault((row["function"], row["quantity"]), (strain, key, row))
+                if strain > of_module[0]:
+                    worst[row["function"], row["quantity"]] = (strain, key, row)
+    return [(*key, f"{float(row['error']):.2g} of {row['bound']:.3g}") for _, key, row in worst.values()]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
+def test_the_worst_error_of_every_function_is_in_its_table(site, dtype):
+    tables = [table for table in outline_of(site / "numerics.html").tables if dtype in table[0]]
+    shown = {(*row[:2], row[table[0].index(dtype)]) for table in tables for row in table[1:]}
+    expected = set(worst_errors(dtype))
+    assert expected
+    assert expected <= shown
+
+
+def test_the_kept_certificates_hold(site):
+    assert all(kept.passed and kept.rows for kept in certificates.kept())

@@ -1,0 +1,120 @@
+"""Every page of the site, opened as a file without a network, is whole: wide and narrow, light and dark."""
+
+import shutil
+
+import pytest
+
+from tests.browser import DESKTOP, PHONE, offline, watched
+from tests.docs.outline import pages_of
+
+SCHEMES = {"light": "default", "dark": "slate"}
+READY = """() => [...document.querySelectorAll("article pre > code")].every(code =>
+    code.parentElement.closest(".highlight, pre").querySelector(".md-clipboard, .md-code__button"))"""
+SEEN = r"""() => {
+  const found = [], root = document.documentElement, article = document.querySelector("article");
+  const beyond = root.scrollWidth - root.clientWidth;
+  if (beyond > 0) found.push(`scrolls sideways by ${beyond} px`);
+  const scheme = document.body.getAttribute("data-md-color-scheme");
+  const shown = Object.fromEntries(["light", "dark"].map(name => [`#only-${name}`, name === "dark"]));
+  for (const image of article.querySelectorAll("img")) {
+    const [only] = Object.entries(shown).filter(([mark]) => image.src.endsWith(mark));
+    if (image.naturalWidth === 0 && image.offsetParent) found.push(`broken image: ${image.alt}`);
+    const expected = !only || only[1] === (scheme === "slate");
+    if ((image.offsetParent !== null) !== expected && !image.closest("details"))
+      found.push(`image hidden or shown: ${image.alt}`);
+  }
+  for (const formula of document.querySelectorAll(".arithmatex"))
+    if (!formula.querySelector(".katex")) found.push(`formula as text: ${formula.textContent.slice(0, 60)}`);
+  for (const error of document.querySelectorAll(".katex-error")) found.push(`wrong formula: ${error.title}`);
+  const texts = document.createTreeWalker(article, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const node = texts.currentNode;
+    if (!node.parentElement.closest("pre, code, script, .katex") && /\$\$|\\[([]|\$[^\s$][^$]*\$/.test(node.data))
+      found.push(`formula as text: ${node.data.trim().slice(0, 60)}`);
+  }
+  for (const code of article.querySelectorAll("pre > code"))
+    if (!code.parentElement.closest(".highlight, pre").querySelector(".md-clipboard, .md-code__button"))
+      found.push(`no button to copy: ${code.textContent.slice(0, 60)}`);
+  return found;
+}"""
+
+
+def faults(browser, path, width):
+    """What is wrong with a page in a window of that width, in either colour scheme."""
+    with offline(browser, width) as page:
+        found = watched(page)
+        page.on("requestfailed", lambda request: found.append(f"missing: {request.url}"))
+        page.goto(path.as_uri(), wait_until="load")
+        _comes_true(page, READY)  # the theme's script has added its buttons; if it never does, that is seen below
+        for scheme, name in SCHEMES.items():
+            page.emulate_media(color_scheme=scheme)
+            if not _comes_true(page, f"() => document.body.getAttribute('data-md-color-scheme') === '{name}'"):
+                found.append(f"{scheme}: the page stays as it was")
+            found += [f"{scheme}: {fault}" for fault in page.evaluate(SEEN)]
+    return found
+
+
+def _comes_true(page, condition):
+    """Whether something that scripts do after loading is done within a second or two."""
+    for _ in range(30):
+        if page.evaluate(condition):
+            return True
+        page.wait_for_timeout(50)
+    return False
+
+
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+def test_every_page_is_whole_without_a_network(chromium, site, width):
+    found = {path.relative_to(site).as_posix(): faults(chromium, path, width) for path in pages_of(site)}
+    assert {name: of_page for name, of_page in found.items() if of_page} == {}
+
+
+def test_search_finds_a_function_without_a_server(chromium, site):
+    with offline(chromium, DESKTOP) as page:
+        found = watched(page)
+        page.goto((site / "index.html").as_uri(), wait_until="load")
+        page.locator("[data-md-component=search-query]").fill("sharded_linear_cross_entropy")
+        page.locator(".md-search-result__item").first.wait_for(timeout=20_000)
+        assert "api/jaxsoftmax.html" in page.locator(".md-search-result").inner_html()
+    assert found == []
+
+
+def test_what_is_copied_of_a_doctest_is_its_code_alone(chromium, site):
+    with offline(chromium, DESKTOP) as page:
+        page.goto((site / "quickstart.html").as_uri(), wait_until="load")
+        copied = (
+            page.locator(".highlight code")
+            .filter(has_text=">>>")
+            .first.evaluate("code => { code.setAttribute('data-md-copying', ''); return code.innerText }")
+        )
+    assert ">>>" not in copied
+    compile(copied, "copied", "exec")
+
+
+PLANTED = {
+    "$$ x^2 $$": "formula as text",
+    "$x^2$ in a line": "formula as text",
+    '<div class="arithmatex">\\[ \\frac{1} \\]</div>': "wrong formula",
+    '<img src="gone.png" alt="gone">': "missing",
+    '<img src="https://example.org/a.png" alt="remote">': "request: https://example.org/a.png",
+    '<p style="width: 2000px">wide</p>': "scrolls sideways",
+    "<script>nothing.at.all</script>": "script",
+    '<figure style="display: none"><img src="assets/images/favicon.png" alt="unseen"></figure>': "image hidden",
+}
+
+
+@pytest.mark.parametrize(("defect", "fault"), PLANTED.items(), ids=PLANTED.values())
+def test_planted_defect_is_found(chromium, site, tmp_path, defect, fault):
+    planted = tmp_path / "site"
+    planted.mkdir()
+    shutil.copytree(site / "assets", planted / "assets")
+    page = (site / "changelog.html").read_text("utf-8")
+    (planted / "page.html").write_text(page.replace("</article>", f"{defect}</article>"), "utf-8")
+    assert any(fault in found for found in faults(chromium, planted / "page.html", PHONE))
+
+
+def test_planted_block_without_a_button_is_found(chromium, site, tmp_path):
+    shutil.copytree(site, tmp_path / "site")
+    page = tmp_path / "site" / "quickstart.html"
+    page.write_text(page.read_text("utf-8").replace("content.code.copy", "no.such.feature"), "utf-8")
+    assert any("no button to copy" in found for found in faults(chromium, page, DESKTOP))
