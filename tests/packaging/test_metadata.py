@@ -48,11 +48,13 @@ def test_address_is_of_the_site_or_the_repository(name):
     assert PROJECT["urls"][name].startswith((SOURCE, DOCUMENTATION))
 
 
-def test_site_is_built_for_its_address():
+def test_site_names_the_addresses_of_the_project():
     configuration = ROOT / "mkdocs.yml"
     if not configuration.exists():
-        pytest.skip("a source distribution has no site")
-    assert f"site_url: {DOCUMENTATION}\n" in configuration.read_text()
+        pytest.skip("this checkout has no site")
+    named = dict(re.findall(r"^(site_url|repo_url): (.*)$", configuration.read_text(), re.MULTILINE))
+    assert named["repo_url"] == SOURCE
+    assert named.get("site_url", DOCUMENTATION) == DOCUMENTATION
 
 
 def test_readme_links_lead_somewhere_from_any_page_that_shows_it():
