@@ -65,6 +65,11 @@ enter_environment() {
     python -m pip list --disable-pip-version-check | grep -E '^(Package|jax|jaxlib|optax|numpy) '
 }
 
+# ensure_dev_environment PYTHON: enter a new environment with the extra dev, unless the active one has its tools.
+ensure_dev_environment() {
+    python -I -c 'import build, jaxsoftmax, pyright, twine, uv' 2>/dev/null || enter_environment "$1" dev
+}
+
 # ensure_chromium: install the browser in which pages are tested, if there is none and it can be done.
 ensure_chromium() {
     local name

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,45 @@ from jaxsoftmax import _checks, _lse_state, _shards, _weighted_sum
 from jaxsoftmax._lse_state import LseState
 from jaxsoftmax._shards import Shards
 from jaxsoftmax._weighted_sum import WeightedState
+
+
+@overload
+def logsumexp(
+    a: Num[ArrayLike, "..."],
+    axis: int | tuple[int, ...] | None = None,
+    b: Num[ArrayLike, "..."] | None = None,
+    keepdims: bool = False,
+    return_sign: Literal[False] = False,
+    where: Num[ArrayLike, "..."] | None = None,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Float[Array, "..."]: ...
+
+
+@overload
+def logsumexp(
+    a: Num[ArrayLike, "..."],
+    axis: int | tuple[int, ...] | None = None,
+    b: Num[ArrayLike, "..."] | None = None,
+    keepdims: bool = False,
+    *,
+    return_sign: Literal[True],
+    where: Num[ArrayLike, "..."] | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]: ...
+
+
+@overload
+def logsumexp(
+    a: Num[ArrayLike, "..."],
+    axis: int | tuple[int, ...] | None = None,
+    b: Num[ArrayLike, "..."] | None = None,
+    keepdims: bool = False,
+    return_sign: bool = False,
+    where: Num[ArrayLike, "..."] | None = None,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Float[Array, "..."] | tuple[Float[Array, "..."], Float[Array, "..."]]: ...
 
 
 def logsumexp(

@@ -15,22 +15,19 @@ logit of -inf, which is infinite, makes even a tangent of 0 in that label a NaN.
 """
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.custom_derivatives import SymbolicZero
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Int, Num, Real
+from jaxtyping import Bool, Float, Int, Real
 
 from jaxsoftmax import (
     _cross_entropy,
     _float_labels,
     _integer_labels,
     _linear_cross_entropy,
-    _logsumexp,
     _lse_state,
     _parallel,
     _shards,
@@ -38,36 +35,14 @@ from jaxsoftmax import (
     _token_loss,
 )
 from jaxsoftmax._cross_entropy import LossRules
+from jaxsoftmax._forward_logsumexp import inner
+from jaxsoftmax._forward_logsumexp import logsumexp as logsumexp
 from jaxsoftmax._linear_cross_entropy import LinearRules
 from jaxsoftmax._parallel import AxisNames
-from jaxsoftmax._shards import Shards
 from jaxsoftmax._softmax import log_softmax as log_softmax
 from jaxsoftmax._softmax import softmax as softmax
 from jaxsoftmax._token_chunks import Chunk, Head
 from jaxsoftmax._token_loss import LossOptions
-
-
-def logsumexp(
-    a: Num[ArrayLike, "..."],
-    axis: int | tuple[int, ...] | None = None,
-    b: Num[ArrayLike, "..."] | None = None,
-    keepdims: bool = False,
-    return_sign: bool = False,
-    where: Num[ArrayLike, "..."] | None = None,
-    *,
-    axis_name: str | tuple[str, ...] | None = None,
-) -> Float[Array, "..."] | tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """`jaxsoftmax.logsumexp` with a forward-mode rule: the tangent is <softmax(a), v> (M8).
-
-    Args, Returns, Raises, Source: as `jaxsoftmax.logsumexp`.
-
-    Differentiation: both modes, to any order (`jax.custom_jvp`).
-
-    >>> import jax, jax.numpy as jnp
-    >>> print(jax.jacfwd(logsumexp)(jnp.array([0.0, 0.0])))
-    [0.5 0.5]
-    """
-    return _logsumexp.apply(_BOTH_MODES_LOG_SUM, a, axis, b, keepdims, return_sign, where, axis_name)
 
 
 def softmax_cross_entropy(
@@ -210,33 +185,6 @@ def sharded_linear_cross_entropy(
     return _parallel.apply(_BOTH_MODES_LINEAR, plan, options, arguments, reduction, chunk_size)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _plain_log_sum(shards: Shards, axes: tuple[int, ...], a: Array, where: Array | None) -> Array:
-    return _logsumexp.plain_sum(shards, axes, a, where, reused=False)[0]
-
-
-@_plain_log_sum.defjvp
-def _plain_log_sum_jvp(shards, axes, primals, tangents):
-    (a, where), (a_dot, _) = primals, tangents
-    log_sum, state = _logsumexp.plain_sum(shards, axes, a, where)
-    by_a = _logsumexp.plain_gradient(a, where, state)
-    return log_sum, shards.sum(_inner(by_a, a_dot, axes)).astype(a.dtype)  # (M8)
-
-
-@jax.custom_jvp
-def _weighted_log_sum(a: Array, b: Array, where: Array | None) -> tuple[Array, Array]:
-    return _logsumexp.weighted_sum(a, b, where)[0]
-
-
-@partial(_weighted_log_sum.defjvp, symbolic_zeros=True)
-def _weighted_log_sum_jvp(primals, tangents):
-    (a, b, where), (a_dot, b_dot, _) = primals, tangents
-    (log_sum, sign), state = _logsumexp.weighted_sum(a, b, where)
-    by_a, by_b = _logsumexp.weighted_gradients(a, b, where, state)
-    log_sum_dot = jnp.zeros_like(state.exponent) + _inner(by_a, a_dot, -1) + _inner(by_b, b_dot, -1)
-    return (log_sum, sign), (log_sum_dot[..., 0].astype(a.dtype), jnp.zeros_like(sign))
-
-
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _integer_label_losses(
     options: LossOptions, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
@@ -249,7 +197,7 @@ def _integer_label_losses_jvp(options, primals, tangents):
     logits, labels, class_weights, where = primals
     losses, row = _integer_labels.primal(options, logits, labels, class_weights, where)
     rows = _integer_labels.gradient(options, logits, labels, class_weights, where, row.state)
-    return losses, options.shards.sum(_inner(rows, tangents[0], -1)[..., 0])  # (M25)
+    return losses, options.shards.sum(inner(rows, tangents[0], -1)[..., 0])  # (M25)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -264,7 +212,7 @@ def _float_label_losses_jvp(options, primals, tangents):
     logits, labels, class_weights, where = primals
     losses, statistics = _float_labels.primal(options, logits, labels, class_weights, where)
     by_logits, by_labels = _float_labels.gradients(options, logits, labels, class_weights, where, statistics)
-    losses_dot = _inner(by_logits, tangents[0], -1) + _inner(by_labels, tangents[1], -1)  # (M26, M12)
+    losses_dot = inner(by_logits, tangents[0], -1) + inner(by_labels, tangents[1], -1)  # (M26, M12)
     return losses, options.shards.sum(losses_dot[..., 0])
 
 
@@ -287,13 +235,5 @@ def _linear_total(
     return jnp.sum(_token_loss.weighted(scale, _linear_losses(options, chunk, head, labels, class_weights)))
 
 
-def _inner(gradient: Array, tangent: Any, axes: int | tuple[int, ...]) -> Array:
-    """<gradient, tangent>, formed at the gradient's precision; 0 for an argument that isn't differentiated."""
-    if isinstance(tangent, SymbolicZero):
-        return jnp.zeros((1,) * gradient.ndim, gradient.dtype)
-    return jnp.sum(gradient * tangent.astype(gradient.dtype), axes, keepdims=True)
-
-
-_BOTH_MODES_LOG_SUM = _logsumexp.Rules(_plain_log_sum, _weighted_log_sum)
 _BOTH_MODES = LossRules(_integer_label_losses, _float_label_losses)
 _BOTH_MODES_LINEAR = LinearRules(_linear_total, _linear_losses)

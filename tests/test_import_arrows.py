@@ -12,7 +12,7 @@ ARROWS = [
     ["_lse_state"],
     ["_weighted_sum", "_shards"],
     ["_logsumexp"],
-    ["_softmax"],
+    ["_softmax", "_forward_logsumexp"],
     ["_token_loss"],
     ["_integer_labels", "_float_labels"],
     ["_cross_entropy"],

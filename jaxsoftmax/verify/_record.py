@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Report:
         """The rows that don't hold."""
         return tuple(row for row in self.rows if not row.passed)
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         """The report as plain data; an infinite error becomes the string "inf"."""
         rows = [asdict(row) | {"passed": row.passed} for row in self.rows]
         for row in rows:

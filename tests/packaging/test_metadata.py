@@ -1,0 +1,95 @@
+"""The project says the same of itself wherever it speaks of itself."""
+
+import re
+from importlib import metadata
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+import jaxsoftmax
+from tests.packaging.project import CITATION, EXTRAS, PROJECT, ROOT
+
+SOURCE, DOCUMENTATION = PROJECT["urls"]["Source"], PROJECT["urls"]["Documentation"]
+HOOKS = {hook["repo"]: hook for hook in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]}
+
+
+def requirement_of(name, extra):
+    return next(each for each in map(Requirement, EXTRAS[extra]) if each.name == name)
+
+
+@pytest.mark.parametrize("version", [jaxsoftmax.__version__, CITATION["version"], metadata.version("jaxsoftmax")])
+def test_version_is_that_of_pyproject(version):
+    assert version == PROJECT["version"]
+
+
+def test_newest_entry_of_the_changelog_is_the_version():
+    headings = re.findall(r"^## \[(\d[^]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == PROJECT["version"]
+
+
+def test_licence_is_the_same_everywhere():
+    assert CITATION["license"] == PROJECT["license"] == "Apache-2.0"
+    assert (ROOT / PROJECT["license-files"][0]).read_text().split()[:4] == ["Apache", "License", "Version", "2.0,"]
+
+
+def test_no_classifier_repeats_the_licence():
+    assert [each for each in PROJECT["classifiers"] if each.startswith("License")] == []
+
+
+def test_addresses_are_the_same_everywhere():
+    assert (CITATION["repository-code"], CITATION["url"]) == (SOURCE, DOCUMENTATION)
+
+
+@pytest.mark.parametrize("name", ["Homepage", "Documentation", "Source", "Issues", "Changelog"])
+def test_address_is_of_the_site_or_the_repository(name):
+    assert PROJECT["urls"][name].startswith((SOURCE, DOCUMENTATION))
+
+
+def test_site_names_the_addresses_of_the_project():
+    configuration = ROOT / "mkdocs.yml"
+    if not configuration.exists():
+        pytest.skip("this checkout has no site")
+    named = dict(re.findall(r"^(site_url|repo_url): (.*)$", configuration.read_text(), re.MULTILINE))
+    assert named["repo_url"] == SOURCE
+    assert named.get("site_url", DOCUMENTATION) == DOCUMENTATION
+
+
+def test_readme_links_lead_somewhere_from_any_page_that_shows_it():
+    targets = re.findall(r"\]\(([^)]*)\)", (ROOT / "README.md").read_text())
+    assert targets
+    assert [target for target in targets if not target.startswith(("https://", "#"))] == []
+
+
+def test_classifiers_name_the_pythons_that_are_required():
+    named = [each.split(" :: ")[-1] for each in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", each)]
+    required = SpecifierSet(PROJECT["requires-python"])
+    assert named
+    assert [each for each in named if each not in required] == []
+    assert f"3.{int(named[0].split('.')[1]) - 1}" not in required
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_extra_is_made_of_bounded_requirements_and_known_extras(extra):
+    for requirement in map(Requirement, EXTRAS[extra]):
+        assert requirement.extras <= EXTRAS.keys() or requirement.name != "jaxsoftmax"
+        operators = {each.operator for each in requirement.specifier}
+        assert requirement.name == "jaxsoftmax" or operators == {">=", "<"}
+
+
+def test_hook_of_ruff_has_a_version_that_the_extra_dev_allows():
+    revision = HOOKS["https://github.com/astral-sh/ruff-pre-commit"]["rev"]
+    assert Version(revision) in requirement_of("ruff", "dev").specifier
+
+
+@pytest.mark.parametrize("repository", HOOKS)
+def test_hooks_are_pinned_to_a_release(repository):
+    assert re.fullmatch(r"v\d+\.\d+\.\d+", HOOKS[repository]["rev"])
+
+
+def test_public_names_of_the_package_are_listed_in_order():
+    functions = {name for name, value in vars(jaxsoftmax).items() if callable(value)}
+    assert {*functions, "analytic", "forward_mode"} == set(jaxsoftmax.__all__)
+    assert sorted(jaxsoftmax.__all__) == jaxsoftmax.__all__

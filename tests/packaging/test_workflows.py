@@ -1,0 +1,85 @@
+"""The workflows do what .ci/run does, on the versions that the metadata promises, with no rights beyond their needs."""
+
+import re
+from itertools import product
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from tests.packaging.project import EXTRAS, PROJECT, ROOT, WORKFLOWS, commands, steps
+
+MATRIX = WORKFLOWS["ci"]["jobs"]["tests"]["strategy"]["matrix"]
+FIRST_PYTHON_OF_JAX = {"0.10": "3.11", "0.11": "3.12", "0.12": "3.12"}  # by their metadata on PyPI
+
+
+def minor(version):
+    return int(version.split(".")[1])
+
+
+def test_every_step_of_the_local_checks_is_a_step_of_the_workflow():
+    local = re.findall(r"^ *step (.*)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    assert len(local) > 9
+    assert [command for command in local if command not in commands("ci")] == []
+
+
+def test_matrix_has_every_python_of_the_classifiers():
+    pythons = [each.removeprefix("Programming Language :: Python :: ") for each in PROJECT["classifiers"]]
+    assert [each for each in pythons if each.startswith("3.")] == MATRIX["python"]
+
+
+def test_matrix_has_every_jax_that_is_allowed():
+    allowed = next(each.specifier for each in map(Requirement, PROJECT["dependencies"]) if each.name == "jax")
+    assert [f"0.{each}" for each in range(100) if f"0.{each}.1" in allowed] == MATRIX["jax"]
+
+
+def test_matrix_pairs_each_jax_with_the_pythons_that_it_takes():
+    excluded = {(each["python"], each["jax"]) for each in MATRIX["exclude"]}
+    pairs = product(MATRIX["python"], MATRIX["jax"])
+    assert excluded == {(python, jax) for python, jax in pairs if minor(python) < minor(FIRST_PYTHON_OF_JAX[jax])}
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+def test_extras_that_a_workflow_installs_exist(workflow):
+    installed = re.findall(r"-e '\.\[([a-z,]+)", "\n".join(commands(workflow)))
+    assert {extra for extras in installed for extra in extras.split(",")} <= EXTRAS.keys()
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+def test_workflow_may_only_read_unless_a_job_says_otherwise(workflow):
+    assert WORKFLOWS[workflow]["permissions"] == {"contents": "read"}
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+def test_actions_are_pinned_to_a_major_version(workflow):
+    actions = [step["uses"] for step in steps(workflow) if "uses" in step]
+    assert actions
+    assert [action for action in actions if not re.fullmatch(r"[\w/-]+@(release/)?v\d+", action)] == []
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+def test_every_job_has_a_limit_of_time(workflow):
+    assert [name for name, job in WORKFLOWS[workflow]["jobs"].items() if "timeout-minutes" not in job] == []
+
+
+def test_nothing_is_published_before_the_tag_and_the_distributions_are_checked():
+    assert commands("release") == ['.ci/tag "$GITHUB_REF_NAME"', ".ci/package dist"]
+    assert WORKFLOWS["release"]["jobs"]["publish"]["needs"] == "build"
+
+
+@pytest.mark.parametrize(
+    ("workflow", "job", "environment", "permissions"),
+    [
+        ("release", "publish", "pypi", {"id-token": "write"}),
+        ("docs", "deploy", "github-pages", {"pages": "write", "id-token": "write"}),
+    ],
+)
+def test_what_publishes_proves_who_it_is_and_can_do_nothing_else(workflow, job, environment, permissions):
+    publishing = WORKFLOWS[workflow]["jobs"][job]
+    assert publishing["environment"]["name"] == environment
+    assert publishing["permissions"] == permissions
+    assert [name for name, each in WORKFLOWS[workflow]["jobs"].items() if "permissions" in each] == [job]
+
+
+def test_oldest_python_of_the_workflows_is_the_required_one():
+    assert MATRIX["python"][0] in SpecifierSet(PROJECT["requires-python"])
