@@ -18,6 +18,7 @@ from experiments._experiment import (
     Experiment,
     OneLineParser,
     add_options,
+    leave,
     wide_console,
 )
 
@@ -104,4 +105,4 @@ def _run(names: list[str], arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

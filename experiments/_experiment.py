@@ -1,6 +1,7 @@
 """What every experiment shares: its command line, progress, printed conclusion, result files and exit code."""
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -117,6 +118,15 @@ def run(experiment: Experiment, argv: Sequence[str] | None) -> int:
     except MeasurementError as error:
         print(f"experiments.{experiment.name}: error: {error}", file=sys.stderr)
         return EXIT_FAILED
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process; after an interrupt at once, as XLA may still be computing on what an orderly end takes away."""
+    if code == EXIT_INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def positive(text: str) -> int:

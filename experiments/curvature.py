@@ -6,7 +6,6 @@ when many digits are confident, products in float32 are compared with float64.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -29,7 +28,7 @@ from experiments._curvature_findings import PARTS, Findings, Size, find
 from experiments._curvature_spectrum import NULL_TOLERANCE
 from experiments._curvature_tables import tables
 from experiments._digits_training import standardised_digits
-from experiments._experiment import Experiment, Options, Outcome, OwnOptions, positive, run
+from experiments._experiment import Experiment, Options, Outcome, OwnOptions, leave, positive, run
 
 _EIGENVALUES, _MOST_EIGENVALUES = 8, 100
 
@@ -175,4 +174,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

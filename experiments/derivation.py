@@ -4,7 +4,6 @@ Each derivation is a list of expressions e₁ = e₂ = … , one printed line ea
 textbook formula, the last ones are this library. Wrong lines are planted too: a check that cannot fail proves nothing.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -18,7 +17,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from experiments._equalities import TOLERANCE_ULPS, CheckedLine, Derivation, Document, Point, check, draw_points
-from experiments._experiment import Experiment, Options, Outcome, run
+from experiments._experiment import Experiment, Options, Outcome, leave, run
 from experiments.source_documents import DOCUMENTS
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -168,4 +167,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -7,7 +7,6 @@ from a few labels each, without and with a teacher's probabilities of the same d
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -22,7 +21,7 @@ from experiments._distillation_chain import DIFFERENCE_TOLERANCE
 from experiments._distillation_figure import distillation_figure
 from experiments._distillation_findings import TEMPERATURE, Findings, Size, find
 from experiments._distillation_gradients import LIBRARY, OPTAX, TOLERANCE_ULPS
-from experiments._experiment import Experiment, Options, Outcome, OwnOptions, positive, run
+from experiments._experiment import Experiment, Options, Outcome, OwnOptions, leave, positive, run
 
 _LABELLED, _MOST_LABELLED = 5, 100  # digits of each class
 
@@ -161,4 +160,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -5,7 +5,6 @@ and with that line replaced in its source. A third run, as it is but with every 
 rounding alone moves the losses.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -21,7 +20,7 @@ from rich.table import Table
 
 from experiments._digits_training import standardised_digits
 from experiments._drop_in_runs import BATCH, EPS, Comparison, compare
-from experiments._experiment import Experiment, Options, Outcome, run
+from experiments._experiment import Experiment, Options, Outcome, leave, run
 from experiments._import_line import ImportLine
 
 OURS = "jaxsoftmax"
@@ -172,4 +171,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -4,7 +4,6 @@ The matrix is ``jaxsoftmax.analytic.softmax_jacobian`` (M5), itself judged with 
 symmetric, positive semidefinite, with null space spanned by 1 and rank n − 1 (M6).
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -17,7 +16,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 import jaxsoftmax
-from experiments._experiment import Experiment, Options, Outcome, run
+from experiments._experiment import Experiment, Options, Outcome, leave, run
 from experiments._fifty_digits import fifty_digits, relative_error, softmax_jacobian
 from jaxsoftmax import forward_mode
 
@@ -268,4 +267,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -12,7 +12,6 @@ results, under names that begin with a dot, until everything is measured.
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -26,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments._corpus import FEWEST_CHARACTERS, Corpus, read_corpus
-from experiments._experiment import Experiment, Options, Outcome, OwnOptions, positive, run
+from experiments._experiment import Experiment, Options, Outcome, OwnOptions, leave, positive, run
 from experiments._gradient_accumulation import TOLERANCE, Accumulation, accumulation
 from experiments._language_figure import language_figure
 from experiments._language_runs import Kind, Plan, Runs, kind_of, relative_differences
@@ -277,4 +276,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

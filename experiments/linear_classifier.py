@@ -5,7 +5,6 @@ Then the library's loss trains the classifier on scikit-learn's ``load_digits``,
 quarter of the digits held out as a test set.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,7 +20,7 @@ from rich.table import Table
 import jaxsoftmax
 from experiments._cs231n_loops import LossAndGradient, csdn_native, csdn_vectorized, guangcity_naive
 from experiments._digits_training import CLASSES, Digits, Metrics, Parameters, standardised_digits, train
-from experiments._experiment import Experiment, Options, Outcome, run
+from experiments._experiment import Experiment, Options, Outcome, leave, run
 
 # Of the largest entry, in ulps of float64: each entry of dW sums a few hundred products.
 TOLERANCE_ULPS = 64.0
@@ -197,4 +196,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -38,7 +38,7 @@ from rich.table import Table
 
 from experiments import _multihost_worker
 from experiments._digits_training import standardised_digits
-from experiments._experiment import Experiment, MeasurementError, Options, Outcome, OwnOptions, positive, run
+from experiments._experiment import Experiment, MeasurementError, Options, Outcome, OwnOptions, leave, positive, run
 from experiments._job import add_job_options, as_text, shape_over, steps_of
 from experiments._processes import ProcessDiedError, ProcessGroup
 from experiments._sharded_training import TOLERANCE_ULPS, Batch, Difference, Run, batches, train_alone, ulps_apart
@@ -254,4 +254,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

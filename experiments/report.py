@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 
 from experiments import _results
 from experiments.__main__ import NAMES
-from experiments._experiment import EXIT_INTERRUPTED, EXIT_PASSED, EXIT_USAGE, OneLineParser
+from experiments._experiment import EXIT_INTERRUPTED, EXIT_PASSED, EXIT_USAGE, OneLineParser, leave
 from experiments._gathered import Benchmark, Result, UnreadableResultsError, gather, gather_benchmarks
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -68,4 +68,4 @@ def _now() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

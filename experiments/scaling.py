@@ -16,7 +16,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from experiments._cost_model import CPU, Machine, Program, fastest, flops, seconds, temporary_bound, told
-from experiments._experiment import Experiment, MeasurementError, Options, Outcome, run
+from experiments._experiment import Experiment, MeasurementError, Options, Outcome, leave, run
 from experiments._processes import ProcessDiedError, ProcessGroup
 from experiments._scaling_tables import figure
 
@@ -173,4 +173,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -13,7 +13,6 @@ The full run takes about an hour on two CPU cores. Killed and started again by t
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -24,7 +23,7 @@ from rich.progress import Progress
 from experiments._checkpoints import checkpoints_of
 from experiments._collapse_report import Runs, at, collapse_figure, collapse_of, sentences, summary, table
 from experiments._collapse_training import LIBRARY, OPTAX, SCALE, STEPS_A_CALL, Setting, train_all
-from experiments._experiment import Experiment, Options, Outcome, OwnOptions, positive, run
+from experiments._experiment import Experiment, Options, Outcome, OwnOptions, leave, positive, run
 
 # The share of labels that lose their gradient with optax, at least. Of the loss at the step where optax's own becomes
 # 0: what optax's networks keep ever after, at least, and what is left of this library's at the end, at most.
@@ -129,4 +128,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -5,7 +5,6 @@ the gap between them stays and the size of all ten grows. Logits are multiples o
 exact: what is measured is the formula, not the rounding of its input.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -20,7 +19,7 @@ from rich.table import Table
 
 import jaxsoftmax
 from experiments._error_curves import Panel, error_figure
-from experiments._experiment import Experiment, Options, Outcome, run
+from experiments._experiment import Experiment, Options, Outcome, leave, run
 from experiments._fifty_digits import fifty_digits, loss_and_label_gradient, relative_error
 
 # exp, log1p, a sum of nine terms and a quotient; one table for both dtypes and both quantities.
@@ -262,4 +261,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -3,7 +3,10 @@
 import json
 import math
 import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,8 @@ from matplotlib.figure import Figure
 
 from experiments import _results
 from experiments._experiment import Experiment, Outcome, run
+
+ROOT = Path(__file__).parents[2]
 
 
 def experiment_that(measure):
@@ -60,6 +65,13 @@ def test_interrupt_is_one_line_and_exit_130_and_leaves_no_file(tmp_path, capsys)
     assert run(experiment_that(interrupted), ["--results", str(tmp_path)]) == 130
     assert capsys.readouterr().err.strip() == "experiments.sample: interrupted"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("code", "output"), [(130, ""), (1, "an orderly end\n")])
+def test_interrupted_process_ends_at_once_and_any_other_in_order(code, output):
+    program = "import atexit; from experiments._experiment import leave; atexit.register(print, 'an orderly end'); "
+    ended = subprocess.run([sys.executable, "-c", f"{program} leave({code})"], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (code, output)
 
 
 def test_unwritable_results_are_one_line_and_exit_2(tmp_path, capsys):
