@@ -21,6 +21,7 @@ from experiments._collapse_training import (
     Metrics,
     Setting,
 )
+from experiments._results import significant
 
 Runs = dict[tuple[str, int], Metrics]
 
@@ -94,7 +95,7 @@ def table(setting: Setting, runs: Runs) -> Table:
 
 def summary(method: str, seed: int, metrics: Metrics) -> dict[str, Any]:
     """Returns the curves of a run, rounded, and the step of its collapse."""
-    curves = {name: [float(f"{value:.4g}") for value in curve] for name, curve in metrics._asdict().items()}
+    curves = {name: significant(curve, 4) for name, curve in metrics._asdict().items()}
     return {"method": method, "seed": seed, "loss_first_zero": collapse_of(metrics), **curves}
 
 

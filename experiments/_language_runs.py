@@ -91,8 +91,7 @@ class Runs:
 
     def model(self, tied: bool) -> Model:
         """Returns a new model in NNX, with as many tokens as the corpus gave."""
-        sizes = replace(self._plan.sizes, tied=tied, vocabulary=self._data.tokenizer.get_vocab_size())
-        return nnx_model(sizes, self._seed)
+        return nnx_model(self._sizes(tied), self._seed)
 
     def batch(self, step: int) -> Sequences:
         """Returns the sequences of a step."""
@@ -126,8 +125,7 @@ class Runs:
     def equinox(self) -> Float[np.ndarray, " steps"]:
         """Trains the tied Equinox module with the fused loss, from NNX's first parameters, for the first steps."""
         plan = self._plan
-        sizes = replace(plan.sizes, tied=True, vocabulary=self._data.tokenizer.get_vocab_size())
-        trainer = Trainer(equinox_model(sizes, self.model(tied=True).parameters), fused, plan.steps)
+        trainer = Trainer(equinox_model(self._sizes(tied=True), self.model(tied=True).parameters), fused, plan.steps)
         step = trainer.compiled_step(self.batch(0))
         return self._train("equinox-tied", trainer, step, min(plan.equinox_steps, plan.steps)).losses
 
@@ -137,9 +135,12 @@ class Runs:
         return any(checkpoints.resumed for checkpoints in self._opened)
 
     def remove_checkpoints(self) -> None:
-        """Removes the checkpoints of all runs, when everything is measured."""
+        """Removes the checkpoints of all runs, which are needed no more once the results are written."""
         for checkpoints in self._opened:
             checkpoints.remove()
+
+    def _sizes(self, tied: bool) -> Sizes:
+        return replace(self._plan.sizes, tied=tied, vocabulary=self._data.tokenizer.get_vocab_size())
 
     def _train(self, name: str, trainer: Trainer, step: jax.stages.Compiled, steps: int) -> Curve:
         settings = {"plan": asdict(self._plan), "seed": self._seed, "data": self._data.digest}

@@ -7,7 +7,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,11 @@ def write_png(path: Path, figure: Figure) -> None:
     FigureCanvasAgg(figure)
     figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
     write_whole(path, buffer.getvalue())
+
+
+def significant(values: Iterable[Any], digits: int) -> list[float]:
+    """Returns numbers as a result keeps them, in so many decimal digits; 9 tell every float32 from every other."""
+    return [float(f"{value:.{digits}g}") for value in values]
 
 
 def provenance(name: str, arguments: list[str], seed: int) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from experiments._curvature_spectrum import NULL_TOLERANCE
 from experiments._curvature_tables import tables
 from experiments._digits_training import standardised_digits
 from experiments._experiment import Experiment, Options, Outcome, OwnOptions, leave, positive, run
+from experiments._results import significant
 
 _EIGENVALUES, _MOST_EIGENVALUES = 8, 100
 
@@ -113,9 +114,6 @@ def _on_confident(found: Findings, ours: float) -> list[str]:
 
 
 def _measurements(found: Findings) -> dict[str, Any]:
-    def digest(values: Any) -> list[float]:
-        return [float(f"{value:.6g}") for value in values]
-
     return {
         "size": found.size._asdict(),
         "parameters": found.parameters,
@@ -123,9 +121,9 @@ def _measurements(found: Findings) -> dict[str, Any]:
         "gauss_newton_and_the_rest": asdict(found.split),
         "spectra": {
             name: {
-                "lanczos": digest(each.lanczos.values),
+                "lanczos": significant(each.lanczos.values, 6),
                 "products": each.lanczos.products,
-                "dense": digest(each.dense[::-1][:100]),
+                "dense": significant(each.dense[::-1][:100], 6),
                 "difference": each.difference,
                 "smallest": each.smallest,
             }

@@ -22,6 +22,7 @@ from experiments._digits_training import standardised_digits
 from experiments._drop_in_runs import BATCH, EPS, Comparison, compare
 from experiments._experiment import Experiment, Options, Outcome, leave, run
 from experiments._import_line import ImportLine
+from experiments._results import significant
 
 OURS = "jaxsoftmax"
 ACCURACY = 0.95
@@ -121,14 +122,10 @@ def _summary(one: Comparison) -> dict[str, Any]:
     return {
         "program": one.line.program.name,
         "change": one.line.change_to(OURS),
-        "ulps apart": _rounded(one.ulps_apart),
-        "ulps apart with pixels one ulp off": _rounded(one.nudged_ulps_apart),
-        "runs": {name: asdict(trained) | {"losses": _rounded(trained.losses)} for name, trained in runs.items()},
+        "ulps apart": significant(one.ulps_apart, 5),
+        "ulps apart with pixels one ulp off": significant(one.nudged_ulps_apart, 5),
+        "runs": {name: asdict(trained) | {"losses": significant(trained.losses, 5)} for name, trained in runs.items()},
     }
-
-
-def _rounded(values: Float[np.ndarray, " steps"]) -> list[float]:
-    return [float(f"{value:.5g}") for value in values]
 
 
 def _figure(found: dict[str, Comparison]) -> Figure:

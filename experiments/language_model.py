@@ -7,7 +7,7 @@ parameters and batches, and a step differs in the line of the loss alone. The fi
 too, the gradients of a batch in parts are compared with the whole batch's, and at the end the model writes some lines.
 
 A run that was killed goes on from its last checkpoint when the same command starts it again. Checkpoints lie beside the
-results, under names that begin with a dot, until everything is measured.
+results, under names that begin with a dot, until these are written.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from experiments._gradient_accumulation import TOLERANCE, Accumulation, accumula
 from experiments._language_figure import language_figure
 from experiments._language_runs import Kind, Plan, Runs, kind_of, relative_differences
 from experiments._language_training import FUSED, MATERIALISED
+from experiments._results import significant
 from experiments._text_sample import sample
 from experiments._token_sequences import PADDING, token_data
 from experiments._transformer import Sizes
@@ -194,7 +195,7 @@ def _measurements(found: Findings) -> dict[str, Any]:
         "padding": found.padding,
         "plan": asdict(plan),
         "models": {kind_of(kind.tied): _of_kind(kind) for kind in found.kinds},
-        "equinox": {"losses": _digits(found.equinox), "apart": found.equinox_apart},
+        "equinox": {"losses": significant(found.equinox, 9), "apart": found.equinox_apart},
         "accumulation": asdict(in_parts),
         "samples": found.samples,
     }
@@ -202,8 +203,8 @@ def _measurements(found: Findings) -> dict[str, Any]:
 
 def _of_kind(kind: Kind) -> dict[str, Any]:
     return {
-        "losses": {name: _digits(losses) for name, losses in kind.losses.items()},
-        "losses from one ulp off": _digits(kind.nudged_losses),
+        "losses": {name: significant(losses, 9) for name, losses in kind.losses.items()},
+        "losses from one ulp off": significant(kind.nudged_losses, 9),
         "apart": kind.apart,
         "apart from one ulp off": kind.nudged_apart,
         "held-out loss": kind.held_out,
@@ -212,11 +213,6 @@ def _of_kind(kind: Kind) -> dict[str, Any]:
         "temporary bytes of the head": kind.costs.head_bytes,
         "temporary bytes of the step": kind.costs.step_bytes,
     }
-
-
-def _digits(losses: np.ndarray) -> list[float]:
-    """Returns float32 numbers with the digits that tell them from every other."""
-    return [float(f"{loss:.9g}") for loss in losses]
 
 
 def _table(found: Findings) -> Table:

@@ -21,6 +21,7 @@ import jaxsoftmax
 from experiments._cs231n_loops import LossAndGradient, csdn_native, csdn_vectorized, guangcity_naive
 from experiments._digits_training import CLASSES, Digits, Metrics, Parameters, standardised_digits, train
 from experiments._experiment import Experiment, Options, Outcome, leave, run
+from experiments._results import significant
 
 # Of the largest entry, in ulps of float64: each entry of dW sums a few hundred products.
 TOLERANCE_ULPS = 64.0
@@ -131,7 +132,7 @@ def judge(
         f"{float(metrics.train_loss[-1]):.4f}, "
         f"test loss {float(metrics.test_loss[-1]):.4f}.",
     ]
-    curves = {name: [float(f"{value:.5g}") for value in values] for name, values in metrics._asdict().items()}
+    curves = {name: significant(values, 5) for name, values in metrics._asdict().items()}
     return Outcome(
         checks={
             "every implementation gives the same loss and dW": all(agreement.holds for agreement in agreements),

@@ -41,6 +41,7 @@ from experiments._digits_training import standardised_digits
 from experiments._experiment import Experiment, MeasurementError, Options, Outcome, OwnOptions, leave, positive, run
 from experiments._job import add_job_options, as_text, shape_over, steps_of
 from experiments._processes import ProcessDiedError, ProcessGroup
+from experiments._results import significant
 from experiments._sharded_training import TOLERANCE_ULPS, Batch, Difference, Run, batches, train_alone, ulps_apart
 
 _PROCESSES, _PROCESSES_QUICK, _MOST_PROCESSES = 4, 2, 64
@@ -191,7 +192,7 @@ def judge(found: Findings) -> Outcome:
 
 
 def _rounded(difference: Difference) -> dict[str, Any]:
-    losses = [float(f"{ulps:.3g}") for ulps in difference.losses]
+    losses = significant(difference.losses, 3)
     return {"losses": losses, "W": difference.W, "b": difference.b}
 
 

@@ -21,6 +21,7 @@ import jaxsoftmax
 from experiments._error_curves import Panel, error_figure
 from experiments._experiment import Experiment, Options, Outcome, leave, run
 from experiments._fifty_digits import fifty_digits, loss_and_label_gradient, relative_error
+from experiments._results import significant
 
 # exp, log1p, a sum of nine terms and a quotient; one table for both dtypes and both quantities.
 TOLERANCE_ULPS = 8.0
@@ -229,10 +230,7 @@ def _figure(found: dict[tuple[str, str, str], Sweep], name: str, x_label: str) -
 def _summary(sweep: Sweep) -> dict[str, object]:
     """Returns what the figure shows of a sweep: its worst errors at about a hundred of its steps."""
     shown = slice(None, None, max(1, len(sweep.steps) // 100))
-    errors = {
-        quantity: [float(f"{error:.3g}") for error in sweep.errors[quantity].max(axis=1)[shown]]
-        for quantity in QUANTITIES
-    }
+    errors = {quantity: significant(sweep.errors[quantity].max(axis=1)[shown], 3) for quantity in QUANTITIES}
     steps = [float(step) for step in sweep.steps[shown]]
     return {"sweep": sweep.name, "dtype": sweep.dtype, "method": sweep.method, "steps": steps, "relative error": errors}
 
