@@ -16,7 +16,7 @@ from mkdocs.structure.pages import Page
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # mkdocs loads this file by its path
 
 from docs.generate import benchmarks, derivations, experiments, modes, reference, ulps
-from docs.generate.links import RepositoryLinks
+from docs.generate.links import RepositoryLinks, among_files
 from docs.generate.repository import FIGURES, RESULTS
 
 _ASKED = re.compile(r"^<!-- generated: (\w+) ?([\w.]*) -->$", re.MULTILINE)
@@ -56,3 +56,8 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     """Fills in what the page asks for."""
     _links[0].folder = posixpath.dirname(page.file.src_uri)
     return filled(markdown, config.repo_url or "")
+
+
+def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Has a tutorial's links lead to files."""
+    return among_files(html, page.file.src_uri)

@@ -1,6 +1,7 @@
-"""What Markdown has to know of the repository: where its links lead on the site, and that `>>>` begins a doctest."""
+"""Where links lead on the site, those to files of the repository and those of tutorials; and that `>>>` is a doctest."""
 
 import posixpath
+import re
 from collections.abc import Callable
 from xml.etree.ElementTree import Element
 
@@ -13,6 +14,23 @@ from docs.generate.repository import ROOT, on_site
 
 _BEFORE_MKDOCS = 5  # which makes links absolute at priority 0
 _AFTER_SNIPPETS, _PYTHON, _DOCTEST = 31, "```python", ">>> "  # snippets are put in at 32, blocks read from 30 down
+
+
+_TUTORIALS = "generated/tutorials/"
+_SRCSET = re.compile(r' srcset="\.\./[^"]*"')
+_TOOLTIP = re.compile(r' tooltip="[^"]*"')
+_TUTORIAL = re.compile(r'(<a class="reference internal" href=")(\w+)"')
+
+
+def among_files(html: str, page: str) -> str:
+    """Returns a page with the links that mkdocs-gallery writes, which are for pages that are folders, for files.
+
+    >>> among_files('<a class="reference internal" href="train"> <img src="a.png" srcset="../a.png">', _TUTORIALS)
+    '<a class="reference internal" href="train.html"> <img src="a.png">'
+    """
+    if not page.startswith(_TUTORIALS):
+        return html
+    return _TUTORIAL.sub(r'\1\2.html"', _TOOLTIP.sub("", _SRCSET.sub("", html)))
 
 
 class RepositoryLinks(Extension):

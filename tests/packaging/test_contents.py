@@ -20,6 +20,7 @@ LEFT_BEHIND = [
     "experiments/results/report.html",
     ".ci/__pycache__/import_time.cpython-311.pyc",
     "docs/.DS_Store",
+    "docs/generated/tutorials/the_jacobian.md",
     ".pytest_cache/README.md",
     "dist/jaxsoftmax-0.0.0.tar.gz",
 ]
@@ -88,7 +89,8 @@ def test_source_distribution_has_every_source_and_test(sdist):
 def test_source_distribution_has_what_tests_of_the_project_read(sdist):
     assert {path for path in sources(".ci", "*") if "__pycache__" not in path} <= sdist
     assert sources(".github", "*.yml") <= sdist
-    named = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", ".pre-commit-config.yaml"}
+    named = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md"}
+    named |= {".pre-commit-config.yaml", "mkdocs.yml"}
     assert named <= sdist
 
 
