@@ -1,4 +1,4 @@
-r"""# A rule of your own, judged.
+r"""# A rule of your own, judged
 
 You write a loss with a gradient of your own. It trains, so it must be right? Here is one with a mistake that training
 hides, one that is right on paper, one that is right but for ties, and one that is right; the certificate tells them

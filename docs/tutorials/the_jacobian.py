@@ -1,4 +1,4 @@
-r"""# The softmax Jacobian, three times.
+r"""# The softmax Jacobian, three times
 
 On paper, by autodiff, and by certificate: $\partial s_i / \partial x_j = s_i (\delta_{ij} - s_j)$, which as a matrix is
 $J = \mathrm{diag}(s) - s s^\top$.

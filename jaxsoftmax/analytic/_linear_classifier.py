@@ -17,9 +17,9 @@ from jaxsoftmax.analytic._row import row_of, target_residual
 class LinearCrossEntropyGradients(NamedTuple):
     """Gradients of the mean cross-entropy of a linear classifier, each shaped and typed as its argument."""
 
-    hidden: Float[Array, "*batch embed"]
-    kernel: Float[Array, "embed vocab"]
-    bias: Float[Array, " vocab"] | None
+    hidden: Float[Array, "*batch embed"]  # dH = G Wᵀ / N
+    kernel: Float[Array, "embed vocab"]  # dW = Hᵀ G / N, and the penalty's
+    bias: Float[Array, " vocab"] | None  # db = Σ_i G_i / N
 
 
 def linear_cross_entropy_gradients(

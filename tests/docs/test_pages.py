@@ -11,6 +11,24 @@ SCHEMES = {"light": "default", "dark": "slate"}
 READY = """() => [...document.querySelectorAll("article pre > code")].every(code =>
     code.parentElement.closest(".highlight, pre").querySelector(".md-clipboard, .md-code__button"))"""
 SEEN = r"""() => {
+  // Contrast as WCAG 2 defines it, of an element's colour on the nearest background that is opaque.
+  const numbers = css => css.match(/[\d.]+/g).map(Number);
+  const luminance = channels => channels.slice(0, 3).map(c => c / 255)
+    .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const background = element => {
+    for (let at = element; at; at = at.parentElement) {
+      const channels = numbers(getComputedStyle(at).backgroundColor);
+      if (channels.length === 3 || channels[3] === 1) return channels;
+    }
+    return [255, 255, 255];
+  };
+  const contrast = element => {
+    const behind = background(element), [r, g, b, alpha = 1] = numbers(getComputedStyle(element).color);
+    const seen = [r, g, b].map((c, i) => alpha * c + (1 - alpha) * behind[i]);
+    const [dark, light] = [luminance(seen), luminance(behind)].sort((x, y) => x - y);
+    return (light + 0.05) / (dark + 0.05);
+  };
   const found = [], root = document.documentElement, article = document.querySelector("article");
   const beyond = root.scrollWidth - root.clientWidth;
   if (beyond > 0) found.push(`scrolls sideways by ${beyond} px`);
@@ -35,6 +53,9 @@ SEEN = r"""() => {
   for (const code of article.querySelectorAll("pre > code"))
     if (!code.parentElement.closest(".highlight, pre").querySelector(".md-clipboard, .md-code__button"))
       found.push(`no button to copy: ${code.textContent.slice(0, 60)}`);
+  for (const element of article.querySelectorAll("p, li, td, th, h1, h2, h3, pre > code"))
+    if (element.offsetParent && element.textContent.trim() && contrast(element) < 3)
+      found.push(`hard to read: ${element.textContent.trim().slice(0, 60)}`);
   return found;
 }"""
 
@@ -99,6 +120,7 @@ PLANTED = {
     '<img src="https://example.org/a.png" alt="remote">': "request: https://example.org/a.png",
     '<p style="width: 2000px">wide</p>': "scrolls sideways",
     "<script>nothing.at.all</script>": "script",
+    '<p style="background: #fff; color: #bbb">pale</p>': "hard to read: pale",
     '<figure style="display: none"><img src="assets/images/favicon.png" alt="unseen"></figure>': "image hidden",
 }
 
