@@ -1,17 +1,17 @@
 """Log-sum-exp's twin for pure forward mode, with its tangent attached (M8)."""
 
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from jaxsoftmax import _logsumexp
 from jaxsoftmax._shards import Shards
+from jaxsoftmax._tangents import inner
 
 
 @overload
@@ -74,13 +74,6 @@ def logsumexp(
     [0.5 0.5]
     """
     return _logsumexp.apply(_BOTH_MODES, a, axis, b, keepdims, return_sign, where, axis_name)
-
-
-def inner(gradient: Array, tangent: Any, axes: int | tuple[int, ...]) -> Array:
-    """<gradient, tangent>, formed at the gradient's precision; 0 for an argument that isn't differentiated."""
-    if isinstance(tangent, SymbolicZero):
-        return jnp.zeros((1,) * gradient.ndim, gradient.dtype)
-    return jnp.sum(gradient * tangent.astype(gradient.dtype), axes, keepdims=True)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))

@@ -35,12 +35,12 @@ from jaxsoftmax import (
     _token_loss,
 )
 from jaxsoftmax._cross_entropy import LossRules
-from jaxsoftmax._forward_logsumexp import inner
 from jaxsoftmax._forward_logsumexp import logsumexp as logsumexp
 from jaxsoftmax._linear_cross_entropy import LinearRules
 from jaxsoftmax._parallel import AxisNames
 from jaxsoftmax._softmax import log_softmax as log_softmax
 from jaxsoftmax._softmax import softmax as softmax
+from jaxsoftmax._tangents import inner
 from jaxsoftmax._token_chunks import Chunk, Head
 from jaxsoftmax._token_loss import LossOptions
 

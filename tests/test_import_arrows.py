@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # A module may import those of the rows above its own.
 ARROWS = [
-    ["_checks"],
+    ["_checks", "_tangents"],
     ["_lse_state"],
     ["_weighted_sum", "_shards"],
     ["_logsumexp"],
@@ -27,7 +27,8 @@ JUDGES = [ROOT / "jaxsoftmax" / name for name in ("verify", "bench")]
 OUTSIDE = [path for path in LIBRARY if path.parent in JUDGES] + EXPERIMENTS
 COMMAND_LINE = "_terminal"  # what the commands share; only they, and cli.py, may import it
 ANALYTIC = [path for path in LIBRARY if path.is_relative_to(ROOT / "jaxsoftmax" / "analytic")]
-EVERY_FILE = [*LIBRARY, *EXPERIMENTS, *sorted((ROOT / "tests").rglob("*.py"))]
+DOCUMENTATION = [path for folder in ("generate", "tutorials") for path in sorted((ROOT / "docs" / folder).glob("*.py"))]
+EVERY_FILE = [*LIBRARY, *EXPERIMENTS, *DOCUMENTATION, *sorted((ROOT / "tests").rglob("*.py"))]
 SHAPELESS = {"utils", "util", "helpers", "helper", "misc", "common"}
 
 

@@ -22,7 +22,7 @@ class _Scheme:
 
 SCHEMES = {"light": _Scheme("#1f2328", "#d0d7de", "#0b5fd0"), "dark": _Scheme("#e6edf3", "#484f58", "#58a6ff")}
 _COLOURS = {"tokamax": "#6a994e", "torch": "#b07cd8", "floor": "#8c959f"}
-_MARKERS = "oD"  # by version of JAX
+_MARKERS = "oDs"  # by version of JAX
 _TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 
 
@@ -61,17 +61,16 @@ def _name(subject: str) -> str:
 
 
 def _dots(
-    axes: Axes, cases: Sequence[str], points: Points, subject: str, colours: _Scheme, version: int, label: str
+    axes: Axes, cases: Sequence[str], points: Points, subject: str, colours: _Scheme, at: int, label: str
 ) -> None:
     own = [(row, points[case][subject]) for row, case in enumerate(cases) if subject in points.get(case, {})]
     if not own:
         return
     colour = _COLOURS.get(subject, colours.own)
-    offset = 0.14 if version else -0.14
-    rows = [row + offset for row, _ in own]
+    rows = [row - 0.14 + 0.28 * at for row, _ in own]
     lower, median, upper = zip(*(spread for _, spread in own), strict=True)
     axes.hlines(rows, lower, upper, color=colour, linewidth=1.6, alpha=0.6)
-    axes.scatter(median, rows, color=colour, marker=_MARKERS[version % len(_MARKERS)], s=30, zorder=3, label=label)
+    axes.scatter(median, rows, color=colour, marker=_MARKERS[at], s=30, zorder=3, label=label)
 
 
 def _frame(axes: Axes, cases: Sequence[str], colours: _Scheme) -> None:

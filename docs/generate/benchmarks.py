@@ -15,7 +15,7 @@ FOLDER = RESULTS / "bench"
 ASSETS = "assets/benchmarks"
 _OWN, _BASE, _FLOOR = "jaxsoftmax", "optax", "floor"
 _KINDS = {"linear": "The fused head, over hidden states and a kernel", "plain": "The loss over given logits"}
-_DRAWN = {"linear": "value and gradient", "plain": "value and gradient"}
+_DRAWN = "value and gradient"
 _MEBIBYTE = 2.0**20
 
 Row = Mapping[str, Any]
@@ -31,10 +31,9 @@ class Record:
     jax: str  # its version
     rows: Sequence[Row]
 
-    @property
-    def kind(self) -> str:
-        """Which loss was measured."""
-        return self.rows[0]["case"]["kind"]
+    def of_kind(self, kind: str) -> list[Row]:
+        """Returns the rows in which that loss was measured."""
+        return [row for row in self.rows if row["case"]["kind"] == kind]
 
 
 @cache
@@ -71,25 +70,26 @@ def shape_of(row: Row) -> str:
 def figures() -> Mapping[str, str]:
     """Returns the figures as SVG, by their paths on the site, for light and for dark pages."""
     drawn = {}
-    for kind, quantity in _DRAWN.items():
-        of_kind = {record.jax: _points(record, quantity) for record in _longest(kind)}
+    for kind in _KINDS:
+        of_kind = {record.jax: _points(record.of_kind(kind)) for record in _longest(kind)}
         for scheme in benchmark_figures.SCHEMES:
             drawn[f"{ASSETS}/{kind}-{scheme}.svg"] = benchmark_figures.draw(of_kind, scheme)
     return drawn
 
 
 def _longest(kind: str) -> list[Record]:
-    """Returns, of each version of JAX, the record with the most rows."""
-    of_kind = sorted((record for record in records() if record.kind == kind), key=lambda record: len(record.rows))
-    return list({record.jax: record for record in of_kind}.values())
+    """Returns, of each version of JAX in order, the record with the most rows of the kind."""
+    by_length = sorted(records(), key=lambda record: len(record.of_kind(kind)))
+    longest = {record.jax: record for record in by_length if record.of_kind(kind)}
+    return [longest[version] for version in sorted(longest)]
 
 
-def _points(record: Record, quantity: str) -> dict[str, dict[str, tuple[float, float, float]]]:
+def _points(rows: Sequence[Row]) -> dict[str, dict[str, tuple[float, float, float]]]:
     """Returns the quartiles of each subject's ratios to optax, by case and subject."""
     points: dict[str, dict[str, tuple[float, float, float]]] = {}
-    for by_subject in cases(record.rows):
+    for by_subject in cases(rows):
         case = by_subject[_OWN]["case"]
-        if case["quantity"] != quantity or case["logits"] != "ordinary":
+        if case["quantity"] != _DRAWN or case["logits"] != "ordinary":
             continue
         label = f"{shape_of(by_subject[_OWN])}, {case['dtype']}"
         points[label] = {
@@ -106,21 +106,22 @@ def render() -> str:
 
 
 def _of_kind(kind: str, title: str) -> str:
-    alt = f"{title}: time of {_DRAWN[kind]} as a ratio to optax's, by shape and dtype"
+    alt = f"{title}: time of {_DRAWN} as a ratio to optax's, by shape and dtype"
     pictures = "\n".join(
         f"![{alt}](/{ASSETS}/{kind}-{scheme}.svg#only-{scheme})" for scheme in benchmark_figures.SCHEMES
     )
-    tables = "\n".join(_of_record(record) for record in records() if record.kind == kind)
+    tables = "\n".join(_of_record(record, rows) for record in records() if (rows := record.of_kind(kind)))
     return f"### {title}\n\n{pictures}\n\n{tables}"
 
 
-def _of_record(record: Record) -> str:
-    subjects = [name for name in dict.fromkeys(row["subject"] for row in record.rows) if name not in (_OWN, _BASE)]
-    header = ("shape", "dtype", "quantity", "this library", *subjects, "MiB", "MiB, optax", "error", "error, optax")
-    rows = [_line(by_subject, [_OWN, *subjects]) for by_subject in cases(record.rows)]
+def _of_record(record: Record, rows: Sequence[Row]) -> str:
+    subjects = [name for name in dict.fromkeys(row["subject"] for row in rows) if name not in (_OWN, _BASE)]
+    header = ("shape", "dtype", "quantity", "this library", *subjects, "temp MiB", "optax's", "error", "optax's")
+    lines = [_line(by_subject, [_OWN, *subjects]) for by_subject in cases(rows)]
     made = f"`{record.command}`\n\nMade on {plain(record.made_on)}.\n"
-    title = f"#### `{record.stem}`, jax {record.jax} {{#{record.stem.replace('.', '-')}}}"
-    return f"{title}\n\n{table(header, rows, len(header) - 4)}\n{details('note', 'How it was made', made)}"
+    anchor = f"{record.stem.replace('.', '-')}-{rows[0]['case']['kind']}"
+    title = f"#### `{record.stem}`, jax {record.jax} {{#{anchor}}}"
+    return f"{title}\n\n{table(header, lines, len(header) - 4)}\n{details('note', 'How it was made', made)}"
 
 
 def _line(by_subject: Mapping[str, Row], subjects: Sequence[str]) -> tuple[str, ...]:

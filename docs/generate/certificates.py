@@ -2,32 +2,22 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from docs.generate.repository import RESULTS
 from docs.generate.text import figures
-from jaxsoftmax.verify import Row
+from jaxsoftmax.verify import Report, Row
 
 FOLDER = RESULTS / "certificate"
 _DIGITS = "mpmath, 50 digits"
-_FIELDS = [field.name for field in fields(Row)]
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """One record."""
-
-    name: str  # "jax 0.12.0.1"
-    made_on: str
-    passed: bool
-    rows: tuple[Row, ...]
 
 
 @cache
-def kept(folder: Path = FOLDER) -> tuple[Certificate, ...]:
+def kept(folder: Path = FOLDER) -> tuple[Report, ...]:
     """Returns every certificate of the folder, by its file's name.
 
     Raises:
@@ -36,16 +26,26 @@ def kept(folder: Path = FOLDER) -> tuple[Certificate, ...]:
     paths = sorted(folder.glob("*.json"))
     if not paths:
         raise FileNotFoundError(f"no certificate in {folder}: write one with jaxsoftmax verify --json FILE")
-    return tuple(_certificate(json.loads(path.read_text("utf-8"))) for path in paths)
+    return tuple(_report(json.loads(path.read_text("utf-8"))) for path in paths)
 
 
-def _certificate(document: dict[str, Any]) -> Certificate:
-    versions = document["versions"]
-    rows = tuple(
-        Row(**{name: row[name] for name in _FIELDS} | {"error": float(row["error"])}) for row in document["rows"]
-    )
-    made_on = f"{document['device']}, " + ", ".join(f"{name} {version}" for name, version in versions.items())
-    return Certificate(f"jax {versions['jax']}", made_on, document["passed"], rows)
+def _report(document: dict[str, Any]) -> Report:
+    rows = tuple(Row(**_fields_of(Row, row) | {"error": float(row["error"])}) for row in document["rows"])
+    return Report(**_fields_of(Report, document) | {"rows": rows})
+
+
+def _fields_of(kind: type, document: dict[str, Any]) -> dict[str, Any]:
+    return {field.name: document[field.name] for field in fields(kind)}
+
+
+def name_of(report: Report) -> str:
+    """Returns what a column of its errors is headed: "jax 0.12.0.1"."""
+    return f"jax {report.versions['jax']}"
+
+
+def made_on(report: Report) -> str:
+    """Returns the device and the versions."""
+    return f"{report.device}, " + ", ".join(f"{name} {version}" for name, version in report.versions.items())
 
 
 def by_digits(rows: Iterable[Row]) -> list[Row]:
@@ -55,7 +55,7 @@ def by_digits(rows: Iterable[Row]) -> list[Row]:
 
 def worst(rows: Iterable[Row]) -> Row | None:
     """Returns the row nearest its bound, or furthest beyond it; None of no rows."""
-    return max(rows, key=lambda row: row.error / row.bound if row.bound else row.error, default=None)
+    return max(rows, key=attrgetter("strain"), default=None)
 
 
 def error_of(rows: Iterable[Row]) -> str:

@@ -65,12 +65,13 @@ def _places(number: str, repository: str) -> str:
 
 
 @cache
-def _proved() -> Sequence[Mapping[str, Any]]:
+def proved() -> Sequence[Mapping[str, Any]]:
+    """Returns the derivations as `python -m experiments derivation` executed them."""
     return json.loads((RESULTS / "derivation.json").read_text("utf-8"))["measurements"]["proved"]
 
 
 def _steps(number: str) -> str:
-    chains = [chain for chain in _proved() if number in chain["theorem"].split("/")]
+    chains = [chain for chain in proved() if number in chain["theorem"].split("/")]
     if not chains:
         return ""
     lines = sum(len(chain["lines"]) - 1 for chain in chains)
@@ -105,7 +106,7 @@ def _certified(theorem: Theorem) -> str:
 
 
 def _rows_table(theorem: Theorem) -> str:
-    names = [kept.name for kept in certificates.kept()]
+    names = [certificates.name_of(kept) for kept in certificates.kept()]
     claims = dict.fromkeys((claim.function, claim.quantity) for claim in theorem.claims)
     lines = []
     for function, quantity in claims:

@@ -10,9 +10,9 @@ from experiments.__main__ import NAMES
 
 
 def render(repository: str) -> str:
-    """Returns a section for each experiment whose result is kept, in the order in which they are run."""
+    """Returns a section for each experiment, in the order in which they are run."""
     results = {path.stem: json.loads(path.read_text("utf-8")) for path in RESULTS.glob("*.json")}
-    return "\n".join(_section(results[name], repository) for name in NAMES if name in results)
+    return "\n".join(_section(results[name], repository) for name in NAMES)
 
 
 def _section(result: Mapping[str, Any], repository: str) -> str:
@@ -34,8 +34,9 @@ def _section(result: Mapping[str, Any], repository: str) -> str:
 def _checks(result: Mapping[str, Any]) -> str:
     checks = "".join(f"- {'✓' if holds else '✗'} {plain(check)}\n" for check, holds in result["checks"].items())
     machine = result["machine"]
+    resumed = " after it was resumed" if result.get("resumed") else ""
     versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
     return (
-        f"{checks}\n`{result['command']}`, {result['seconds']} s, seed {result['seed']}, "
+        f"{checks}\n`{result['command']}`, {result['seconds']} s{resumed}, seed {result['seed']}, "
         f"{machine['system']} {machine['architecture']}, {machine['cpus']} cores; {plain(versions)}.\n"
     )

@@ -15,7 +15,7 @@ from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # mkdocs loads this file by its path
 
-from docs.generate import benchmarks, derivations, experiments, modes, reference, ulps
+from docs.generate import benchmarks, certificates, derivations, experiments, modes, reference, ulps
 from docs.generate.links import RepositoryLinks, among_files
 from docs.generate.repository import FIGURES, RESULTS
 
@@ -39,6 +39,12 @@ def filled(markdown: str, repository: str) -> str:
       KeyError: there is no such part.
     """
     return _ASKED.sub(lambda asked: _PARTS[asked[1]](repository, asked[2]), markdown)
+
+
+def on_pre_build(*, config: MkDocsConfig) -> None:
+    """Forgets what was read for the build before this one: `mkdocs serve` builds anew when a file has changed."""
+    for read in (benchmarks.records, certificates.kept, derivations.formulas, derivations.proved):
+        read.cache_clear()
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:

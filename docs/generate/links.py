@@ -1,4 +1,4 @@
-"""Where links lead on the site, those to files of the repository and those of tutorials; and that `>>>` is a doctest."""
+"""Where links lead on the site: those to files of the repository, and those of tutorials. And: `>>>` is a doctest."""
 
 import posixpath
 import re

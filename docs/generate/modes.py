@@ -1,7 +1,6 @@
 """Which transformation of JAX works on which function: each pair is tried, by lowering it."""
 
 from collections.abc import Callable, Mapping
-from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -68,7 +67,6 @@ def _scalar(f: Function) -> Function:
     return lambda x: jnp.sum(f(x) ** 2)
 
 
-@cache
 def matrix(module: ModuleType) -> Mapping[str, Mapping[str, str]]:
     """Returns, for each function and transformation, that it works, or the name of the error."""
     ways = transformations()

@@ -10,7 +10,7 @@ from unittest import mock
 
 from docs.generate.text import fenced
 from experiments.__main__ import main as experiments
-from jaxsoftmax.cli import main as jaxsoftmax
+from jaxsoftmax.cli import main as commands
 
 _WIDTH = "80"  # columns of the help's lines
 
@@ -51,9 +51,15 @@ def _is_module(name: str) -> bool:
 
 
 def command_line(program: str) -> str:
-    """Returns what a program says of itself: `verify`, `bench` or `info` of `jaxsoftmax`, or `experiments`."""
-    main, arguments = (experiments, ["--help"]) if program == "experiments" else (jaxsoftmax, [program, "--help"])
+    """Returns what a program says of itself: `verify`, `bench` or `info` of `jaxsoftmax`, or `experiments`.
+
+    Raises:
+      ValueError: there is no such program.
+    """
+    main, arguments = (experiments, ["--help"]) if program == "experiments" else (commands, [program, "--help"])
     said = io.StringIO()
     with redirect_stdout(said), suppress(SystemExit), mock.patch.dict(os.environ, {"COLUMNS": _WIDTH}):
         main(arguments)
+    if not said.getvalue():
+        raise ValueError(f"{program} has no help")
     return fenced("text", said.getvalue())

@@ -18,9 +18,9 @@ _OF_JAX = "jax."
 def render() -> str:
     """Returns a table of the functions of each module, and what it was made on."""
     kept = certificates.kept()
-    rows = certificates.by_digits(row for certificate in kept for row in certificate.rows)
+    rows = certificates.by_digits(row for report in kept for row in report.rows)
     parts = [_part(prefix, title, rows) for prefix, title in _PARTS.items()]
-    made_on = "".join(f"- {plain(certificate.made_on)}\n" for certificate in kept)
+    made_on = "".join(f"- {plain(certificates.made_on(report))}\n" for report in kept)
     return "\n".join(parts) + f"\nMade on:\n\n{made_on}"
 
 

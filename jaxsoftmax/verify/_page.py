@@ -8,17 +8,7 @@ from jinja2 import Environment, StrictUndefined
 
 from jaxsoftmax.verify._figures import confidence_panels, jacobian_panels
 from jaxsoftmax.verify._record import Report, Row
-from jaxsoftmax.verify._table import (
-    Line,
-    failures_of,
-    is_wrong_number,
-    lines_of,
-    one_line,
-    shortened,
-    strain,
-    ulps,
-    verdict,
-)
+from jaxsoftmax.verify._table import Line, failures_of, is_wrong_number, lines_of, one_line, shortened, ulps, verdict
 from jaxsoftmax.verify._theorem import Theorem
 
 _ROWS_SHOWN = 5
@@ -74,7 +64,7 @@ def _cells(line: Line) -> dict[str, object]:
         "rows": len(line.rows),
         "error": ulps(worst.error),
         "bound": ulps(worst.bound),
-        "percent": round(100.0 * min(strain(worst), 1.0), 1),
+        "percent": round(100.0 * min(worst.strain, 1.0), 1),
         "row": worst,
         "passed": line.passed,
     }

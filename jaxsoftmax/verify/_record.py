@@ -25,6 +25,15 @@ class Row:
         """Whether the error is within its bound."""
         return not math.isnan(self.error) and self.error <= self.bound
 
+    @property
+    def strain(self) -> float:
+        """The error as a share of its bound; infinite for a NaN, and for any error where the bound is zero."""
+        if math.isnan(self.error):
+            return math.inf
+        if self.bound == 0.0:
+            return 0.0 if self.error == 0.0 else math.inf
+        return self.error / self.bound
+
 
 @dataclass(frozen=True)
 class Report:

@@ -1,8 +1,8 @@
 """A report as lines to read: what each theorem comes to on each function, and the verdict."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 
 from rich.console import Console
 from rich.padding import Padding
@@ -28,21 +28,12 @@ class Line:
     @property
     def worst(self) -> Row:
         """The row nearest its bound, or furthest beyond it."""
-        return max(self.rows, key=strain)
+        return max(self.rows, key=attrgetter("strain"))
 
     @property
     def passed(self) -> bool:
         """Whether every row holds."""
         return all(row.passed for row in self.rows)
-
-
-def strain(row: Row) -> float:
-    """Returns error / bound; infinite for a NaN, and for any error where the bound is zero."""
-    if math.isnan(row.error):
-        return math.inf
-    if row.bound == 0.0:
-        return 0.0 if row.error == 0.0 else math.inf
-    return row.error / row.bound
 
 
 def lines_of(report: Report) -> dict[str, tuple[Line, ...]]:
@@ -59,7 +50,7 @@ def lines_of(report: Report) -> dict[str, tuple[Line, ...]]:
 
 def failures_of(report: Report) -> dict[str, tuple[Row, ...]]:
     """Returns the failing rows of each theorem that fails, the worst first."""
-    failed = sorted(report.failed, key=strain, reverse=True)
+    failed = sorted(report.failed, key=attrgetter("strain"), reverse=True)
     return {
         theorem: tuple(row for row in failed if row.theorem == theorem)
         for theorem in dict.fromkeys(row.theorem for row in report.failed)

@@ -15,6 +15,7 @@ class Outline(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.ids, self.links, self.tables, self.text, self.marked = set(), [], [], "", {}
+        self.sections, self._section = {}, ""  # the text below each second-level heading, by its id
         self._silent = False
         self._cell = None
         self.feed(text)
@@ -25,6 +26,7 @@ class Outline(HTMLParser):
         self.ids |= {given[name] for name in ("id", "name") if given.get(name)}
         if given.get("id") and tag in {"h1", "h2", "h3", "h4"}:
             self.marked[given["id"]] = tag
+            self._section = given["id"] if tag in {"h1", "h2"} else self._section
         self.links += [given[LOADING[tag]]] if tag in LOADING and given.get(LOADING[tag]) else []
         self._silent = tag in {"script", "style"} or self._silent
         if tag == "table":
@@ -40,7 +42,9 @@ class Outline(HTMLParser):
             self._cell = None
 
     def handle_data(self, data):
-        self.text += "" if self._silent else data
+        said = "" if self._silent else data
+        self.text += said
+        self.sections[self._section] = self.sections.get(self._section, "") + said
         if self._cell is not None:
             self._cell.append(data)
 

@@ -1,15 +1,27 @@
 """Every link within the site leads to a file, and to a place in it, without a network."""
 
 import re
+from urllib.parse import urlsplit
 
 import pytest
 
+from docs.generate.hook import filled
 from tests.docs.outline import broken_links, outline_of, pages_of
+from tests.packaging.project import PROJECT
 
 
 def test_every_link_within_the_site_leads_somewhere(site):
     assert len(pages_of(site)) > 15
     assert broken_links(site) == set()
+
+
+def test_the_page_for_missing_pages_is_whole_at_any_address(site):
+    root = urlsplit(PROJECT["urls"]["Documentation"]).path
+    links = [link for link in outline_of(site / "404.html").links if not urlsplit(link).netloc and link[0] != "#"]
+    assert len(links) > 15
+    assert [link for link in links if not link.startswith(root)] == []
+    paths = [urlsplit(link).path.removeprefix(root) for link in links]
+    assert [path for path in paths if not site.joinpath(path or "index.html").is_file()] == []
 
 
 def test_every_file_that_a_stylesheet_names_is_there(site):
@@ -39,9 +51,17 @@ def test_nothing_is_loaded_from_elsewhere(site):
     assert [page.name for page in pages_of(site) if remote.search(page.read_text("utf-8"))] == []
 
 
-def test_no_page_shows_a_marker_that_was_not_filled(site):
-    unfilled = re.compile(r"&?-?-?8&?lt;|--8<--|generated: \w+")
-    assert [page.name for page in pages_of(site) if unfilled.search(outline_of(page).text)] == []
+UNFILLED = re.compile(r"<!--\s*generated:|--8(?:<|&lt;)--")
+
+
+def test_every_marker_was_filled(site):
+    assert [page.name for page in pages_of(site) if UNFILLED.search(page.read_text("utf-8"))] == []
+
+
+@pytest.mark.parametrize("marker", ["<!-- generated: no-such -->", "  <!-- generated:  ulps -->", '--8<-- "gone.md"'])
+def test_planted_marker_is_found(marker):
+    assert filled(marker, "") == marker
+    assert UNFILLED.search(marker)
 
 
 @pytest.mark.parametrize("link", ["gone.html", "other.html#gone", "#gone", "picture.png", "ftp://example.org"])

@@ -1,14 +1,21 @@
 """README's tables of measurements, which the site repeats, are those of the kept records."""
 
 import json
+import re
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from docs.generate.repository import RESULTS, ROOT
+from experiments.__main__ import NAMES
+from jaxsoftmax import linear_cross_entropy
 
 BENCH = RESULTS / "bench"
 NEWEST, OLDEST = "jax_0.12", "jax_0.10"  # the order in which README quotes them
 MEBIBYTE = 2**20
+README = ROOT.joinpath("README.md").read_text("utf-8")
+TEXT = " ".join(README.split())
 
 pytestmark = pytest.mark.skipif(not BENCH.exists(), reason="a source distribution has no results")
 
@@ -25,7 +32,7 @@ def measured(name):
 
 def shown(first_cell):
     """README's table that begins with this cell, as lists of cells, without its header."""
-    lines = ROOT.joinpath("README.md").read_text("utf-8").splitlines()
+    lines = README.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first_cell} |"))
     end = next(i for i, line in enumerate(lines) if i > start and not line.startswith("|"))
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start + 2 : end]]
@@ -78,17 +85,55 @@ def test_every_cell_is_that_of_the_records(first_cell, expected):
     assert shown(first_cell) == list(expected())
 
 
+def test_times_with_logits_in_the_graph_quoted_in_the_text_are_those_of_the_records():
+    newest, oldest = (
+        {key[:2]: float(ratio(rows["jaxsoftmax"])) for key, rows in record.items() if key[3] == "logits in the graph"}
+        for record in (measured(f"plain_{NEWEST}"), measured(f"plain_{OLDEST}"))
+    )
+    small = (4096, 1000)
+    assert f"{newest.pop(small):.1f}" == "1.1"
+    assert f"{oldest.pop(small):.1f}" == "1.6"
+    both = [*newest.values(), *oldest.values()]
+    assert (
+        f"take {min(both)} to {max(both)} of optax's time from V = 8192 on. At 4096 × 1000 they take 1.1, but 1.6"
+        in TEXT
+    )
+
+
+def test_every_experiment_is_in_its_table_with_the_minutes_it_took_at_most():
+    table = {cells[0].strip("`"): cells for cells in shown("experiment")}
+    assert list(table) == list(NAMES)
+    for name, cells in table.items():
+        result = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+        if not result.get("resumed"):
+            assert result["seconds"] <= 66 * float(cells[-1])
+
+
+def test_the_accuracies_in_the_table_are_those_of_softmax_collapse():
+    claim = next(cells[1] for cells in shown("experiment") if cells[0] == "`softmax_collapse`")
+    conclusion = " ".join(json.loads((RESULTS / "softmax_collapse.json").read_text("utf-8"))["conclusion"])
+    accuracies = [round(float(number)) for number in re.findall(r"float(?:32|64): ([\d.]+) %", conclusion)]
+    assert [int(number) for number in re.findall(r"(\d+) %", claim)] == accuracies
+
+
+def test_the_derived_theorems_are_those_that_the_experiment_executes():
+    proved = json.loads((RESULTS / "derivation.json").read_text("utf-8"))["measurements"]["proved"]
+    numbers = {int(number[1:]) for chain in proved for number in chain["theorem"].split("/")}
+    cell = next(cells[2] for cells in shown("you look for") if "experiments derivation" in cells[1])
+    ranges = [[int(number) for number in re.findall(r"\d+", part)] for part in cell.split(", ")]
+    assert {number for first, *last in ranges for number in range(first, (last or [first])[0] + 1)} == numbers
+
+
 def test_the_memory_quoted_in_the_text_is_that_of_the_records():
     record = measured(f"memory_{OLDEST}")
     first, second = (
         record[*shape, "float32", "value and gradient", "ordinary"]
         for shape in ((4096, 256, 50257), (2048, 512, 131072))
     )
-    text = " ".join(ROOT.joinpath("README.md").read_text("utf-8").split())
     assert (
         f"{mebibytes(first['jaxsoftmax'])} MiB where optax takes {mebibytes(first['optax'])} at 4096 × 256 × 50257, "
         f"{mebibytes(second['jaxsoftmax'])} MiB for {mebibytes(second['optax'])} at 2048 × 512 × 131072"
-    ) in text
+    ) in TEXT
 
 
 def test_the_errors_quoted_in_the_text_cover_those_of_the_records():
@@ -97,7 +142,22 @@ def test_the_errors_quoted_in_the_text_cover_those_of_the_records():
         for case, rows in measured(f"linear_{version}").items():
             if rows["jaxsoftmax"]["gradient_error"] is not None:
                 errors[case[3]].append(float(rows["jaxsoftmax"]["gradient_error"]))
-    text = " ".join(ROOT.joinpath("README.md").read_text("utf-8").split())
-    assert "within 4.5e-7 of float64's in norm, in bfloat16 within 1.7e-3" in text
+    assert "within 4.5e-7 of float64's in norm, in bfloat16 within 1.7e-3" in TEXT
     assert 4.0e-7 < max(errors["float32"]) <= 4.5e-7
     assert 1.6e-3 < max(errors["bfloat16"]) <= 1.75e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "oldest", "newest"), [({"bias": True}, 201, 201), ({"ignore_index": -1}, 165, 116)], ids=str
+)
+def test_the_memory_of_options_quoted_in_the_text_is_what_is_compiled(options, oldest, newest):
+    def loss(hidden, kernel, bias, labels):
+        return linear_cross_entropy(hidden, kernel, labels, **options | ({"bias": bias} if "bias" in options else {}))
+
+    floats = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((4096, 256), (256, 50257), (50257,))]
+    labels = jax.ShapeDtypeStruct((4096,), jnp.int32)
+    step = jax.jit(jax.value_and_grad(loss, (0, 1, 2) if "bias" in options else (0, 1)))
+    temporary = step.lower(*floats, labels).compile().memory_analysis().temp_size_in_bytes / MEBIBYTE
+    expected = oldest if jax.__version_info__ < (0, 11) else newest
+    assert round(temporary) == expected
+    assert f"({oldest} MiB" in TEXT

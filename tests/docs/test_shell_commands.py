@@ -13,8 +13,8 @@ from experiments.__main__ import main as run_experiments
 from jaxsoftmax import cli
 from jaxsoftmax.verify import THEOREMS
 
-DOCUMENTS = [path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md") if path.exists()]
-DOCUMENTS += sorted(ROOT.joinpath("docs").rglob("*.md"))
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+DOCUMENTS += [path for path in sorted(ROOT.joinpath("docs").rglob("*.md")) if "generated" not in path.parts]
 BLOCK = re.compile(r"^ *```(?:sh|bash|shell|console)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"(?<!`)`((?:[A-Z_]+=\S+ )?(?:jaxsoftmax|python -m experiments)[. ][^`]*)`(?!`)")
 UPCOMING = "M28"  # CONTRIBUTING.md's example of a theorem to be added

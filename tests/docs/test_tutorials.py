@@ -5,6 +5,7 @@ import re
 import pytest
 
 from docs.generate.repository import ROOT
+from tests.docs.conftest import build, copied
 from tests.docs.outline import outline_of
 
 NAMES = sorted(path.stem for path in ROOT.joinpath("docs", "tutorials").glob("*.py"))
@@ -52,3 +53,14 @@ def test_confident_tokens_go_on_learning_with_this_loss_alone(site):
     assert float(losses["optax"]) == 0
     assert 0 < float(losses["jaxsoftmax"]) < 1e-10
     assert zeros == {"optax": "64", "jaxsoftmax": "0"}
+
+
+@pytest.mark.usefixtures("site")  # not in a source distribution, from which nothing can be built
+def test_a_tutorial_that_fails_stops_this_build_and_the_next(tmp_path):
+    sources = copied(tmp_path / "sources")
+    for name in NAMES:
+        sources.joinpath("docs", "tutorials", f"{name}.py").write_text('"""# A title"""\n\n1 / 0\n')
+    for attempt in ("first", "second"):
+        built = build(sources, tmp_path / attempt)
+        assert built.returncode != 0
+        assert "ZeroDivisionError" in built.stdout + built.stderr
