@@ -30,12 +30,12 @@ def kept(folder: Path = FOLDER) -> tuple[Report, ...]:
 
 
 def _report(document: dict[str, Any]) -> Report:
-    rows = tuple(Row(**_fields_of(Row, row) | {"error": float(row["error"])}) for row in document["rows"])
-    return Report(**_fields_of(Report, document) | {"rows": rows})
+    rows = tuple(Row(**_fields_of(Row, row, error=float(row["error"]))) for row in document["rows"])
+    return Report(**_fields_of(Report, document, rows=rows))
 
 
-def _fields_of(kind: type, document: dict[str, Any]) -> dict[str, Any]:
-    return {field.name: document[field.name] for field in fields(kind)}
+def _fields_of(kind: type, document: dict[str, Any], **read: Any) -> dict[str, Any]:
+    return {field.name: document[field.name] for field in fields(kind)} | read
 
 
 def name_of(report: Report) -> str:

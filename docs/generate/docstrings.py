@@ -35,14 +35,14 @@ class Docstrings(griffe.Extension):
 
     def on_function_instance(self, *, node: Any, func: griffe.Function, agent: Any, **kwargs: Any) -> None:
         """Reads a function's annotations again, with their strings as they are."""
-        if not isinstance(node, ast.FunctionDef):
+        if not isinstance(node, ast.FunctionDef) or func.parent is None:
             return
         arguments = node.args
         for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
             if argument.annotation is not None:
-                func.parameters[argument.arg].annotation = _annotation(argument.annotation, func)
+                func.parameters[argument.arg].annotation = _annotation(argument.annotation, func.parent, func.name)
         if node.returns is not None:
-            func.returns = _annotation(node.returns, func)
+            func.returns = _annotation(node.returns, func.parent, func.name)
 
 
 def _comments(node: Any, cls: griffe.Class) -> Iterator[str]:
@@ -53,8 +53,8 @@ def _comments(node: Any, cls: griffe.Class) -> Iterator[str]:
             yield f"  {ast.unparse(item.target)}: {_escaped(comment, 'Attributes')}"
 
 
-def _annotation(node: ast.expr, func: griffe.Function) -> Any:
-    return griffe.get_expression(node, parent=func.parent, member=func.name, parse_strings=False)
+def _annotation(node: ast.expr, parent: griffe.Module | griffe.Class, function: str) -> Any:
+    return griffe.get_expression(node, parent=parent, member=function, parse_strings=False)
 
 
 def rewritten(docstring: str) -> Iterator[str]:
