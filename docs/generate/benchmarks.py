@@ -121,7 +121,7 @@ def _of_record(record: Record, rows: Sequence[Row]) -> str:
     made = f"`{record.command}`\n\nMade on {plain(record.made_on)}.\n"
     anchor = f"{record.stem.replace('.', '-')}-{rows[0]['case']['kind']}"
     title = f"#### `{record.stem}`, jax {record.jax} {{#{anchor}}}"
-    return f"{title}\n\n{table(header, lines, len(header) - 4)}\n{details('note', 'How it was made', made)}"
+    return f"{title}\n\n{table(header, lines, len(header) - 3)}\n{details('note', 'How it was made', made)}"
 
 
 def _line(by_subject: Mapping[str, Row], subjects: Sequence[str]) -> tuple[str, ...]:

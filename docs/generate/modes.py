@@ -11,7 +11,7 @@ from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 import jaxsoftmax
-from docs.generate.text import table
+from docs.generate.text import plain, table
 from jaxsoftmax import forward_mode
 
 WORKS = "✓"
@@ -88,5 +88,10 @@ def render() -> str:
 
 def _table(outcomes: Mapping[str, Mapping[str, str]]) -> str:
     ways = list(transformations())
-    rows = [(f"`{name}`", *(of_function[way] for way in ways)) for name, of_function in outcomes.items()]
+    rows = [(_breakable(name), *(of_function[way] for way in ways)) for name, of_function in outcomes.items()]
     return table(("function", *(f"`{way}`" for way in ways)), rows)
+
+
+def _breakable(name: str) -> str:
+    underscore = plain("_")
+    return f"<code>{plain(name).replace(underscore, underscore + '<wbr>')}</code>"

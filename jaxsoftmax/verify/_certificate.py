@@ -50,6 +50,8 @@ THEOREMS: dict[str, Theorem] = {
         key=_number,
     )
 }
+"""Every theorem by its number, "M1" to "M27" and parts such as "M8-empty": what `certify` judges."""
+
 DIFFERENTIAL = "jax.jvp"
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
