@@ -9,6 +9,23 @@ heading() {
     printf '\n=== [%4ds] %s\n' "$SECONDS" "$*"
 }
 
+skipped=()
+
+# skip TEXT: say that something goes unchecked, now and in `conclusion`.
+skip() {
+    heading "SKIPPED: $1"
+    skipped+=("$1")
+}
+
+# conclusion: the last heading of a script whose steps have all passed.
+conclusion() {
+    if ((${#skipped[@]})); then
+        heading "Passed, but skipped: $(printf '%s; ' "${skipped[@]}" | sed 's/; $//')"
+    else
+        heading 'All checks passed'
+    fi
+}
+
 # step COMMAND...: run COMMAND under a heading that shows it.
 step() {
     heading "$*"
@@ -51,7 +68,7 @@ oldest_python() {
 newest_python() {
     local from_pyenv
     mapfile -t from_pyenv < <(pyenv_pythons 12)
-    find_python 12 100 python3.12 python3.13 "${from_pyenv[@]}"
+    find_python 12 100 python3.12 python3.13 "${from_pyenv[@]}" python3.14 python3
 }
 
 # enter_environment PYTHON EXTRA: activate a new environment of PYTHON that holds this checkout with EXTRA.
@@ -65,9 +82,24 @@ enter_environment() {
     python -m pip list --disable-pip-version-check | grep -E '^(Package|jax|jaxlib|optax|numpy) '
 }
 
-# ensure_dev_environment PYTHON: enter a new environment with the extra dev, unless the active one has its tools.
+# is_dev_environment: whether the active environment has the tools of the extra dev, and this checkout as it is now.
+is_dev_environment() {
+    python -I 2>/dev/null - <<'END'
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import build, jaxsoftmax, pyright, twine, uv
+
+here = Path.cwd().resolve()
+assert Path(jaxsoftmax.__file__).resolve().parents[1] == here
+assert metadata.version("jaxsoftmax") == tomllib.loads((here / "pyproject.toml").read_text())["project"]["version"]
+END
+}
+
+# ensure_dev_environment PYTHON: enter a new environment with the extra dev, unless the active one is such.
 ensure_dev_environment() {
-    python -I -c 'import build, jaxsoftmax, pyright, twine, uv' 2>/dev/null || enter_environment "$1" dev
+    is_dev_environment || enter_environment "$1" dev
 }
 
 # ensure_chromium: install the browser in which pages are tested, if there is none and it can be done.
@@ -79,8 +111,8 @@ ensure_chromium() {
     if [[ $EUID == 0 ]] && command -v apt-get >/dev/null; then
         heading 'apt-get install chromium'
         { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } ||
-            heading 'SKIPPED: Chromium could not be installed, so pages go untested'
+            skip 'Chromium could not be installed, so pages go untested'
     else
-        heading 'SKIPPED: no Chromium was found, so pages go untested'
+        skip 'no Chromium was found, so pages go untested'
     fi
 }

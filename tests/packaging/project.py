@@ -14,8 +14,8 @@ WORKFLOWS = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".g
 
 
 def steps(workflow):
-    """Every step of every job of a workflow."""
-    return [step for job in WORKFLOWS[workflow]["jobs"].values() for step in job["steps"]]
+    """Every step of every job of a workflow, but for those of other workflows that it calls."""
+    return [step for job in WORKFLOWS[workflow]["jobs"].values() for step in job.get("steps", ())]
 
 
 def commands(workflow):

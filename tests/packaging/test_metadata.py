@@ -10,14 +10,24 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 import jaxsoftmax
-from tests.packaging.project import CITATION, EXTRAS, PROJECT, ROOT
+from tests.packaging.project import CITATION, EXTRAS, PROJECT, PYPROJECT, ROOT
 
 SOURCE, DOCUMENTATION = PROJECT["urls"]["Source"], PROJECT["urls"]["Documentation"]
 HOOKS = {hook["repo"]: hook for hook in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]}
 
 
-def requirement_of(name, extra):
-    return next(each for each in map(Requirement, EXTRAS[extra]) if each.name == name)
+LISTS = {"dependencies": PROJECT["dependencies"], **EXTRAS}
+REQUIREMENTS = [each for listed in LISTS.values() for each in map(Requirement, listed) if each.name != PROJECT["name"]]
+
+
+def specifier_of(name):
+    """The versions that the only requirement of this name allows."""
+    (requirement,) = (each for each in REQUIREMENTS if each.name == name)
+    return requirement.specifier
+
+
+def bound(name, operator):
+    return next(each.version for each in specifier_of(name) if each.operator == operator)
 
 
 @pytest.mark.parametrize("version", [jaxsoftmax.__version__, CITATION["version"], metadata.version("jaxsoftmax")])
@@ -49,12 +59,8 @@ def test_address_is_of_the_site_or_the_repository(name):
 
 
 def test_site_names_the_addresses_of_the_project():
-    configuration = ROOT / "mkdocs.yml"
-    if not configuration.exists():
-        pytest.skip("this checkout has no site")
-    named = dict(re.findall(r"^(site_url|repo_url): (.*)$", configuration.read_text(), re.MULTILINE))
-    assert named["repo_url"] == SOURCE
-    assert named.get("site_url", DOCUMENTATION) == DOCUMENTATION
+    named = dict(re.findall(r"^(site_url|repo_url): (.*)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert named == {"site_url": DOCUMENTATION, "repo_url": SOURCE}
 
 
 def test_readme_links_lead_somewhere_from_any_page_that_shows_it():
@@ -71,17 +77,43 @@ def test_classifiers_name_the_pythons_that_are_required():
     assert f"3.{int(named[0].split('.')[1]) - 1}" not in required
 
 
+@pytest.mark.parametrize("requirement", REQUIREMENTS, ids=lambda requirement: requirement.name)
+def test_requirement_is_bounded_on_both_sides(requirement):
+    assert sorted(each.operator for each in requirement.specifier) == ["<", ">="]
+
+
+def test_no_requirement_stands_twice():
+    names = [requirement.name for requirement in REQUIREMENTS]
+    assert sorted(set(names)) == sorted(names)
+
+
 @pytest.mark.parametrize("extra", EXTRAS)
-def test_extra_is_made_of_bounded_requirements_and_known_extras(extra):
-    for requirement in map(Requirement, EXTRAS[extra]):
-        assert requirement.extras <= EXTRAS.keys() or requirement.name != "jaxsoftmax"
-        operators = {each.operator for each in requirement.specifier}
-        assert requirement.name == "jaxsoftmax" or operators == {">=", "<"}
+def test_extra_refers_to_known_extras(extra):
+    referred = [each.extras for each in map(Requirement, EXTRAS[extra]) if each.name == PROJECT["name"]]
+    assert set().union(*referred) <= EXTRAS.keys()
 
 
-def test_hook_of_ruff_has_a_version_that_the_extra_dev_allows():
+def test_jaxlib_has_the_bounds_of_jax():
+    assert specifier_of("jaxlib") == specifier_of("jax")
+
+
+def test_distributions_are_tested_with_what_builds_them():
+    (backend,) = map(Requirement, PYPROJECT["build-system"]["requires"])
+    assert backend.specifier == specifier_of(backend.name)
+
+
+def test_documents_name_the_versions_that_are_required():
+    python, jax = PROJECT["requires-python"].removeprefix(">="), bound("jax", ">=")
+    major, below = bound("jax", "<").split(".")
+    assert f"Python {python} or later, JAX {jax} to {major}.{int(below) - 1}," in (ROOT / "README.md").read_text()
+    contributing = (ROOT / "CONTRIBUTING.md").read_text()
+    assert f"Python {python} or later." in contributing
+    assert f"On Python {python} that brings JAX {jax}, the oldest supported;" in contributing
+
+
+def test_hook_of_ruff_has_a_version_that_the_extras_allow():
     revision = HOOKS["https://github.com/astral-sh/ruff-pre-commit"]["rev"]
-    assert Version(revision) in requirement_of("ruff", "dev").specifier
+    assert Version(revision) in specifier_of("ruff")
 
 
 @pytest.mark.parametrize("repository", HOOKS)

@@ -11,6 +11,7 @@ from tests.packaging.project import EXTRAS, PROJECT, ROOT, WORKFLOWS, commands, 
 
 MATRIX = WORKFLOWS["ci"]["jobs"]["tests"]["strategy"]["matrix"]
 FIRST_PYTHON_OF_JAX = {"0.10": "3.11", "0.11": "3.12", "0.12": "3.12"}  # by their metadata on PyPI
+STEP = re.compile(r"^ *step (.*)$", re.MULTILINE)
 
 
 def minor(version):
@@ -18,9 +19,17 @@ def minor(version):
 
 
 def test_every_step_of_the_local_checks_is_a_step_of_the_workflow():
-    local = re.findall(r"^ *step (.*)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
-    assert len(local) > 9
-    assert [command for command in local if command not in commands("ci")] == []
+    on_oldest, on_newest = (STEP.findall(part) for part in (ROOT / ".ci" / "run").read_text().split("\ndeactivate\n"))
+    of_every_version = [step.get("run") for step in WORKFLOWS["ci"]["jobs"]["tests"]["steps"]]
+    assert len(on_oldest) > 9
+    assert len(on_newest) > 2
+    assert [command for command in on_oldest if command not in commands("ci")] == []
+    assert [command for command in on_newest if command not in of_every_version] == []
+
+
+def test_workflow_makes_sure_of_a_browser_before_the_tests_that_need_one():
+    ordered = commands("ci")
+    assert ordered.index("google-chrome --version") < ordered.index("python -m pytest -n auto")
 
 
 def test_matrix_has_every_python_of_the_classifiers():
@@ -41,8 +50,17 @@ def test_matrix_pairs_each_jax_with_the_pythons_that_it_takes():
 
 @pytest.mark.parametrize("workflow", WORKFLOWS)
 def test_extras_that_a_workflow_installs_exist(workflow):
-    installed = re.findall(r"-e '\.\[([a-z,]+)", "\n".join(commands(workflow)))
+    installed = re.findall(r"-e '\.\[([a-z,]+)(?:\]|\$)", "\n".join(commands(workflow)))
     assert {extra for extras in installed for extra in extras.split(",")} <= EXTRAS.keys()
+
+
+def test_matrix_adds_extras_that_exist_to_pairs_that_it_has():
+    assert "-e '.[test${{ matrix.peers }}]' " in "\n".join(commands("ci"))
+    for added in MATRIX["include"]:
+        assert added["peers"].removeprefix(",") in EXTRAS
+        assert added["python"] in MATRIX["python"]
+        assert added["jax"] in MATRIX["jax"]
+        assert {"python": added["python"], "jax": added["jax"]} not in MATRIX["exclude"]
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS)
@@ -59,12 +77,18 @@ def test_actions_are_pinned_to_a_major_version(workflow):
 
 @pytest.mark.parametrize("workflow", WORKFLOWS)
 def test_every_job_has_a_limit_of_time(workflow):
-    assert [name for name, job in WORKFLOWS[workflow]["jobs"].items() if "timeout-minutes" not in job] == []
+    # A job that calls a workflow takes the limits of that.
+    jobs = {name: job for name, job in WORKFLOWS[workflow]["jobs"].items() if "uses" not in job}
+    assert [name for name, job in jobs.items() if "timeout-minutes" not in job] == []
 
 
-def test_nothing_is_published_before_the_tag_and_the_distributions_are_checked():
-    assert commands("release") == ['.ci/tag "$GITHUB_REF_NAME"', ".ci/package dist"]
-    assert WORKFLOWS["release"]["jobs"]["publish"]["needs"] == "build"
+def test_nothing_is_published_before_the_tag_the_code_and_the_distributions_are_checked():
+    jobs = WORKFLOWS["release"]["jobs"]
+    on_main = "git merge-base --is-ancestor HEAD origin/main"
+    assert commands("release") == ['.ci/tag "$GITHUB_REF_NAME"', on_main, ".ci/package dist"]
+    assert jobs["build"]["steps"][0]["with"] == {"fetch-depth": 0}
+    assert jobs["checks"] == {"name": "Checks", "uses": "./.github/workflows/ci.yml"}
+    assert jobs["publish"]["needs"] == ["checks", "build"]
 
 
 @pytest.mark.parametrize(
