@@ -39,7 +39,7 @@ def test_matrix_has_every_python_of_the_classifiers():
 
 def test_matrix_has_every_jax_that_is_allowed():
     allowed = next(each.specifier for each in map(Requirement, PROJECT["dependencies"]) if each.name == "jax")
-    assert [f"0.{each}" for each in range(100) if f"0.{each}.1" in allowed] == MATRIX["jax"]
+    assert [f"0.{each}" for each in range(100) if f"0.{each}.99" in allowed] == MATRIX["jax"]
 
 
 def test_matrix_pairs_each_jax_with_the_pythons_that_it_takes():
