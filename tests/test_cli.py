@@ -133,25 +133,6 @@ def test_the_choice_of_theorems_dtypes_and_speed_reaches_certify(certify):
             "jaxsoftmax verify: --against: 'jax:nn.relu' is itself a function: "
             "pass what holds it, jax:nn, with one of these: softmax",
         ),
-        (
-            ["verify", "--against", "./mended.py"],
-            "jaxsoftmax verify: --against: './mended.py' is a path; name its module, as an import does: mended",
-        ),
-        (
-            ["verify", "--against", "losses/mended.py:inner"],
-            "jaxsoftmax verify: --against: 'losses/mended.py' is a path; "
-            "name its module, as an import does: mended, from the folder losses",
-        ),
-        (
-            ["verify", "--against", "jax.nn.relu"],
-            "jaxsoftmax verify: --against: cannot import 'jax.nn.relu': "
-            "ModuleNotFoundError: No module named 'jax.nn.relu'; it is a function: pass what holds it, jax.nn",
-        ),
-        (
-            ["verify", "--against", "types.SimpleNamespace"],
-            "jaxsoftmax verify: --against: cannot import 'types.SimpleNamespace': ModuleNotFoundError: No module named "
-            "'types.SimpleNamespace'; 'types' is not a package; it is an object in a module: types:SimpleNamespace",
-        ),
     ],
 )
 def test_a_bad_argument_is_refused_in_one_line(certify, here, capsys, argv, line):
