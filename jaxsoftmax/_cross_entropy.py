@@ -31,10 +31,10 @@ def softmax_cross_entropy(
     axis: int | tuple[int, ...] | None = -1,
     where: Bool[ArrayLike, "..."] | None = None,
 ) -> Float[Array, "*batch"]:
-    r"""Cross-entropy with a weight for every class, -\sum_i t_i log s_i (M11).
+    """Cross-entropy with a weight for every class, -Σ_i t_i log s_i (M11).
 
     A drop-in for `optax.softmax_cross_entropy`. The labels may be any real weights: probabilities, unnormalised or
-    signed. Its gradient is s \sum_j t_j - t for all of them.
+    signed. Its gradient is s Σ_j t_j - t for all of them.
 
     Args:
       logits: floating, [*batch, vocab] for the default axis, in nats.
@@ -73,7 +73,7 @@ def softmax_cross_entropy_with_integer_labels(
     axis: int | tuple[int, ...] = -1,
     where: Bool[ArrayLike, "..."] | None = None,
 ) -> Float[Array, "*batch"]:
-    r"""Negative log-likelihood of a class, -log s_y = (m - x_y) + log1p(r) (M11, M19).
+    """Negative log-likelihood of a class, -log s_y = (m - x_y) + log1p(r) (M11, M19).
 
     A drop-in for `optax.softmax_cross_entropy_with_integer_labels`. Its gradient is s - e_y, with both the loss and
     the label's entry s_y - 1 relatively accurate however confident the row is.
@@ -124,13 +124,13 @@ def cross_entropy(
     reduction: str = "mean",
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Float[Array, "*batch"]:
-    r"""The training loss of a classifier or language model, over logits (M24-M27).
+    """The training loss of a classifier or language model, over logits (M24-M27).
 
     Per token with an integer label y, class weights w, smoothing eps and z-loss zeta:
 
-        l = (1 - eps) w_y nll_y + (eps / V) \sum_j w_j (L - z_j) + zeta w_y L^2,   z = c tanh(x / c)    (M24)
+        l = (1 - eps) w_y nll_y + (eps / V) Σ_j w_j (L - z_j) + zeta w_y L^2,   z = c tanh(x / c)    (M24)
 
-    and with float labels p, p' = (1 - eps) p + eps / V:  l = \sum_j w_j p'_j (L - z_j) + zeta L^2      (M26).
+    and with float labels p, p' = (1 - eps) p + eps / V:  l = Σ_j w_j p'_j (L - z_j) + zeta L^2      (M26).
 
     Args:
       logits: floating, [*batch, vocab], in nats.

@@ -38,12 +38,12 @@ def linear_cross_entropy(
     chunk_size: int | None = None,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Float[Array, "*batch"]:
-    r"""`cross_entropy(hidden @ kernel + bias, labels, ...)` in the memory of a few tokens' logits (M16, M24-M27).
+    """`cross_entropy(hidden @ kernel + bias, labels, ...)` in the memory of a few tokens' logits (M16, M24-M27).
 
     Per token with hidden state x, integer label y, class weights w, smoothing eps and z-loss zeta:
 
-        z = c tanh((x W + b) / c),   l = (1 - eps) w_y nll_y + (eps / V) \sum_j w_j (L - z_j) + zeta w_y L^2    (M24)
-        dX = G W^T,   dW = X^T G,   db = \sum_t G_t,   where G is the loss's gradient in x W + b          (M16, M25)
+        z = c tanh((x W + b) / c),   l = (1 - eps) w_y nll_y + (eps / V) Σ_j w_j (L - z_j) + zeta w_y L^2    (M24)
+        dX = G W^T,   dW = X^T G,   db = Σ_t G_t,   where G is the loss's gradient in x W + b          (M16, M25)
 
     Args:
       hidden: floating, [*batch, embed].

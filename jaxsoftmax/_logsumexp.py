@@ -65,7 +65,7 @@ def logsumexp(
     *,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Float[Array, "..."] | tuple[Float[Array, "..."], Float[Array, "..."]]:
-    r"""Log of a (weighted) sum of exponentials, log \sum_i b_i exp(a_i) (M18).
+    """Log of a (weighted) sum of exponentials, log Σ_i b_i exp(a_i) (M18).
 
     A drop-in for `jax.nn.logsumexp`, relatively accurate where the sum is near 1 too: `logsumexp([0, -20])`
     is 2.06e-9, which the textbook formula rounds to 0.

@@ -1,6 +1,6 @@
-r"""The state (m, r) of a log-sum-exp, on which every function of this package rests.
+"""The state (m, r) of a log-sum-exp, on which every function of this package rests.
 
-For one row x let m = max x and r = \sum_j exp(x_j - m) with ONE maximum left out. Then
+For one row x let m = max x and r = Σ_j exp(x_j - m) with ONE maximum left out. Then
 
     LSE(x)  = m + log1p(r)                        (M18)
     nll_y   = (m - x_y) + log1p(r)                (M19)

@@ -1,10 +1,10 @@
-r"""Rows whose classes are spread over the devices of a mesh, in shards of equal size (M22).
+"""Rows whose classes are spread over the devices of a mesh, in shards of equal size (M22).
 
-Each device holds the state (m_i, r_i) of its own classes, and sums of gaps \sum_j w_j (m_i - z_j) over them. With
+Each device holds the state (m_i, r_i) of its own classes, and sums of gaps Σ_j w_j (m_i - z_j) over them. With
 m = max_i m_i those of the whole row are
 
-    r = \sum_{m_i = m} (r_i + 1) - 1 + \sum_{m_i < m} exp(m_i - m) (1 + r_i)
-    \sum_j w_j (m - z_j) = \sum_i [\sum_j w_j (m_i - z_j) + (m - m_i) \sum_j w_j]
+    r = Σ_{m_i = m} (r_i + 1) - 1 + Σ_{m_i < m} exp(m_i - m) (1 + r_i)
+    Σ_j w_j (m - z_j) = Σ_i [Σ_j w_j (m_i - z_j) + (m - m_i) Σ_j w_j]
 
 one maximum and one sum over the devices. Nothing cancels: where a single shard leads, its r_i is added to 1 - 1.
 """

@@ -1,4 +1,4 @@
-r"""Softmax and log-softmax, with their Jacobian-vector products attached (M6, M10, M21).
+"""Softmax and log-softmax, with their Jacobian-vector products attached (M6, M10, M21).
 
 Both rules are centred at the entry whose probability exceeds 1/2, if the row has one. There 1 - s cancels, and so
 does v - <s, v>; with h = v - v_k 1 the k-th entry is exactly 0 and every remaining term is small of itself.
@@ -20,7 +20,7 @@ from jaxsoftmax import _checks, _lse_state
 def softmax(
     x: Num[ArrayLike, "..."], axis: int | tuple[int, ...] | None = -1, where: Num[ArrayLike, "..."] | None = None
 ) -> Float[Array, "..."]:
-    r"""Probabilities s_i = exp(x_i) / \sum_k exp(x_k) (M4).
+    """Probabilities s_i = exp(x_i) / Σ_k exp(x_k) (M4).
 
     A drop-in for `jax.nn.softmax` whose derivative keeps its tails: the Jacobian is diag(s) - s s^T (M5), and the
     row of a confident entry sums to 0 to its own last bits (jax#40344).
@@ -56,7 +56,7 @@ def softmax(
 def log_softmax(
     x: Num[ArrayLike, "..."], axis: int | tuple[int, ...] | None = -1, where: Num[ArrayLike, "..."] | None = None
 ) -> Float[Array, "..."]:
-    r"""Log-probabilities log s_i = x_i - LSE(x), as (x_i - m) - log1p(r) (M10, M19).
+    """Log-probabilities log s_i = x_i - LSE(x), as (x_i - m) - log1p(r) (M10, M19).
 
     A drop-in for `jax.nn.log_softmax` that keeps the tail of a confident entry: `log_softmax([0, -20])[0]` is
     -2.06e-9, not 0.

@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 PASSED, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 _PIPED_WIDTH = 160  # columns, where the output is no terminal and nothing else says how wide it is
+_SILENCE = 10.0  # seconds at least from one line of progress to the next
 
 Advance = Callable[[int, int, str], None]  # steps done, steps in all, what the next one is
 
@@ -48,11 +50,14 @@ def now() -> str:
 
 @contextmanager
 def progress(title: str) -> Iterator[Advance]:
-    """Shows a bar with the time remaining on stderr, if that is a terminal."""
+    """Shows on stderr a bar with the time remaining, or a line for each tenth of a long run if that is no terminal."""
+    stderr = console(sys.stderr)
+    if not stderr.is_terminal:
+        yield _lines(title)
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Column
 
-    stderr = console(sys.stderr)
     columns = (
         TextColumn(title),
         BarColumn(bar_width=20),
@@ -61,13 +66,31 @@ def progress(title: str) -> Iterator[Advance]:
         # In a narrow terminal it is the label that gives way, not the time.
         TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
     )
-    with Progress(*columns, console=stderr, transient=True, expand=True, disable=not stderr.is_terminal) as bar:
+    with Progress(*columns, console=stderr, transient=True, expand=True) as bar:
         task = bar.add_task("", total=None)
 
         def advance(done: int, total: int, label: str) -> None:
             bar.update(task, completed=done, total=total, description=label)
 
         yield advance
+
+
+def _lines(title: str) -> Advance:
+    start = last = time.monotonic()
+    tenths = 0
+
+    def advance(done: int, total: int, label: str) -> None:
+        nonlocal last, tenths
+        now = time.monotonic()
+        if done == 0 or 10 * done // total == tenths or now - last < _SILENCE:
+            return
+        last, tenths = now, 10 * done // total
+        took, left = now - start, (now - start) * (total - done) / done
+        line = f"{title}: {done} of {total} after {took:.0f} s, about {left:.0f} s to go"
+        with suppress(OSError):  # the run goes on where nobody reads the lines any more
+            print(line, file=sys.stderr, flush=True)
+
+    return advance
 
 
 def console(stream: Any) -> "Console":

@@ -1,4 +1,4 @@
-r"""The schedule of the fused head: logits of a chunk of tokens, and their gradient a block of classes at a time.
+"""The schedule of the fused head: logits of a chunk of tokens, and their gradient a block of classes at a time.
 
 Tokens are taken in chunks, each with its logits z = x W + b, and blocks of classes of the gradient G of
 sum_t u_t l_t in z (M25) are used up as soon as they are formed:

@@ -1,4 +1,4 @@
-r"""One token's loss and its gradient from row statistics (M24-M26), and the reductions over tokens (M27).
+"""One token's loss and its gradient from row statistics (M24-M26), and the reductions over tokens (M27).
 
 Nothing here knows where the logits come from: the row statistics are the state (m, r), the label's logit, and at most
 one weighted sum, so a head that never holds a whole row can use the same equations block by block.

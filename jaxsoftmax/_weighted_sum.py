@@ -1,4 +1,4 @@
-r"""The sum \sum_j b_j exp(a_j) with real weights, as b_k exp(a_k) (1 + r) with k the summand of largest size.
+"""The sum Σ_j b_j exp(a_j) with real weights, as b_k exp(a_k) (1 + r) with k the summand of largest size.
 
 Divided by the k-th, the leading summand is exactly 1 and r holds the others, as the state (m, r) does without weights.
 Opposite signs may cancel in 1 + r, as they do in the sum. Rows are the last axis.

@@ -1,4 +1,4 @@
-r"""Twins of the losses and of log-sum-exp, for pure forward mode: the same names, signatures and values.
+"""Twins of the losses and of log-sum-exp, for pure forward mode: the same names, signatures and values.
 
 JAX refuses `jax.jvp`, `jax.jacfwd` and `jax.linearize` through a function whose gradient is attached with
 `jax.custom_vjp`, as the functions of `jaxsoftmax` are. These attach the same closed forms with `jax.custom_jvp`:

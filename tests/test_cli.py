@@ -125,7 +125,13 @@ def test_the_choice_of_theorems_dtypes_and_speed_reaches_certify(certify):
         ),
         (
             ["verify", "--against", "jax.numpy", "--theorem", "M5"],
-            "jaxsoftmax verify: --against: 'jax.numpy' offers none of the functions to judge: softmax",
+            "jaxsoftmax verify: --against: 'jax.numpy' offers none of the functions to judge: softmax; "
+            "name a function there as one of these, or pass an object that has one, as module:object",
+        ),
+        (
+            ["verify", "--against", "jax:nn.relu", "--theorem", "M5"],
+            "jaxsoftmax verify: --against: 'jax:nn.relu' is itself a function: "
+            "pass what holds it, jax:nn, with one of these: softmax",
         ),
     ],
 )

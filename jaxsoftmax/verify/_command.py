@@ -13,7 +13,7 @@ from typing import Any
 from jaxsoftmax import _terminal, verify
 from jaxsoftmax._terminal import RefusedError
 from jaxsoftmax.verify._certificate import DIFFERENTIAL
-from jaxsoftmax.verify._implementations import UnknownImplementationError, offered, resolve
+from jaxsoftmax.verify._implementations import UnknownImplementationError, holder, is_function, offered, resolve
 from jaxsoftmax.verify._record import Report
 from jaxsoftmax.verify._table import print_report
 from jaxsoftmax.verify._theorem import Theorem
@@ -70,8 +70,16 @@ def _implementation(against: str | None, theorems: list[Theorem]) -> Any:
         raise RefusedError(f"--against: {error}") from error
     functions = list(dict.fromkeys(f for theorem in theorems for f in theorem.functions if f != DIFFERENTIAL))
     if functions and not offered(implementation, functions):
-        raise RefusedError(f"--against: {against!r} offers none of the functions to judge: {', '.join(functions)}")
+        raise RefusedError(f"--against: {_nothing_offered(against, implementation, functions)}")
     return implementation
+
+
+def _nothing_offered(against: str, implementation: Any, functions: list[str]) -> str:
+    names = ", ".join(functions)
+    if ":" in against and is_function(implementation):
+        return f"{against!r} is itself a function: pass what holds it, {holder(against)}, with one of these: {names}"
+    remedy = "name a function there as one of these, or pass an object that has one, as module:object"
+    return f"{against!r} offers none of the functions to judge: {names}; {remedy}"
 
 
 def _label(against: str) -> str:

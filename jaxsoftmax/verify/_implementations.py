@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Iterable
+from pathlib import PurePath
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +23,7 @@ def resolve(name: str) -> Any:
         the object's name dotted where it lies deeper. Modules are looked up in the working directory first.
 
     Raises:
-      UnknownImplementationError: the module can't be imported, or has no such attribute.
+      UnknownImplementationError: the module is given as a path, can't be imported, or has no such attribute.
     """
     if name == "jax":
         return SimpleNamespace(
@@ -48,13 +49,41 @@ def offered(implementation: Any, functions: Iterable[str]) -> tuple[str, ...]:
     )
 
 
+def is_function(found: Any) -> bool:
+    """Returns whether an object is called itself, rather than a class or a module that holds functions."""
+    return callable(found) and not isinstance(found, type)
+
+
+def holder(name: str) -> str:
+    """Returns the name of what holds the object of a name: `module:a` of `module:a.b`, `module` of `module:a`."""
+    return name[: max(name.rfind(":"), name.rfind("."))]
+
+
 def _import(name: str) -> Any:
+    if name.endswith(".py") or "/" in name or "\\" in name:
+        path = PurePath(name)
+        where = "" if path.parent == PurePath() else f", from the folder {path.parent}"
+        raise UnknownImplementationError(f"{name!r} is a path; name its module, as an import does: {path.stem}{where}")
     if "" not in sys.path:
         sys.path.insert(0, "")  # the working directory, which an installed command doesn't search
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:  # whatever the module's own code raises, a bare `sys.exit()` included
-        raise UnknownImplementationError(f"cannot import {name!r}: {type(error).__name__}: {error}") from error
+        reason = f"cannot import {name!r}: {type(error).__name__}: {error}{_meant(name)}"
+        raise UnknownImplementationError(reason) from error
+
+
+def _meant(name: str) -> str:
+    """What to name instead of a module that can't be imported, if that is an object of one that could."""
+    parts = name.split(".")
+    for i in range(len(parts) - 1, 0, -1):
+        module, path = ".".join(parts[:i]), ".".join(parts[i:])
+        found = _follow(sys.modules.get(module), path)
+        if is_function(found):
+            return f"; it is a function: pass what holds it, {holder(f'{module}:{path}')}"
+        if found is not None:
+            return f"; it is an object in a module: {module}:{path}"
+    return ""
 
 
 def _attribute(module: Any, module_name: str, path: str) -> Any:

@@ -8,7 +8,18 @@ from jinja2 import Environment, StrictUndefined
 
 from jaxsoftmax.verify._figures import confidence_panels, jacobian_panels
 from jaxsoftmax.verify._record import Report, Row
-from jaxsoftmax.verify._table import Line, failures_of, is_wrong_number, lines_of, one_line, shortened, ulps, verdict
+from jaxsoftmax.verify._table import (
+    Line,
+    failures_of,
+    is_wrong_number,
+    lines_of,
+    never_returned,
+    of_jax_itself,
+    one_line,
+    shortened,
+    ulps,
+    verdict,
+)
 from jaxsoftmax.verify._theorem import Theorem
 
 _ROWS_SHOWN = 5
@@ -32,6 +43,8 @@ def render_page(report: Report, theorems: Mapping[str, Theorem], command: list[s
     return template.render(
         report=report,
         verdict=verdict(report),
+        never_returned=never_returned(report),
+        of_jax_itself=of_jax_itself(report),
         command=shlex.join(command),
         date=date,
         groups=[_group(theorems, number, lines, failures) for number, lines in lines_of(report).items()],

@@ -1,5 +1,6 @@
 """A report as lines to read: what each theorem comes to on each function, and the verdict."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
@@ -9,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from jaxsoftmax.verify._certificate import DIFFERENTIAL
 from jaxsoftmax.verify._record import Report, Row
 from jaxsoftmax.verify._theorem import Theorem
 
@@ -62,6 +64,39 @@ def is_wrong_number(row: Row) -> bool:
     return row.detail.startswith("got ")
 
 
+def has_raised(row: Row) -> bool:
+    """Returns whether a failing row is a call that raised; its detail is then the exception's name and message."""
+    name, colon, _ = row.detail.partition(": ")
+    return bool(colon) and name.isidentifier()
+
+
+def never_returned(report: Report) -> tuple[str, ...]:
+    """Returns a sentence about each function of which every call raised."""
+    groups: dict[str, list[Row]] = {}
+    for row in report.rows:
+        groups.setdefault(row.function, []).append(row)
+    return tuple(
+        f"every call of {function} raised {_most_common([row.detail for row in rows])}"
+        for function, rows in groups.items()
+        if all(has_raised(row) for row in rows)
+    )
+
+
+def _most_common(details: list[str]) -> str:
+    counts = Counter(shortened(one_line(detail), _LONGEST_DETAIL) for detail in details)
+    (detail, times), *_ = counts.most_common(1)
+    return detail if times == len(details) else f"an exception, most often {detail}"
+
+
+def of_jax_itself(report: Report) -> str:
+    """Returns a sentence about the rows that judge JAX's own differential, or nothing where there are none."""
+    rows = [row for row in report.rows if row.function == DIFFERENTIAL]
+    theorems = ", ".join(dict.fromkeys(row.theorem for row in rows))
+    return f"of the rows, {len(rows)} ({theorems}) judge {DIFFERENTIAL} itself, not {report.implementation}" * bool(
+        rows
+    )
+
+
 def verdict(report: Report) -> str:
     """Returns the certificate's last line."""
     versions = ", ".join(f"{name} {report.versions[name]}" for name in ("jaxsoftmax", "jax") if name in report.versions)
@@ -95,6 +130,8 @@ def print_report(report: Report, theorems: Mapping[str, Theorem], console: Conso
     """Prints the table, what is wrong with each failing theorem, what was skipped, and the verdict."""
     console.print(Text(f"Certificate of {report.implementation}", style="bold"))
     console.print(Text("Of each line's rows the one nearest its bound is shown, or furthest beyond it.", style="dim"))
+    for sentence in never_returned(report):
+        console.print(Text(sentence, style="bold red"), soft_wrap=True)
     lines = lines_of(report)
     widths = _widths([line for group in lines.values() for line in group], console.width)
     for number, group in lines.items():
@@ -103,9 +140,9 @@ def print_report(report: Report, theorems: Mapping[str, Theorem], console: Conso
         console.print(_grid(group, widths))
     for number, rows in failures_of(report).items():
         _print_failure(number, rows, theorems, console)
-    if report.skipped:
+    for remark in filter(None, (_skipped(report.skipped), of_jax_itself(report))):
         console.print()
-        console.print(Text(_skipped(report.skipped), style="dim"))
+        console.print(Text(remark, style="dim"))
     console.print()
     console.print(Text(verdict(report), style="bold green" if report.passed else "bold red"), soft_wrap=True)
 
@@ -149,7 +186,7 @@ def _grid(lines: tuple[Line, ...], widths: tuple[int, int]) -> Table:
 def _print_failure(number: str, rows: tuple[Row, ...], theorems: Mapping[str, Theorem], console: Console) -> None:
     worst = rows[0]
     console.print()
-    console.print(Text.assemble((f"{number} fails", "bold red"), f" in {count(len(rows), 'row')}"))
+    console.print(Text.assemble((f"{number} fails", "bold red"), f" in {count(len(rows), 'row')}", _raised(rows)))
     if number in theorems and any(is_wrong_number(row) for row in rows):
         console.print(_indented(f"why: {one_line(theorems[number].symptom)}"))
     console.print(_indented(f"worst: {worst.function}: {worst.quantity}, {where(worst)}; judged by {worst.judge}"))
@@ -157,11 +194,17 @@ def _print_failure(number: str, rows: tuple[Row, ...], theorems: Mapping[str, Th
         console.print(_indented(shortened(one_line(worst.detail), _LONGEST_DETAIL)))
 
 
+def _raised(failing: tuple[Row, ...]) -> str:
+    return ", each a call that raised" if all(has_raised(row) for row in failing) else ""
+
+
 def _indented(text: str) -> Padding:
     return Padding(Text(text), (0, 0, 0, 2), expand=False)
 
 
 def _skipped(skipped: tuple[str, ...]) -> str:
+    if not skipped:
+        return ""
     shown = "; ".join(one_line(reason) for reason in skipped[:_SKIPPED_SHOWN])
     more = len(skipped) - _SKIPPED_SHOWN
     return f"skipped ({len(skipped)}): {shown}" + (f"; and {more} more, listed by --json" if more > 0 else "")

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -82,6 +83,13 @@ def test_only_what_fails_shows_its_symptom_and_its_worst_rows(outline):
     assert "got <b>nan</b>" in outline.text
     assert "∞ ulps where 4 are allowed" in outline.text
     assert "and 5 more, listed by --json" in outline.text
+
+
+def test_the_header_says_of_which_function_every_call_raised():
+    rows = (_row("M19", float("inf"), "TypeError: <x>"), replace(_row("M5", 0.0), function="jax.jvp"))
+    page = render_page(Report("mine", rows, (), "cpu", {}, 1.0), THEOREMS, [], "2026-01-01")
+    assert '<p class="fails">every call of log_softmax raised TypeError: &lt;x&gt;</p>' in page
+    assert "of the rows, 1 (M5) judge jax.jvp itself, not mine" in page
 
 
 def test_the_header_names_verdict_implementation_and_command(outline):
