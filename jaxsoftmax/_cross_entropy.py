@@ -210,7 +210,7 @@ def apply_training_loss(
     reduction: str,
 ) -> Array:
     """Validate, choose the rule by the labels' dtype, and reduce."""
-    require_reduction(reduction)
+    _token_loss.require_reduction(reduction)
     logits = _checks.as_floating("logits", logits)
     if logits.ndim == 0:
         raise ValueError("logits: expected shape [*batch, vocab], got ()")
@@ -253,12 +253,6 @@ def loss_options(
     if cap is not None and cap <= 0:
         raise ValueError(f"logit_softcap: expected a number > 0 or None, got {cap}")
     return LossOptions(ignore_index, smoothing, penalty, cap, _shards.of_axis(axis_name))
-
-
-def require_reduction(reduction: Any) -> None:
-    """ValueError unless it is one of those there are."""
-    if reduction not in _token_loss.REDUCTIONS:
-        raise ValueError(f"reduction: expected one of {_token_loss.REDUCTIONS}, got {reduction!r}")
 
 
 def as_weights(

@@ -120,7 +120,7 @@ def checked(
     chunk_size: Any,
 ) -> tuple[Arguments, int | None]:
     """The arrays and the chunk's size, if all fits together; else the error that names what doesn't."""
-    _cross_entropy.require_reduction(reduction)
+    _token_loss.require_reduction(reduction)
     chunk_size = None if chunk_size is None else _checks.as_int("chunk_size", chunk_size)
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size: expected an int >= 1 or None, got {chunk_size}")

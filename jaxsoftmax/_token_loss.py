@@ -172,6 +172,12 @@ def mean_weights(options: LossOptions, token_weights: Array, normalizers: Array)
     return jnp.where(nothing, 0, token_weights / jnp.where(nothing, 1, normalizer))
 
 
+def require_reduction(reduction: object) -> None:
+    """ValueError unless it is one of those there are."""
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction: expected one of {REDUCTIONS}, got {reduction!r}")
+
+
 def reduce(reduction: str, losses: Array, token_weights: Array | None, normalizers: Array) -> Array:
     """Per-token losses [*batch] reduced: mean = sum_t u_t l_t / sum_t u_t n_t (M27).
 
