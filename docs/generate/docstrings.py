@@ -1,7 +1,7 @@
 """Docstrings and annotations as the API reference shows them.
 
 Docstrings are plain text with formulas and doctests. Outside of code, `*` and `<` would be Markdown: they are escaped.
-Doctests are put into blocks of code, theorems are linked. The strings of jaxtyping's annotations stay strings: they are
+Doctests are put into blocks of code. The strings of jaxtyping's annotations stay strings: they are
 shapes, not names.
 """
 
@@ -15,7 +15,6 @@ import griffe
 
 _SECTION = re.compile(r"(Args|Arguments|Attributes|Raises|Returns|Yields):$")
 _CODE = re.compile(r"(`[^`]*`)")
-_THEOREM = re.compile(r"\b(M(\d+))\b")
 _SPECIAL, _SPECIAL_IN_RETURNS = re.compile(r"[*<|]"), re.compile(r"[*<|:]")
 _DOCTEST = ">>> "
 
@@ -77,14 +76,14 @@ def rewritten(docstring: str) -> Iterator[str]:
 
 
 def _escaped(line: str, section: str) -> str:
-    """Returns text with its special characters as they are, and its theorems as links to their derivations.
+    """Returns text with its special characters as they are.
 
     A colon in what is returned is none behind a type: that is in the annotation.
     """
     special = _SPECIAL_IN_RETURNS if section == "Returns" and line.startswith(" ") else _SPECIAL
     pieces = _CODE.split(line)
-    return "".join(piece if at % 2 else _linked(special, piece) for at, piece in enumerate(pieces))
+    return "".join(piece if at % 2 else special.sub(_character, piece) for at, piece in enumerate(pieces))
 
 
-def _linked(special: re.Pattern[str], text: str) -> str:
-    return _THEOREM.sub(r"[\1][m\2]", special.sub(lambda found: f"&#{ord(found[0])};", text))
+def _character(found: re.Match[str]) -> str:
+    return f"&#{ord(found[0])};"

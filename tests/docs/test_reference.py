@@ -58,7 +58,7 @@ def test_docstrings_leave_no_section_and_no_doctest_as_text(site, page):
 
 def test_rewritten_docstring_escapes_text_and_leaves_code():
     docstring = "A `*b` of *c, <d> (M5).\n\n    e * f\n\nArgs:\n    x: *y.\n\nReturns:\n  A: b.\n\n>>> 2 * 3\n6\n"
-    text = "A `*b` of &#42;c, &#60;d> ([M5][m5]).\n\n    e * f\n\n"
+    text = "A `*b` of &#42;c, &#60;d> (M5).\n\n    e * f\n\n"
     sections = "Args:\n    x: &#42;y.\n\nReturns:\n  A&#58; b.\n\n"
     expected = f"{text}{sections}```pycon\n>>> 2 * 3\n6\n```"
     assert "\n".join(docstrings.rewritten(docstring)) == expected
