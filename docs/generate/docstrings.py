@@ -1,17 +1,19 @@
 """Docstrings and annotations as the API reference shows them.
 
 Docstrings are plain text with formulas and doctests. Outside of code, `*` and `<` would be Markdown: they are escaped.
-Doctests are put into blocks of code. The strings of jaxtyping's annotations stay strings: they are
-shapes, not names.
+Doctests are put into blocks of code, below imports of what they use. The strings of jaxtyping's annotations stay
+strings: they are shapes, not names.
 """
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import griffe
+
+from docs.generate.examples import imports
 
 _SECTION = re.compile(r"(Args|Arguments|Attributes|Raises|Returns|Yields):$")
 _CODE = re.compile(r"(`[^`]*`)")
@@ -25,7 +27,8 @@ class Docstrings(griffe.Extension):
     def on_instance(self, *, node: Any, obj: griffe.Object, agent: Any, **kwargs: Any) -> None:
         """Rewrites a docstring."""
         if obj.docstring is not None:
-            obj.docstring.value = "\n".join(rewritten(obj.docstring.value))
+            module = obj.path if isinstance(obj, griffe.Module) else obj.module.path
+            obj.docstring.value = "\n".join(rewritten(obj.docstring.value, imports(obj.docstring.value, module)))
 
     def on_class_members(self, *, node: Any, cls: griffe.Class, agent: Any, **kwargs: Any) -> None:
         """Adds to a class's docstring what the comments behind its fields say."""
@@ -56,9 +59,9 @@ def _annotation(node: ast.expr, parent: griffe.Module | griffe.Class, function: 
     return griffe.get_expression(node, parent=parent, member=function, parse_strings=False)
 
 
-def rewritten(docstring: str) -> Iterator[str]:
-    """Yields the lines of a docstring as Markdown."""
-    section, in_doctest = "", False
+def rewritten(docstring: str, imported: Iterable[str] = ()) -> Iterator[str]:
+    """Yields the lines of a docstring as Markdown, with lines of imports at the head of its examples."""
+    section, in_doctest, missing = "", False, [f"{_DOCTEST}{line}" for line in imported]
     for line in docstring.splitlines():
         indented = line.startswith("    ")
         if line.strip() and not line.startswith(" "):
@@ -66,7 +69,8 @@ def rewritten(docstring: str) -> Iterator[str]:
             section = found[1] if found else ""
         if line.startswith(_DOCTEST) and not in_doctest:
             yield "```pycon"
-            in_doctest = True
+            yield from missing
+            in_doctest, missing = True, []
         if in_doctest and not line.strip():
             yield "```"
             in_doctest = False
