@@ -1,4 +1,4 @@
-"""The theorems: each as a formula, with the steps of its derivation, the lines of code, and the certificate's rows."""
+"""The theorems: each as a formula, with its proof, the lines of code, derivations as executed, and certified rows."""
 
 import json
 import re
@@ -21,7 +21,7 @@ _ADDRESS = re.compile(r"https?://\S+")
 
 @cache
 def formulas() -> Mapping[str, Any]:
-    """Returns the data file: `groups` of numbers by title, and of each of the `theorems` a title, formula and note."""
+    """Returns the data file: `groups` of numbers by title; of each of the `theorems` title, formula, note and proof."""
     return tomllib.loads(Path(__file__).with_name("theorems.toml").read_text("utf-8"))
 
 
@@ -39,6 +39,7 @@ def _theorem(number: str, repository: str) -> str:
         f"### {number}. {entry['title']} {{#{number.lower()}}}\n",
         f"$$\n\\def\\arraystretch{{1.3}}\\begin{{gathered}}\n{entry['formula'].strip()}\n\\end{{gathered}}\n$$\n",
         f"{entry['note']}\n" if "note" in entry else "",
+        _proof(entry.get("proof", ())),
         f"**In code:** {_places(number, repository)}.\n",
         _steps(number),
         *(_certified(theorem) for name, theorem in THEOREMS.items() if name.partition("-")[0] == number),
@@ -46,12 +47,23 @@ def _theorem(number: str, repository: str) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def _proof(steps: Sequence[Sequence[str]]) -> str:
+    """Returns a list of the steps: each a reason, then the formula that it gives in lines of its own."""
+    if not steps:
+        return ""
+    items = (f"{at}. {reason}:\n\n    $$\n    {formula}\n    $$\n" for at, (reason, formula) in enumerate(steps, 1))
+    return "**Proof.**\n\n" + "\n".join(items)
+
+
 def places(number: str) -> Sequence[Mark]:
-    """Returns where a theorem is computed, once a function: in the package, or else in the experiments."""
+    """Returns where a theorem is computed, once a function: in the package, or else in the experiments.
+
+    Where there are lines of code it is these, and no docstrings.
+    """
     of_package = [mark for mark in marks.of_package() if mark.theorem == number]
     found = of_package or [mark for mark in marks.of_source_documents() if mark.theorem == number]
     by_function: dict[tuple[str, str], Mark] = {}
-    for mark in sorted(found, key=lambda mark: not mark.in_code):  # the line of code, where there is one
+    for mark in [mark for mark in found if mark.in_code] or found:
         by_function.setdefault((mark.path, mark.function), mark)
     return sorted(by_function.values(), key=lambda mark: (mark.path, mark.line))
 
@@ -76,9 +88,10 @@ def _steps(number: str) -> str:
         return ""
     lines = sum(len(chain["lines"]) - 1 for chain in chains)
     ulps = max(line["difference"] for chain in chains for line in chain["lines"]) / _EPS
-    summary = f"Derived: {len(chains)} derivations, {lines} lines, each executed"
+    count = _singular(f"{len(chains)} derivations, {lines} lines, each executed")
+    summary = f"The same as the source documents derive it, in their own letters: {count}"
     worst = f"; the worst is off by {figures(ulps, 2)} ulps of float64"
-    return details("quote", _singular(summary) + worst, "\n".join(_chain(chain) for chain in chains))
+    return details("quote", summary + worst, "\n".join(_chain(chain) for chain in chains))
 
 
 def _singular(text: str) -> str:
@@ -89,7 +102,7 @@ def _chain(chain: Mapping[str, Any]) -> str:
     source = chain["source"]
     cited = f"[{plain(chain['document'])}]({source})" if _ADDRESS.fullmatch(source) else plain(source)
     title = chain["derivation"]
-    return f"{plain(title[:1].upper() + title[1:])} ({cited}):\n\n" + fenced(
+    return f"{plain(title[:1].upper() + title[1:])} ({cited}, in Chinese):\n\n" + fenced(
         "text", "\n".join(line["formula"] for line in chain["lines"])
     )
 

@@ -1,21 +1,22 @@
 """Docstrings and annotations as the API reference shows them.
 
 Docstrings are plain text with formulas and doctests. Outside of code, `*` and `<` would be Markdown: they are escaped.
-Doctests are put into blocks of code, theorems are linked. The strings of jaxtyping's annotations stay strings: they are
-shapes, not names.
+Doctests are put into blocks of code, below imports of what they use. The strings of jaxtyping's annotations stay
+strings: they are shapes, not names.
 """
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import griffe
 
+from docs.generate.examples import imports
+
 _SECTION = re.compile(r"(Args|Arguments|Attributes|Raises|Returns|Yields):$")
 _CODE = re.compile(r"(`[^`]*`)")
-_THEOREM = re.compile(r"\b(M(\d+))\b")
 _SPECIAL, _SPECIAL_IN_RETURNS = re.compile(r"[*<|]"), re.compile(r"[*<|:]")
 _DOCTEST = ">>> "
 
@@ -26,7 +27,8 @@ class Docstrings(griffe.Extension):
     def on_instance(self, *, node: Any, obj: griffe.Object, agent: Any, **kwargs: Any) -> None:
         """Rewrites a docstring."""
         if obj.docstring is not None:
-            obj.docstring.value = "\n".join(rewritten(obj.docstring.value))
+            module = obj.path if isinstance(obj, griffe.Module) else obj.module.path
+            obj.docstring.value = "\n".join(rewritten(obj.docstring.value, imports(obj.docstring.value, module)))
 
     def on_class_members(self, *, node: Any, cls: griffe.Class, agent: Any, **kwargs: Any) -> None:
         """Adds to a class's docstring what the comments behind its fields say."""
@@ -57,9 +59,9 @@ def _annotation(node: ast.expr, parent: griffe.Module | griffe.Class, function: 
     return griffe.get_expression(node, parent=parent, member=function, parse_strings=False)
 
 
-def rewritten(docstring: str) -> Iterator[str]:
-    """Yields the lines of a docstring as Markdown."""
-    section, in_doctest = "", False
+def rewritten(docstring: str, imported: Iterable[str] = ()) -> Iterator[str]:
+    """Yields the lines of a docstring as Markdown, with lines of imports at the head of its examples."""
+    section, in_doctest, missing = "", False, [f"{_DOCTEST}{line}" for line in imported]
     for line in docstring.splitlines():
         indented = line.startswith("    ")
         if line.strip() and not line.startswith(" "):
@@ -67,7 +69,8 @@ def rewritten(docstring: str) -> Iterator[str]:
             section = found[1] if found else ""
         if line.startswith(_DOCTEST) and not in_doctest:
             yield "```pycon"
-            in_doctest = True
+            yield from missing
+            in_doctest, missing = True, []
         if in_doctest and not line.strip():
             yield "```"
             in_doctest = False
@@ -77,14 +80,14 @@ def rewritten(docstring: str) -> Iterator[str]:
 
 
 def _escaped(line: str, section: str) -> str:
-    """Returns text with its special characters as they are, and its theorems as links to their derivations.
+    """Returns text with its special characters as they are.
 
     A colon in what is returned is none behind a type: that is in the annotation.
     """
     special = _SPECIAL_IN_RETURNS if section == "Returns" and line.startswith(" ") else _SPECIAL
     pieces = _CODE.split(line)
-    return "".join(piece if at % 2 else _linked(special, piece) for at, piece in enumerate(pieces))
+    return "".join(piece if at % 2 else special.sub(_character, piece) for at, piece in enumerate(pieces))
 
 
-def _linked(special: re.Pattern[str], text: str) -> str:
-    return _THEOREM.sub(r"[\1][m\2]", special.sub(lambda found: f"&#{ord(found[0])};", text))
+def _character(found: re.Match[str]) -> str:
+    return f"&#{ord(found[0])};"

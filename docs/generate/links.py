@@ -1,4 +1,4 @@
-"""Where links lead on the site: those to files of the repository, and those of tutorials. And: `>>>` is a doctest."""
+"""Where links lead on the site: to files of the repository, to theorems, among tutorials. And: `>>>` is a doctest."""
 
 import posixpath
 import re
@@ -7,12 +7,15 @@ from xml.etree.ElementTree import Element
 
 from markdown import Markdown
 from markdown.extensions import Extension
+from markdown.inlinepatterns import InlineProcessor
 from markdown.preprocessors import Preprocessor
 from markdown.treeprocessors import Treeprocessor
 
+from docs.generate.derivations import formulas
 from docs.generate.repository import ROOT, on_site
 
 _BEFORE_MKDOCS = 5  # which makes links absolute at priority 0
+_AFTER_LINKS, _THEOREM = 100, r"\b(M\d+)(?:-[a-z]+)?\b"  # code and links are read before, from 190 down to 120
 _AFTER_SNIPPETS, _PYTHON, _DOCTEST = 31, "```python", ">>> "  # snippets are put in at 32, blocks read from 30 down
 
 
@@ -46,6 +49,7 @@ class RepositoryLinks(Extension):
     def extendMarkdown(self, md: Markdown) -> None:
         """Registers with Markdown."""
         md.treeprocessors.register(_Rewriting(self), "repository_links", _BEFORE_MKDOCS)
+        md.inlinePatterns.register(_Theorems(_THEOREM), "theorems", _AFTER_LINKS)
         md.preprocessors.register(_Doctests(md), "doctests", _AFTER_SNIPPETS)
 
     def rewritten(self, link: str) -> str:
@@ -75,6 +79,20 @@ class _Rewriting(Treeprocessor):
                 link = element.get(attribute)
                 if link is not None and element.tag in ("a", "img"):
                     element.set(attribute, self.links.rewritten(link))
+
+
+class _Theorems(InlineProcessor):
+    """Makes a theorem's number a link to its derivation: M5, or M8-empty, which is a part of M8."""
+
+    ANCESTOR_EXCLUDES = ("a", "autoref", "code", "summary", *(f"h{level}" for level in range(1, 7)))
+
+    def handleMatch(self, m: re.Match[str], data: str) -> tuple[Element | None, int | None, int | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Returns a reference to the heading, for mkdocs-autorefs to find, and where it is in the text."""
+        if m[1] not in formulas()["theorems"]:
+            return None, None, None
+        link = Element("autoref", identifier=m[1].lower())
+        link.text = m[0]
+        return link, m.start(), m.end()
 
 
 class _Doctests(Preprocessor):

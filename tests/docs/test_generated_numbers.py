@@ -107,6 +107,38 @@ def test_every_theorem_is_on_the_page_with_its_title_and_formula(site):
         assert not missing([entry["title"], entry["formula"]], page.text)
 
 
+DEFINITIONS = {"M1", "M24", "M27"}  # and rules, which have nothing to prove
+
+
+def steps_of(number):
+    """The formulas of a theorem's proof."""
+    return [formula for _, formula in derivations.formulas()["theorems"][number].get("proof", ())]
+
+
+def test_every_theorem_but_definitions_has_a_proof():
+    assert {number for number in ALL if not steps_of(number)} == DEFINITIONS
+
+
+@pytest.mark.parametrize("number", sorted(set(ALL) - DEFINITIONS))
+def test_every_step_of_a_proof_is_on_the_page_and_cites_other_theorems(site, number):
+    assert not missing(["Proof.", *steps_of(number)], outline_of(site / "derivations.html").text)
+    reasons = " ".join(reason for reason, _ in derivations.formulas()["theorems"][number]["proof"])
+    assert number not in marks.numbers_in(reasons)
+
+
+def test_planted_step_is_missed(site):
+    page = outline_of(site / "derivations.html").text
+    assert missing([*steps_of("M5"), r"J = s\,s^\top - \operatorname{diag}(s)"], page) == [
+        r"J = s\,s^\top - \operatorname{diag}(s)"
+    ]
+
+
+def test_of_a_theorem_with_lines_of_code_only_these_are_listed():
+    places = [derivations.places(number) for number in ALL]
+    assert all(len({place.in_code for place in of_one}) == 1 for of_one in places)
+    assert any(place.in_code for of_one in places for place in of_one)
+
+
 def test_every_executed_line_of_a_derivation_is_on_the_page(site):
     proved = read(RESULTS / "derivation.json")["measurements"]["proved"]
     formulas = [line["formula"] for chain in proved for line in chain["lines"]]

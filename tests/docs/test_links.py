@@ -4,8 +4,10 @@ import re
 from urllib.parse import urlsplit
 
 import pytest
+from markdown import Markdown
 
 from docs.generate.hook import filled
+from docs.generate.links import RepositoryLinks
 from tests.docs.outline import broken_links, outline_of, pages_of
 from tests.packaging.project import PROJECT
 
@@ -49,6 +51,26 @@ def test_every_column_of_a_table_has_something_in_it(site):
 def test_nothing_is_loaded_from_elsewhere(site):
     remote = re.compile(r"<(?:script|img|iframe|link rel=.(?:stylesheet|icon|preconnect))[^>]+(?:src|href)=.https?:")
     assert [page.name for page in pages_of(site) if remote.search(page.read_text("utf-8"))] == []
+
+
+PLACES = {
+    "see M5": ["m5"],
+    "| a | M24–M27, `M1` |\n|---|---|": ["m24", "m27"],
+    "M8-empty": ["m8"],
+    "# M5\n\n[M6](other.md), `M7`, M28, XM9, M10x": [],
+}
+
+
+@pytest.mark.parametrize(("text", "theorems"), PLACES.items())
+def test_numbers_of_theorems_become_references_in_text_alone(text, theorems):
+    html = Markdown(extensions=["tables", RepositoryLinks("", str.isspace)]).convert(text)
+    assert re.findall(r'<autoref identifier="(m\d+)">M', html) == theorems
+
+
+def test_numbers_of_theorems_lead_to_their_derivations(site):
+    for page, number in {"choose": 19, "certificate": 10, "generated/tutorials/a_rule_of_your_own": 19}.items():
+        links = {link.rpartition("/")[2] for link in outline_of(site / f"{page}.html").links}
+        assert f"derivations.html#m{number}" in links
 
 
 UNFILLED = re.compile(r"<!--\s*generated:|--8(?:<|&lt;)--")

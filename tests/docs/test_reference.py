@@ -1,11 +1,13 @@
 """The API reference names what a module offers, and shows docstrings and annotations as they are meant."""
 
+import doctest
+import html
 import re
 
 import pytest
 
 import jaxsoftmax
-from docs.generate import docstrings, modes, reference
+from docs.generate import docstrings, examples, modes, reference
 from jaxsoftmax import analytic, bench, forward_mode
 from tests.docs.outline import outline_of
 
@@ -52,16 +54,50 @@ def test_docstrings_keep_their_asterisks_and_their_angle_brackets(site):
 
 @pytest.mark.parametrize("page", MODULES)
 def test_docstrings_leave_no_section_and_no_doctest_as_text(site, page):
-    html = (site / "api" / f"{page}.html").read_text("utf-8")
-    assert not re.search(r"<p>\s*(?:Args|Returns|Raises):|<blockquote>", html)
+    source = (site / "api" / f"{page}.html").read_text("utf-8")
+    assert not re.search(r"<p>\s*(?:Args|Returns|Raises):|<blockquote>", source)
 
 
 def test_rewritten_docstring_escapes_text_and_leaves_code():
     docstring = "A `*b` of *c, <d> (M5).\n\n    e * f\n\nArgs:\n    x: *y.\n\nReturns:\n  A: b.\n\n>>> 2 * 3\n6\n"
-    text = "A `*b` of &#42;c, &#60;d> ([M5][m5]).\n\n    e * f\n\n"
+    text = "A `*b` of &#42;c, &#60;d> (M5).\n\n    e * f\n\n"
     sections = "Args:\n    x: &#42;y.\n\nReturns:\n  A&#58; b.\n\n"
     expected = f"{text}{sections}```pycon\n>>> 2 * 3\n6\n```"
     assert "\n".join(docstrings.rewritten(docstring)) == expected
+
+
+def code_of(page):
+    """The program of each block of examples on a page of the reference."""
+    blocks = re.findall(r'<div class="highlight">(.*?)</div>', page.read_text("utf-8"), re.DOTALL)
+    texts = [html.unescape(re.sub(r"<[^>]*>", "", block)) for block in blocks]
+    parser = doctest.DocTestParser()
+    return ["".join(example.source for example in parser.get_examples(text)) for text in texts if ">>> " in text]
+
+
+@pytest.mark.parametrize("page", MODULES)
+def test_examples_of_the_reference_import_what_they_use(site, page):
+    programs = code_of(site / "api" / f"{page}.html")
+    assert programs
+    assert {program: names for program in programs if (names := examples.undefined(program))} == {}
+
+
+def test_examples_of_the_reference_run_as_they_stand(site):
+    for page in ("jaxsoftmax", "forward_mode"):
+        (program,) = [code for code in code_of(site / "api" / f"{page}.html") if " import log_softmax\n" in code]
+        exec(program, {})
+
+
+def test_planted_name_without_an_import_is_found():
+    assert examples.undefined("from jax import numpy\ndef f(x):\n    return softmax(x)\nf(numpy.ones(2))") == [
+        "softmax"
+    ]
+
+
+def test_an_example_imports_what_its_page_offers():
+    lines = {"logsumexp(0)": "jaxsoftmax._forward_logsumexp", "seconds_of(ratios)": "jaxsoftmax.bench._timing"}
+    found = [line for code, module in lines.items() for line in examples.imports(f">>> {code}", module)]
+    assert found == ["from jaxsoftmax.forward_mode import logsumexp", "from jaxsoftmax.bench import ratios, seconds_of"]
+    assert examples.imports(">>> partial", "jaxsoftmax.forward_mode") == ["from functools import partial"]
 
 
 @pytest.mark.parametrize("command", ["verify", "bench", "info", "experiments"])
