@@ -9,7 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Real
 
-from jaxsoftmax import _checks, _integer_labels, _lse_state, _rows, _shards, _token_loss
+from jaxsoftmax import _checks, _integer_labels, _lse_state, _shards, _token_loss
 from jaxsoftmax._float_labels import float_label_losses
 from jaxsoftmax._integer_labels import integer_label_losses
 from jaxsoftmax._token_loss import LossOptions
@@ -185,7 +185,7 @@ def apply_float_labels(rules: LossRules, logits: Any, labels: Any, axis: Any, wh
     axes = _checks.as_axes(axis, len(shape))
     logits, labels = (_lse_state.axes_last(jnp.broadcast_to(array, shape), axes) for array in (logits, labels))
     mask = _mask_classes_last(where, shape, axes)
-    return _unless_masked(_rows.losses(rules.float_labels, LossOptions(), logits, labels, None, mask), mask)
+    return _unless_masked(rules.float_labels(LossOptions(), logits, labels, None, mask), mask)
 
 
 def apply_integer_labels(rules: LossRules, logits: Any, labels: Any, axis: Any, where: Any) -> Array:
@@ -197,7 +197,7 @@ def apply_integer_labels(rules: LossRules, logits: Any, labels: Any, axis: Any, 
     mask = _mask_classes_last(where, logits.shape, axes)
     logits = _lse_state.axes_last(logits, axes)
     labels = class_indices(labels, logits.shape[:-1], logits.shape[-1])
-    return _unless_masked(_rows.losses(rules.integer_labels, LossOptions(), logits, labels, None, mask), mask)
+    return _unless_masked(rules.integer_labels(LossOptions(), logits, labels, None, mask), mask)
 
 
 def apply_training_loss(
@@ -222,14 +222,13 @@ def apply_training_loss(
         if options.ignore_index is not None:
             raise ValueError(f"ignore_index: expected None with float labels, got {options.ignore_index}")
         _checks.require_shape("labels", labels, logits.shape, "[*batch, vocab], as they are floating")
-        of_classes = logits, labels, class_weights
-        (logits, labels, class_weights), token_weights = _shards.alike(options.shards, of_classes, token_weights)
-        losses = _rows.losses(rules.float_labels, options, logits, labels, class_weights, None)
+        of_classes, token_weights = _shards.alike(options.shards, (logits, labels, class_weights), token_weights)
+        losses = rules.float_labels(options, *of_classes, None)
         normalizers = jnp.ones(batch, losses.dtype)
     else:
         of_classes, of_tokens = (logits, class_weights), (class_indices(labels, batch, columns), token_weights)
         (logits, class_weights), (labels, token_weights) = _shards.alike(options.shards, of_classes, of_tokens)
-        losses = _rows.losses(rules.integer_labels, options, logits, labels, class_weights, None)
+        losses = rules.integer_labels(options, logits, labels, class_weights, None)
         ignored = _integer_labels.is_ignored(options, labels)
         label_weights = _integer_labels.label_weights(options, labels, class_weights, columns, losses.dtype)
         normalizers = jnp.where(ignored, 0, label_weights)

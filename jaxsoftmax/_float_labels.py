@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsoftmax import _lse_state, _token_loss
+from jaxsoftmax import _lse_state, _rows, _token_loss
 from jaxsoftmax._logsumexp import exponents
 from jaxsoftmax._lse_state import LseState
 from jaxsoftmax._token_loss import LossOptions, TargetTotals
@@ -72,20 +72,24 @@ def float_label_losses(
     options: LossOptions, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
 ) -> Array:
     """Losses [*batch] of logits and labels [*batch, vocab], in reverse mode."""
-    return primal(options, logits, labels, class_weights, where)[0]
+    x, t, mask = _rows.merged(logits, labels, where)
+    return primal(options, x, t, class_weights, mask)[0].reshape(logits.shape[:-1])
 
 
 def _fwd(options, logits, labels, class_weights, where):
-    losses, statistics = primal(options, logits, labels, class_weights, where)
-    return losses, (logits, labels, class_weights, where, statistics)  # the inputs; four numbers per row
+    x, t, mask = _rows.merged(logits, labels, where)
+    losses, statistics = primal(options, x, t, class_weights, mask)
+    saved = logits, labels, class_weights, where, statistics  # the inputs; four numbers per row
+    return losses.reshape(logits.shape[:-1]), saved
 
 
 def _bwd(options, residuals, losses_bar):
-    logits, labels = residuals[:2]
-    by_logits, by_labels = gradients(options, *residuals)
-    cotangent = losses_bar[..., None]
+    logits, labels, class_weights, where, statistics = residuals
+    x, t, mask, cotangent = _rows.merged(logits, labels, where, losses_bar[..., None])
+    by_logits, by_labels = gradients(options, x, t, class_weights, mask, statistics)
     labels_bar = jnp.where(cotangent == 0, 0, cotangent * by_labels)  # nothing flows, even by an infinite loss
-    return (cotangent * by_logits).astype(logits.dtype), labels_bar.astype(labels.dtype), None, None  # weights: const
+    logits_bar = (cotangent * by_logits).astype(logits.dtype).reshape(logits.shape)
+    return logits_bar, labels_bar.astype(labels.dtype).reshape(labels.shape), None, None  # weights: constants
 
 
 float_label_losses.defvjp(_fwd, _bwd)

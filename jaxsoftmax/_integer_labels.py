@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsoftmax import _lse_state, _token_loss
+from jaxsoftmax import _lse_state, _rows, _token_loss
 from jaxsoftmax._logsumexp import exponents
 from jaxsoftmax._lse_state import LseState
 from jaxsoftmax._shards import Shards
@@ -169,18 +169,22 @@ def integer_label_losses(
     options: LossOptions, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
 ) -> Array:
     """Losses [*batch] of logits [*batch, vocab], in reverse mode."""
-    return primal(options, logits, labels, class_weights, where, reused=False)[0]
+    x, y, mask = _rows.merged(logits, labels, where)
+    return primal(options, x, y, class_weights, mask, reused=False)[0].reshape(labels.shape)
 
 
 def _fwd(options, logits, labels, class_weights, where):
-    losses, row = primal(options, logits, labels, class_weights, where)
-    return losses, (logits, labels, class_weights, where, row.state)  # the inputs, and (m, r) per row
+    x, y, mask = _rows.merged(logits, labels, where)
+    losses, row = primal(options, x, y, class_weights, mask)
+    saved = logits, labels, class_weights, where, row.state  # the inputs, and (m, r) per row
+    return losses.reshape(labels.shape), saved
 
 
 def _bwd(options, residuals, losses_bar):
-    logits = residuals[0]
-    logits_bar = gradient(options, *residuals, scale=losses_bar)  # (M25)
-    return logits_bar.astype(logits.dtype), None, None, None  # labels are integers; class weights are constants
+    logits, labels, class_weights, where, state = residuals
+    x, y, mask, scale = _rows.merged(logits, labels, where, losses_bar)
+    logits_bar = gradient(options, x, y, class_weights, mask, state, scale).astype(logits.dtype)  # (M25)
+    return logits_bar.reshape(logits.shape), None, None, None  # labels are integers; class weights are constants
 
 
 integer_label_losses.defvjp(_fwd, _bwd)

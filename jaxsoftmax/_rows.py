@@ -1,39 +1,36 @@
-"""Losses of rows in several batch dimensions, formed as those of a matrix where that is the faster program."""
+"""Rows of several batch dimensions as those of one, where that is the smaller program."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 from jax import Array
 
 
-def losses(
-    rule: Callable[..., Array],
-    options: Any,
-    logits: Array,
-    labels: Array,
-    class_weights: Array | None,
-    where: Array | None,
-) -> Array:
-    """What `rule` makes of logits [*batch, vocab]: losses [*batch].
+def merged(logits: Array, labels: Array, *of_rows: Array | None) -> Iterator[Any]:
+    """Arrays [*batch, ...] as [tokens, ...], or as they are; the rules save them as they came, and merge them again.
 
-    XLA CPU forms a gradient [batch, sequence, vocab] twice, the second time transposed, for the product that the
-    kernel's gradient is: three times the logits' memory, and 1.7 of the time. Of a gradient [tokens, vocab] it doesn't.
+    For the gradient of a kernel XLA CPU transposes a gradient [batch, sequence, vocab] of logits. Where each entry is
+    formed in that shape it forms them all twice, which takes three times the logits' memory. As [tokens, vocab] they
+    are formed once, and copied: twice the memory.
     """
     batch = logits.shape[:-1]
-    if len(batch) < 2 or not _may_merge(logits, labels):
-        return rule(options, logits, labels, class_weights, where)
-    rows = _as_rows(logits, batch), _as_rows(labels, batch), class_weights
-    return rule(options, *rows, None if where is None else _as_rows(where, batch)).reshape(batch)
+    if len(batch) > 1 and _on_one_cpu() and not (_is_spread(logits) or _is_spread(labels)):
+        yield from (None if array is None else _flat(array, batch) for array in (logits, labels, *of_rows))
+    else:
+        yield from (logits, labels, *of_rows)
 
 
-def _as_rows(array: Array, batch: tuple[int, ...]) -> Array:
-    """[*batch, ...] as [tokens, ...]."""
+def _flat(array: Array, batch: tuple[int, ...]) -> Array:
     return array.reshape(math.prod(batch), *array.shape[len(batch) :])
 
 
-def _may_merge(*arrays: Array) -> bool:
-    """Whether batch dimensions may become one: on a CPU, unless a mesh of Explicit axes spreads an array."""
-    spread = any(axis is not None for array in arrays for axis in jax.typeof(array).sharding.spec)
-    return jax.default_backend() == "cpu" and not spread
+def _on_one_cpu() -> bool:
+    """Over several devices one dimension may be spread worse than two: logits would be sent around."""
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
+
+
+def _is_spread(array: Array) -> bool:
+    """Whether the array's type says that a mesh of Explicit axes spreads it; its losses have to be spread alike."""
+    return any(axis is not None for axis in jax.typeof(array).sharding.spec.partitions)

@@ -81,11 +81,11 @@ def _lines(title: str) -> Advance:
 
     def advance(done: int, total: int, label: str) -> None:
         nonlocal last, tenths
-        now = time.monotonic()
-        if done == 0 or 10 * done // total == tenths or now - last < _SILENCE:
+        at = time.monotonic()
+        if done == 0 or 10 * done // total == tenths or at - last < _SILENCE:
             return
-        last, tenths = now, 10 * done // total
-        took, left = now - start, (now - start) * (total - done) / done
+        last, tenths = at, 10 * done // total
+        took, left = at - start, (at - start) * (total - done) / done
         line = f"{title}: {done} of {total} after {took:.0f} s, about {left:.0f} s to go"
         with suppress(OSError):  # the run goes on where nobody reads the lines any more
             print(line, file=sys.stderr, flush=True)

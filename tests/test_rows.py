@@ -1,4 +1,4 @@
-"""Losses over several batch dimensions are those of one, in no more memory than optax takes."""
+"""Losses over several batch dimensions are those of one, on one device in no more memory than optax takes."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxsoftmax
-from jaxsoftmax import forward_mode
+from jaxsoftmax import _rows, forward_mode
+from tests.test_residuals import residuals
 
 SHAPE = (3, 4, 5)
 LOGITS = jnp.asarray(np.random.default_rng(0).normal(size=SHAPE), jnp.float32)
@@ -29,6 +30,18 @@ CALLS = {
 ON_CPU = pytest.mark.skipif(jax.default_backend() != "cpu", reason="rows are merged on a CPU")
 
 
+@pytest.fixture(params=[True, False], ids=["merged", "as they are"])
+def merging(request, monkeypatch):
+    """Has rows merged as on a single device, or not."""
+    monkeypatch.setattr(_rows, "_on_one_cpu", lambda: request.param)
+    return request.param
+
+
+@pytest.fixture
+def on_one_cpu(monkeypatch):
+    monkeypatch.setattr(_rows, "_on_one_cpu", lambda: True)
+
+
 def value_and_gradient(module, call, *arrays):
     loss, back = jax.vjp(lambda x: call(module, x, *arrays[1:]), arrays[0])
     return loss, back(jnp.ones_like(loss))[0]
@@ -36,6 +49,7 @@ def value_and_gradient(module, call, *arrays):
 
 @pytest.mark.parametrize("module", [jaxsoftmax, forward_mode], ids=["reverse", "both modes"])
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.usefixtures("merging")
 def test_several_batch_dimensions_give_the_losses_and_gradients_of_one(module, call):
     arrays = LOGITS, LABELS, TARGETS, WEIGHTS, MASK
     loss, gradient = jax.jit(lambda *a: value_and_gradient(module, call, *a))(*arrays)
@@ -47,6 +61,7 @@ def test_several_batch_dimensions_give_the_losses_and_gradients_of_one(module, c
     np.testing.assert_allclose(gradient.reshape(12, 5), flat_gradient, rtol=4 * eps, atol=eps)
 
 
+@pytest.mark.usefixtures("merging")
 @pytest.mark.parametrize("batch", [(0, 3), (3, 0), (1, 1, 1)])
 def test_batch_dimensions_may_be_empty_or_one(batch):
     logits, labels = jnp.zeros((*batch, 5)), jnp.zeros(batch, int)
@@ -54,17 +69,46 @@ def test_batch_dimensions_may_be_empty_or_one(batch):
     assert jax.grad(jaxsoftmax.cross_entropy)(logits, labels).shape == logits.shape
 
 
-def test_explicit_axes_may_spread_every_batch_dimension():
-    mesh = jax.make_mesh((1, 1), ("data", "sequence"), axis_types=(AxisType.Explicit,) * 2, devices=jax.devices()[:1])
-    spread = NamedSharding(mesh, P("data", "sequence", None))
+@pytest.mark.usefixtures("on_one_cpu")
+def test_higher_derivatives_and_vmap_go_through_merged_rows():
+    def loss(x):
+        return jaxsoftmax.cross_entropy(x, LABELS)
+
+    hessian = jax.jit(jax.hessian(loss))(LOGITS).reshape(60, 60)
+    expected = jaxsoftmax.analytic.cross_entropy_hessian(LOGITS.reshape(12, 5), LABELS.reshape(12)) / 12
+    np.testing.assert_allclose(hessian, jax.scipy.linalg.block_diag(*expected), atol=1e-7)
+    np.testing.assert_allclose(jax.vmap(loss)(jnp.stack([LOGITS, LOGITS])), [loss(LOGITS)] * 2, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("on_one_cpu")
+def test_what_is_saved_is_the_arguments_as_they_came():
+    def loss(x):
+        return jaxsoftmax.cross_entropy(x, LABELS)
+
+    def of_merged(x):
+        return jaxsoftmax.cross_entropy(x.reshape(12, 5), LABELS.reshape(12))
+
+    assert all(leaf.size <= 12 for leaf in residuals(loss, LOGITS))
+    assert any(leaf.size == LOGITS.size for leaf in residuals(of_merged, LOGITS))  # the check can fail
+
+
+@pytest.mark.usefixtures("on_one_cpu")
+def test_losses_are_spread_as_the_logits_over_explicit_axes():
+    mesh = jax.make_mesh((2, 2), ("data", "sequence"), axis_types=(AxisType.Explicit,) * 2, devices=jax.devices()[:4])
+    shape, spec = (4, 6, 5), P("data", "sequence")
     with jax.set_mesh(mesh):
-        logits = jax.device_put(LOGITS, spread)
-        labels = jax.device_put(LABELS, NamedSharding(mesh, P("data", "sequence")))
-        value, gradient = jax.jit(jax.value_and_grad(jaxsoftmax.cross_entropy))(logits, labels)
-    assert gradient.sharding.is_equivalent_to(spread, ndim=3)
-    expected = jax.jit(jax.value_and_grad(jaxsoftmax.cross_entropy))(LOGITS, LABELS)
-    np.testing.assert_allclose(value, expected[0], rtol=1e-6)
-    np.testing.assert_allclose(gradient, expected[1], rtol=1e-6, atol=1e-8)
+        logits = jax.device_put(jnp.ones(shape), NamedSharding(mesh, spec))
+        labels = jax.device_put(jnp.zeros(shape[:2], int), NamedSharding(mesh, spec))
+        losses = jax.jit(lambda x, y: jaxsoftmax.cross_entropy(x, y, reduction="none"))(logits, labels)
+        gradient = jax.jit(jax.grad(jaxsoftmax.cross_entropy))(logits, labels)
+    assert jax.typeof(losses).sharding.spec == spec
+    assert jax.typeof(gradient).sharding.spec == P("data", "sequence", None)
+    np.testing.assert_allclose(losses, jnp.full(shape[:2], jnp.log(5.0)), rtol=1e-6)
+
+
+def test_over_several_devices_no_row_is_merged():
+    assert jax.device_count() > 1
+    assert list(_rows.merged(LOGITS, LABELS)) == [LOGITS, LABELS]
 
 
 def temporary(loss, batch, embed=32, vocab=4096):
@@ -80,16 +124,6 @@ def temporary(loss, batch, embed=32, vocab=4096):
 @pytest.mark.parametrize(
     "loss", [jaxsoftmax.cross_entropy, jaxsoftmax.softmax_cross_entropy_with_integer_labels], ids=lambda f: f.__name__
 )
-def test_a_step_over_sequences_takes_no_more_memory_than_optax(loss, batch):
+def test_a_step_over_sequences_takes_no_more_memory_than_optax_where_rows_are_merged(merging, loss, batch):
     theirs = temporary(optax.softmax_cross_entropy_with_integer_labels, batch)
-    assert temporary(loss, batch) <= 1.02 * theirs
-
-
-@ON_CPU
-def test_a_rule_of_sequences_as_they_are_would_take_more():
-    def as_they_are(logits, labels):
-        return jaxsoftmax._integer_labels.integer_label_losses(
-            jaxsoftmax._token_loss.LossOptions(), logits, labels, None, None
-        )
-
-    assert temporary(as_they_are, (8, 256)) > 1.3 * temporary(jaxsoftmax.cross_entropy, (8, 256))
+    assert (temporary(loss, batch) <= 1.02 * theirs) == merging

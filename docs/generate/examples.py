@@ -39,12 +39,11 @@ def imports(docstring: str, module: str) -> list[str]:
     for name in undefined(source):
         value = getattr(import_module(module), name, None)
         if value is not None:
-            homes.setdefault(_home(name, value), []).append(name)
+            homes.setdefault(_home(name, value, module), []).append(name)
     return [f"from {home} import {', '.join(names)}" for home, names in sorted(homes.items())]
 
 
-def _home(name: str, value: Any) -> str:
+def _home(name: str, value: Any, module: str) -> str:
     """Returns the first public module that has the very same thing by that name, or else where it was defined."""
     same = (public for public in PUBLIC if getattr(import_module(public), name, None) is value)
-    own = value.__module__.partition(".")[0] == PUBLIC[0]
-    return next(same, value.__module__) if own else value.__module__
+    return next(same, getattr(value, "__module__", module))

@@ -15,7 +15,8 @@ from docs.generate.derivations import formulas
 from docs.generate.repository import ROOT, on_site
 
 _BEFORE_MKDOCS = 5  # which makes links absolute at priority 0
-_AFTER_LINKS, _THEOREM = 100, r"\b(M\d+)(?:-[a-z]+)?\b"  # code and links are read before, from 190 down to 120
+_AFTER_LINKS = 100  # code and links are read before, from 190 down to 120
+_THEOREM = r"(?<!Apple )\b(M\d+)(?:-[a-z]+)?\b"  # Apple has an M1 too
 _AFTER_SNIPPETS, _PYTHON, _DOCTEST = 31, "```python", ">>> "  # snippets are put in at 32, blocks read from 30 down
 
 

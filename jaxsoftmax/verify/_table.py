@@ -91,10 +91,10 @@ def _most_common(details: list[str]) -> str:
 def of_jax_itself(report: Report) -> str:
     """Returns a sentence about the rows that judge JAX's own differential, or nothing where there are none."""
     rows = [row for row in report.rows if row.function == DIFFERENTIAL]
+    if not rows:
+        return ""
     theorems = ", ".join(dict.fromkeys(row.theorem for row in rows))
-    return f"of the rows, {len(rows)} ({theorems}) judge {DIFFERENTIAL} itself, not {report.implementation}" * bool(
-        rows
-    )
+    return f"of the rows, {len(rows)} ({theorems}) judge {DIFFERENTIAL} itself, not {report.implementation}"
 
 
 def verdict(report: Report) -> str:

@@ -100,13 +100,15 @@ def test_times_with_logits_in_the_graph_quoted_in_the_text_are_those_of_the_reco
     )
 
 
-def test_every_experiment_is_in_its_table_with_the_minutes_it_took_at_most():
+def test_every_experiment_is_in_its_table_with_the_minutes_it_took():
     table = {cells[0].strip("`"): cells for cells in shown("experiment")}
     assert list(table) == list(NAMES)
     for name, cells in table.items():
         result = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
         if not result.get("resumed"):
-            assert result["seconds"] <= 66 * float(cells[-1])
+            seconds, minutes = result["seconds"], int(cells[-1])
+            assert seconds <= 66 * minutes
+            assert minutes == 1 or seconds > 40 * minutes
 
 
 def test_the_accuracies_in_the_table_are_those_of_softmax_collapse():
@@ -147,6 +149,7 @@ def test_the_errors_quoted_in_the_text_cover_those_of_the_records():
     assert 1.6e-3 < max(errors["bfloat16"]) <= 1.75e-3
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the quoted memory is that of a CPU")
 @pytest.mark.parametrize(
     ("options", "oldest", "newest"), [({"bias": True}, 201, 201), ({"ignore_index": -1}, 165, 116)], ids=str
 )
