@@ -46,4 +46,5 @@ def imports(docstring: str, module: str) -> list[str]:
 def _home(name: str, value: Any, module: str) -> str:
     """Returns the first public module that has the very same thing by that name, or else where it was defined."""
     same = (public for public in PUBLIC if getattr(import_module(public), name, None) is value)
-    return next(same, getattr(value, "__module__", module))
+    home = getattr(value, "__module__", module)  # a dict or a number has none
+    return next(same, home) if home.partition(".")[0] == PUBLIC[0] else home
