@@ -176,7 +176,9 @@ def test_float16_mean_does_not_depend_on_the_size_of_the_class_weights(size):
     weights = np.linspace(1, 2, 9, dtype=np.float32)
 
     def gradients(class_weights):
-        loss = lambda h, k: linear_cross_entropy(h, k, LABELS, class_weights=class_weights)  # noqa: E731
+        def loss(h, k):
+            return linear_cross_entropy(h, k, LABELS, class_weights=class_weights)
+
         return jax.grad(loss, (0, 1))(hidden, kernel)
 
     for got, expected in zip(gradients(size * weights), gradients(weights), strict=True):
@@ -200,7 +202,9 @@ def test_tokens_that_fill_up_the_last_chunk_make_nothing_of_an_infinite_kernel(r
     hidden = np.abs(HIDDEN)
 
     def gradient(chunk_size):
-        loss = lambda k: linear_cross_entropy(hidden, k, LABELS, reduction=reduction, chunk_size=chunk_size)  # noqa: E731
+        def loss(k):
+            return linear_cross_entropy(hidden, k, LABELS, reduction=reduction, chunk_size=chunk_size)
+
         return jax.grad(lambda k: jnp.sum(loss(k)))(kernel)
 
     assert np.all(np.isfinite(gradient(6)))

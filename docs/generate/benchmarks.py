@@ -13,7 +13,7 @@ from docs.generate.text import details, plain, table
 
 FOLDER = RESULTS / "bench"
 ASSETS = "assets/benchmarks"
-_OWN, _BASE, _FLOOR = "jaxsoftmax", "optax", "floor"
+_OWN, _BASE = "jaxsoftmax", "optax"
 _KINDS = {"linear": "The fused head, over hidden states and a kernel", "plain": "The loss over given logits"}
 _DRAWN = "value and gradient"
 _MEBIBYTE = 2.0**20

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from dataclasses import fields
 from functools import cache
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 from docs.generate.repository import RESULTS
@@ -17,15 +16,15 @@ _DIGITS = "mpmath, 50 digits"
 
 
 @cache
-def kept(folder: Path = FOLDER) -> tuple[Report, ...]:
-    """Returns every certificate of the folder, by its file's name.
+def kept() -> tuple[Report, ...]:
+    """Returns every certificate, by its file's name.
 
     Raises:
       FileNotFoundError: there is none.
     """
-    paths = sorted(folder.glob("*.json"))
+    paths = sorted(FOLDER.glob("*.json"))
     if not paths:
-        raise FileNotFoundError(f"no certificate in {folder}: write one with jaxsoftmax verify --json FILE")
+        raise FileNotFoundError(f"no certificate in {FOLDER}: write one with jaxsoftmax verify --json FILE")
     return tuple(_report(json.loads(path.read_text("utf-8"))) for path in paths)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import griffe
 
 from docs.generate.examples import imports
+from docs.generate.text import entity
 
 _SECTION = re.compile(r"(Args|Arguments|Attributes|Raises|Returns|Yields):$")
 _CODE = re.compile(r"(`[^`]*`)")
@@ -86,8 +87,4 @@ def _escaped(line: str, section: str) -> str:
     """
     special = _SPECIAL_IN_RETURNS if section == "Returns" and line.startswith(" ") else _SPECIAL
     pieces = _CODE.split(line)
-    return "".join(piece if at % 2 else special.sub(_character, piece) for at, piece in enumerate(pieces))
-
-
-def _character(found: re.Match[str]) -> str:
-    return f"&#{ord(found[0])};"
+    return "".join(piece if at % 2 else special.sub(entity, piece) for at, piece in enumerate(pieces))

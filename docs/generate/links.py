@@ -87,6 +87,7 @@ class _Theorems(InlineProcessor):
 
     ANCESTOR_EXCLUDES = ("a", "autoref", "code", "summary", *(f"h{level}" for level in range(1, 7)))
 
+    # pyright compares this with the `handleMatch` of `Pattern`, which `InlineProcessor` itself replaces.
     def handleMatch(self, m: re.Match[str], data: str) -> tuple[Element | None, int | None, int | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Returns a reference to the heading, for mkdocs-autorefs to find, and where it is in the text."""
         if m[1] not in formulas()["theorems"]:

@@ -15,7 +15,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], numeric: int = 0
 
 def plain(text: str) -> str:
     """Returns text that Markdown shows as it is, in a table too."""
-    return _SPECIAL.sub(lambda found: f"&#{ord(found[0])};", text)
+    return _SPECIAL.sub(entity, text)
+
+
+def entity(found: re.Match[str]) -> str:
+    """Returns a character that was found as what Markdown shows and doesn't read."""
+    return f"&#{ord(found[0])};"
 
 
 def fenced(language: str, text: str) -> str:

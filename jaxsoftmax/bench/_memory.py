@@ -59,7 +59,7 @@ def _kilobytes(name: str) -> int:
 
 def _raised_on_device_by(runner: Any, subject: str) -> int | None:
     if subject == "torch":
-        import torch  # pyright: ignore[reportMissingImports]
+        import torch  # pyright: ignore[reportMissingImports]  # a peer may be absent
 
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -87,7 +87,7 @@ def _jax_linear(hidden: Array, kernel: Array, labels: Array) -> Array:
 
 
 def _tokamax_linear() -> Loss:
-    import tokamax  # pyright: ignore[reportMissingImports]
+    import tokamax  # pyright: ignore[reportMissingImports]  # a peer may be absent
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of every shape that it was not tuned for
     implementation = "mosaic_tpu" if jax.default_backend() == "tpu" else "chunked_xla"

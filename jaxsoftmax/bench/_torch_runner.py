@@ -21,7 +21,7 @@ class TorchRunner:
 
     def __init__(self, case: Case, device: str) -> None:
         """Makes the tensors on the device; on a GPU compiles too."""
-        import torch  # pyright: ignore[reportMissingImports]
+        import torch  # pyright: ignore[reportMissingImports]  # a peer may be absent
 
         self._torch, self._case, self._device = torch, case, device
         *floats, labels = (self._tensor(array) for array in inputs(case))
@@ -66,7 +66,7 @@ class TorchRunner:
 
 
 def _loss(case: Case) -> Callable[..., Any]:
-    from torch.nn import functional  # pyright: ignore[reportMissingImports]
+    from torch.nn import functional  # pyright: ignore[reportMissingImports]  # a peer may be absent
 
     if case.width is None:
         return functional.cross_entropy
@@ -102,7 +102,7 @@ class TorchHost:
         """Drops the runner and its tensors, and the memory that torch keeps for others."""
         self._runner = None
         if self._device == "cuda":
-            import torch  # pyright: ignore[reportMissingImports]
+            import torch  # pyright: ignore[reportMissingImports]  # a peer may be absent
 
             torch.cuda.empty_cache()
 

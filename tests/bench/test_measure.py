@@ -34,8 +34,8 @@ class FakeRunner:
     """Stands in for a compiled program: its clock ticks as planted, and its gradient is the textbook's or wrong."""
 
     compile_seconds, temp_bytes, output_bytes = 0.5, 10, 20
-    seconds_of = {"jaxsoftmax": 2.0, "optax": 4.0, "floor": 1.0}  # noqa: RUF012
-    calls: list = []  # noqa: RUF012
+    seconds_of = {"jaxsoftmax": 2.0, "optax": 4.0, "floor": 1.0}  # noqa: RUF012  # never changed
+    calls: list = []  # noqa: RUF012  # shared on purpose: of all runners
 
     def __init__(self, subject, case, arrays):
         if subject == "jax":
