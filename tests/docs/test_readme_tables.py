@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from docs.generate.repository import RESULTS, ROOT
+from docs.generate.repository import RESULTS
 from experiments.__main__ import NAMES
 from jaxsoftmax import linear_cross_entropy
+from tests.docs.readme import README, shown
 
 BENCH = RESULTS / "bench"
 NEWEST, OLDEST = "jax_0.12", "jax_0.10"  # the order in which README quotes them
 MEBIBYTE = 2**20
-README = ROOT.joinpath("README.md").read_text("utf-8")
 TEXT = " ".join(README.split())
 
 pytestmark = pytest.mark.skipif(not BENCH.exists(), reason="a source distribution has no results")
@@ -28,14 +28,6 @@ def measured(name):
         key = (*case["shape"], case["dtype"], case["quantity"], case["logits"])
         by_case.setdefault(key, {})[row["subject"]] = row
     return by_case
-
-
-def shown(first_cell):
-    """README's table that begins with this cell, as lists of cells, without its header."""
-    lines = README.splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first_cell} |"))
-    end = next(i for i, line in enumerate(lines) if i > start and not line.startswith("|"))
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start + 2 : end]]
 
 
 def each(rows, subject, cell):

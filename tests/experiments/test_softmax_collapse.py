@@ -96,12 +96,12 @@ def test_without_the_scale_the_squares_of_small_gradients_underflow():
 def test_metrics_of_a_confident_network(method, loss, label_zero):
     layers = confident_layers(20.0)
     found = compiled_metrics_of(layers, ZEROS, ZEROS._replace(total=np.array([0, 0, 1])), method)
-    assert found.loss == pytest.approx(loss, rel=1e-6)
-    assert found.exact_loss == pytest.approx(4 * np.exp(-20.0), rel=1e-6)
+    assert found.loss == pytest.approx(loss, rel=1e-6, abs=0)
+    assert found.exact_loss == pytest.approx(4 * np.exp(-20.0), rel=1e-6, abs=0)
     assert (found.mean_gap, found.least_gap, found.label_zero, found.whole_zero) == (20.0, 20.0, label_zero, 0.0)
     assert found.test_accuracy == pytest.approx(2 / 3)
     labels = 4 * np.exp(-20.0) * (1 - label_zero)
-    assert found.gradient_norm == pytest.approx(np.hypot(labels, 2 * np.exp(-20.0)), rel=1e-5)
+    assert found.gradient_norm == pytest.approx(np.hypot(labels, 2 * np.exp(-20.0)), rel=1e-5, abs=0)
 
 
 @pytest.mark.slow
