@@ -135,7 +135,7 @@ def _log_softmax_jvp(axes, primals, tangents):
 
 @partial(jax.checkpoint, prevent_cse=False, static_argnums=0)  # of all that it computes, only s is saved
 def _times_less_mean(axes: tuple[int, ...], s: Array, v: Array) -> Array:
-    """J v = s * (h - <s, h>) (M21)."""
+    """J v = s * (h - <s, h>), J = diag(s) - s s^T (M5, M6, M21)."""
     return s * _less_mean(axes, s, v)
 
 

@@ -110,7 +110,8 @@ def _chain(chain: Mapping[str, Any]) -> str:
 def _certified(theorem: Theorem) -> str:
     rows = [row for kept in certificates.kept() for row in kept.rows if row.theorem == theorem.number]
     worst = certificates.worst(certificates.by_digits(rows))
-    held = f"{sum(row.passed for row in rows)} of {len(rows)} rows hold"
+    names = " and ".join(certificates.name_of(kept) for kept in certificates.kept())
+    held = f"{sum(row.passed for row in rows)} of {len(rows)} rows hold, with {names}"
     if worst:
         held += f"; of those judged by 50 digits the worst is {figures(worst.error)} of {figures(worst.bound)} ulps"
     said = f"`{theorem.statement}`\n\nThe bound: {plain(theorem.reason)}. What breaks it: {plain(theorem.symptom)}.\n\n"

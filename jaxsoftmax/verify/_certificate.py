@@ -19,7 +19,7 @@ from jaxsoftmax.verify import _oracle
 from jaxsoftmax.verify._cross_entropy_theorems import CROSS_ENTROPY_THEOREMS
 from jaxsoftmax.verify._edge_claims import EDGE_CLAIMS
 from jaxsoftmax.verify._head_theorems import HEAD_THEOREMS
-from jaxsoftmax.verify._implementations import offered
+from jaxsoftmax.verify._implementations import is_function, offered
 from jaxsoftmax.verify._judges import TWIN, Task, judge
 from jaxsoftmax.verify._linear_theorems import LINEAR_THEOREMS
 from jaxsoftmax.verify._log_sum_exp_theorems import LOG_SUM_EXP_THEOREMS
@@ -78,7 +78,7 @@ def certify(
       A `Report`; it passes if every row does.
 
     Raises:
-      ValueError: an unknown theorem or dtype.
+      ValueError: an unknown theorem or dtype, or an implementation that has none of the functions.
 
     >>> import jax
     >>> report = certify(jax.nn, theorems=["M18"], dtypes=["float32"], quick=True)
@@ -86,6 +86,7 @@ def certify(
     (False, {'M18'})
     """
     start = time.monotonic()
+    _require_something(implementation)
     chosen = _chosen_theorems(theorems)
     tasks, skipped = _tasks(implementation, chosen, _chosen_dtypes(dtypes), quick)
     rows: list[Row] = []
@@ -98,6 +99,13 @@ def certify(
             )
     name = getattr(implementation, "__name__", type(implementation).__name__)
     return Report(name, tuple(rows), tuple(dict.fromkeys(skipped)), _device(), _versions(), time.monotonic() - start)
+
+
+def _require_something(implementation: Any) -> None:
+    functions = [f for f in dict.fromkeys(f for t in THEOREMS.values() for f in t.functions) if f != DIFFERENTIAL]
+    if not offered(implementation, functions):
+        got = f"the function {implementation!r}" if is_function(implementation) else repr(implementation)
+        raise ValueError(f"implementation: expected an object with some of {', '.join(functions)}, got {got}")
 
 
 def _chosen_theorems(numbers: Sequence[str] | None) -> list[Theorem]:
@@ -126,8 +134,6 @@ def _tasks(
     tasks: list[Task] = []
     skipped: list[str] = []
     thorough: set[Any] = set()
-    if not offered(implementation, {f for t in THEOREMS.values() for f in t.functions} - {DIFFERENTIAL}):
-        return [], ["nothing offered"]  # there must be more to judge than JAX's own jvp
     for theorem, claim in ((t, c) for t in theorems for c in t.claims):
         function, twin = (_offered(implementation, prefix + claim.function) for prefix in ("", TWIN))
         if function is None:

@@ -68,10 +68,14 @@ def _implementation(against: str | None, theorems: list[Theorem]) -> Any:
         implementation = resolve(against)
     except UnknownImplementationError as error:
         raise RefusedError(f"--against: {error}") from error
-    functions = list(dict.fromkeys(f for theorem in theorems for f in theorem.functions if f != DIFFERENTIAL))
-    if functions and not offered(implementation, functions):
+    functions = _functions(theorems) or _functions(verify.THEOREMS.values())  # M1 to M3 are about jax.jvp alone
+    if not offered(implementation, functions):
         raise RefusedError(f"--against: {_nothing_offered(against, implementation, functions)}")
     return implementation
+
+
+def _functions(theorems: Iterable[Theorem]) -> list[str]:
+    return list(dict.fromkeys(f for theorem in theorems for f in theorem.functions if f != DIFFERENTIAL))
 
 
 def _nothing_offered(against: str, implementation: Any, functions: list[str]) -> str:

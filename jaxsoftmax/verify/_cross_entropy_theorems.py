@@ -38,7 +38,7 @@ CROSS_ENTROPY_THEOREMS = (
         "M11",
         "C(x, t) = -sum_i t_i log s_i; its gradient is s sum(t) - t for any real t, and s - e_y for a label y",
         "the sum to 2 ulps, log1p to 2, and the terms' own roundings",
-        "s - t, which is right for targets that sum to 1 alone; p instead of p - 1; a mean taken twice",
+        "s - t, which is right for targets that sum to 1 alone; p instead of p - 1 (no one-hot); a mean taken twice",
         (
             Claim(INTEGER, "value", 0, call, nll, lambda d: with_labels(unshifted(_regimes.with_sizes(d))), 4),
             Claim(
@@ -84,9 +84,9 @@ CROSS_ENTROPY_THEOREMS = (
     ),
     Theorem(
         "M11-mask",
-        "a class of target 0 adds nothing, even at a logit of -inf",
+        "a class of target 0 adds nothing, even at a logit of -inf; a row of -inf alone costs inf, with gradient 0",
         "as M11",
-        "0 * inf: the one-hot form gives NaN",
+        "NaN from 0 * inf in the one-hot form, or from -inf - (-inf) in a row of -inf alone",
         (
             Claim(FLOAT, "value", 0, call, target_loss, lambda d: with_targets(masked(d)), 6),
             Claim(FLOAT, "gradient", 1, call, target_gradient, lambda d: with_targets(masked(d)), 6),

@@ -1,6 +1,7 @@
 """The judges of one claim: 50-digit arithmetic, autodiff of the formula as printed, and finite differences."""
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -154,7 +155,8 @@ def _refusal(error: Any, name: str) -> str:
         return ""
     if "forward-mode autodiff (jvp)" in str(error) and "custom_vjp" in str(error) and not name.startswith(TWIN):
         return "forward mode refused"
-    return "argument not offered" if "unexpected keyword argument" in str(error) else ""
+    lacking = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    return f"argument {lacking[1]} not offered" if lacking else ""
 
 
 def _rows(

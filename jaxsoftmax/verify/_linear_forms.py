@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 
-from jaxsoftmax.verify._oracle import ExactRow, Expected, exact
+from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
 from jaxsoftmax.verify._theorem import Inputs
 
 INTEGER = "softmax_cross_entropy_with_integer_labels"
@@ -17,12 +17,11 @@ def _data(dtype: str) -> dict[str, np.ndarray]:
     """A small data set whose logits are machine numbers: no product X W rounds."""
     del dtype
     rng = np.random.default_rng(11)
-    return {
-        "W": np.round(rng.normal(0, 0.8, (1, EMBED, VOCAB)) * 8) / 8,
-        "X": np.round(rng.normal(0, 1, (1, ROWS, EMBED)) * 4) / 4,
-        "b": np.round(rng.normal(0, 1, (1, VOCAB)) * 8) / 8,
-        "y": rng.integers(0, VOCAB, (1, ROWS)).astype(np.int32),
-    }
+    W = np.round(rng.normal(0, 0.8, (1, EMBED, VOCAB)) * 8) / 8
+    X = np.round(rng.normal(0, 1, (1, ROWS, EMBED)) * 4) / 4
+    b = np.round(rng.normal(0, 1, (1, VOCAB)) * 8) / 8
+    y = rng.integers(0, VOCAB, (1, ROWS)).astype(np.int32)
+    return {"W": W, "X": X, "b": b, "y": y, "Z": X @ W + b}
 
 
 def in_order(names: str):
@@ -44,15 +43,33 @@ def own_mean_loss(f, W, X, b, y):
     return f(logits_of(W, X, b), y)
 
 
+def naive_mean(Z, y):
+    """The formulas as printed (M14)."""
+    return jnp.mean(jnp.log(jnp.sum(jnp.exp(Z), -1)) - jnp.take_along_axis(Z, y[:, None], -1)[:, 0])
+
+
 def naive_mean_loss(W, X, b, y):
-    """The formulas as printed (M14, M16)."""
-    z = X @ W + b
-    return jnp.mean(jnp.log(jnp.sum(jnp.exp(z), -1)) - jnp.take_along_axis(z, y[:, None], -1)[:, 0])
+    """The same of XW + b (M14, M16)."""
+    return naive_mean(X @ W + b, y)
+
+
+def mean_value(Z, y):
+    """sum_i -log s_iy / N (M14)."""
+    losses = [ExactRow(row).nll[int(label)] for row, label in zip(exact(Z), y, strict=True)]
+    return itself(np.asarray(mpmath.fsum(losses) / len(losses)))
+
+
+def row_gradients(Z, y):
+    """(S - Y) / N, a row for each sample (M14)."""
+    return Expected(*_residuals(exact(Z), y))
 
 
 def residuals(W, X, b, y) -> tuple[np.ndarray, np.ndarray]:
-    """(S - Y) / N, and the size of its terms."""
-    z = exact(X) @ exact(W) + exact(b)
+    """(S - Y) / N of XW + b, and the size of its terms."""
+    return _residuals(exact(X) @ exact(W) + exact(b), y)
+
+
+def _residuals(z, y) -> tuple[np.ndarray, np.ndarray]:
     n = mpmath.mpf(len(y))
     rows = [ExactRow(row) for row in z]
     gradient = np.array([row.label_gradient(int(label)) for row, label in zip(rows, y, strict=True)], object) / n

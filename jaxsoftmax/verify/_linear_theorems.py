@@ -17,11 +17,14 @@ from jaxsoftmax.verify._linear_forms import (
     kernel_gradient,
     linear_rules,
     mean_loss,
+    mean_value,
+    naive_mean,
     naive_mean_loss,
     own_mean_loss,
     penalised,
     product_rule,
     reciprocal_rule,
+    row_gradients,
     squares,
     vectors,
 )
@@ -82,7 +85,7 @@ LINEAR_THEOREMS = (
         "M3",
         "d (1 / sum(exp(x))) = -<exp(x), dx> / sum(exp(x))^2",
         "a sum of five terms, a square and a quotient",
-        "as M2",
+        "a device whose exp is worse",
         (
             Claim(
                 "jax.jvp",
@@ -100,7 +103,7 @@ LINEAR_THEOREMS = (
         "M14",
         "the mean over samples has row gradients (s_i - e_y) / N; their sum is the gradient in a bias all share",
         "sums of N terms",
-        "a sum in place of the mean, or the mean taken twice",
+        "a sum in place of the mean, or the mean taken twice; the one-hot forgotten; rows in another order",
         (
             Claim(
                 INTEGER,
@@ -124,13 +127,25 @@ LINEAR_THEOREMS = (
                 rowwise=False,
                 textbook=lambda b, W, X, y: naive_mean_loss(W, X, b, y),
             ),
+            Claim("cross_entropy", "mean", 0, lambda f, Z, y: f(Z, y), mean_value, in_order("Zy"), 6, rowwise=False),
+            Claim(
+                "cross_entropy",
+                "gradient of the mean in each row",
+                1,
+                lambda f, Z, y: f(Z, y),
+                row_gradients,
+                in_order("Zy"),
+                6,
+                rowwise=False,
+                textbook=naive_mean,
+            ),
         ),
     ),
     Theorem(
         "M16",
         "of logits XW + b: dW = X^T (S - Y) / N, db = sum_i (S_i - Y_i) / N, dX = (S - Y) W^T / N",
         "sums of N or V products, to the ulp of their terms",
-        "the 1 / N left out, or X in place of its transpose",
+        "the 1 / N left out, or the one-hot; X in place of its transpose",
         (
             Claim(
                 INTEGER,
@@ -170,7 +185,7 @@ LINEAR_THEOREMS = (
         "M17",
         "the penalty lambda sum W^2 adds 2 lambda W to dW; half of it adds lambda W",
         "as M16",
-        "one convention's gradient with the other's loss",
+        "one convention's gradient with the other's loss; else as M16",
         (
             Claim(
                 INTEGER,

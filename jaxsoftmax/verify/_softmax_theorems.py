@@ -63,8 +63,8 @@ SOFTMAX_THEOREMS = (
     Theorem(
         "M5",
         "the Jacobian of softmax is diag(s) - s s^T: s_i (1 - s_i) on the diagonal, -s_i s_j off it",
-        "two probabilities at 3 ulps each would make 6; half of it cancels",
-        "a missing or transposed factor",
+        "two probabilities at 3 ulps each would make 6; half of it cancels, and the product is rounded",
+        "the term - s s^T left out, or a factor",
         (
             Claim(
                 "softmax",
@@ -222,7 +222,7 @@ SOFTMAX_THEOREMS = (
         "M13",
         "by the chain rule through softmax, J^T (-t / s) = s sum(t) - t: both routes to M11 agree",
         "the quotient -t / s and the product with s round once more than M6",
-        "as M6",
+        "J v without the mean, or s - t, which is right for targets that sum to 1 alone",
         (
             Claim(
                 "softmax",

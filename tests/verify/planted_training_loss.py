@@ -10,6 +10,7 @@ from tests.verify.planted import (
     by_call,
     by_rule,
     by_tangent,
+    by_value,
     changed,
     if_dtype,
     if_longer,
@@ -146,6 +147,11 @@ def _logits(spoil):
     return by_rule(changed("logits", spoil))
 
 
+def _rows_averaged(bar, *_):
+    return jnp.broadcast_to(jnp.mean(bar, 0), bar.shape)
+
+
+IN_ROWS = {"quantity": {"gradient of the mean in each row"}}
 TRAINING_LOSS = (
     Planted("eps / (V - 1)", LOSS, by_call(_spread_over_others), ("M24",), ("M14",)),
     Planted("z-loss without the class weight", LOSS, by_call(_unweighted_penalty), ("M24",), ("M14",)),
@@ -161,6 +167,12 @@ TRAINING_LOSS = (
         lambda right, *args, reduction="mean", **k: right(*args, reduction="sum", **k)
     ), ("M14",)),
     Planted("the mean taken twice", LOSS, _logits(lambda bar, *_: bar / max(1, bar.shape[0])), ("M14",)),
+    Planted("the mean's gradient with its rows reversed", LOSS, _logits(lambda bar, *_: bar[::-1]), ("M14",),
+            failing_only=IN_ROWS),
+    Planted("every row the average of the mean's gradient", LOSS, _logits(_rows_averaged), ("M14",),
+            failing_only=IN_ROWS),
+    Planted("a constant added to the mean", LOSS, by_value(lambda value, a: value + 5), ("M14",),
+            failing_only={"quantity": {"mean"}}),
     Planted("token weights' gradient missing", LOSS, by_rule(_no_weights_gradient), ("M27",), ("M14",)),
     Planted("label wrapped", LOSS, by_call(_wrapped), ("M11-range",), ("M14",)),
     Planted("class weights left out with float labels", LOSS, by_call(_labels_unweighted), ("M26",), ("M14",)),

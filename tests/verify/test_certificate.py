@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import jaxsoftmax
-from jaxsoftmax.verify import THEOREMS, Report, certify
+from jaxsoftmax.verify import THEOREMS, certify
 
 JAX = SimpleNamespace(
     __name__="jax.nn", logsumexp=jax.nn.logsumexp, softmax=jax.nn.softmax, log_softmax=jax.nn.log_softmax
@@ -92,12 +92,23 @@ def test_a_function_that_is_missing_is_skipped_and_listed_once():
 
 
 @pytest.mark.parametrize("theorems", [["M7"], ["M1"], None])
-def test_a_certificate_of_nothing_does_not_pass(theorems):
-    report = certify(SimpleNamespace(), theorems=theorems, **QUICK)
+@pytest.mark.parametrize(
+    ("nothing", "said"),
+    [
+        (SimpleNamespace(cros_entropy=jax.nn.softmax), r"got namespace\(cros_entropy="),
+        (lambda logits, labels: logits, "got the function <function <lambda>"),
+    ],
+    ids=["misnamed", "bare"],
+)
+def test_what_offers_no_function_is_refused(nothing, said, theorems):
+    with pytest.raises(ValueError, match=f"implementation: expected an object with some of softmax, .*{said}"):
+        certify(nothing, theorems=theorems, **QUICK)
+
+
+def test_a_certificate_of_nothing_does_not_pass():
+    report = certify(JAX, theorems=["M20"], **QUICK)
     assert report.rows == ()
-    assert report.skipped == ("nothing offered",)
     assert not report.passed
-    assert not Report("nothing", (), (), "cpu", {}, 0.0).passed
 
 
 def test_progress_counts_every_step_once_up_to_the_total():
@@ -169,7 +180,7 @@ def test_an_argument_that_is_not_offered_is_listed_and_fails_nothing():
     offered = SimpleNamespace(logsumexp=lambda a, axis=None: jaxsoftmax.logsumexp(a, axis))
     report = certify(offered, theorems=["M18"], **QUICK)
     assert report.passed
-    assert "logsumexp under jit: argument not offered" in report.skipped
+    assert "logsumexp under jit: argument b not offered" in report.skipped
 
 
 def test_a_twin_is_judged_under_its_own_name():

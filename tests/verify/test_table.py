@@ -1,5 +1,6 @@
-"""What the printed report says of calls that raised, and of the rows that judge JAX itself."""
+"""What the printed report says of calls that raised, of what was skipped, and of JAX itself and its compiler."""
 
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -19,9 +20,10 @@ def _failing(*details):
     return tuple(_row("M5", "softmax", float("inf"), detail) for detail in details)
 
 
-def _printed(*rows):
+def _printed(*rows, skipped=(), device="cpu", jaxlib="0.12.0"):
     stream = StringIO()
-    print_report(Report("mine", rows, (), "cpu", {}, 1.0), {}, Console(file=stream, width=160))
+    report = Report("mine", rows, skipped, device, {"jaxlib": jaxlib}, 1.0)
+    print_report(report, {}, Console(file=stream, width=160))
     return stream.getvalue().splitlines()
 
 
@@ -56,3 +58,30 @@ def test_rows_of_jax_itself_are_told_from_those_of_the_implementation():
 
 def test_without_rows_of_jax_itself_nothing_is_said_of_it():
     assert not any("jax.jvp" in line for line in _printed(_row("M5", "softmax", 0.0)))
+
+
+def test_what_was_skipped_is_said_once_for_all_transformations_and_missing_functions_come_last():
+    skipped = (
+        "softmax: not offered",
+        "cross_entropy under jit: argument reduction not offered",
+        "cross_entropy under grad: argument reduction not offered",
+        "logsumexp: not offered",
+    )
+    lines = _printed(_row("M14", "cross_entropy", 0.0), skipped=skipped)
+    assert ("skipped (4): cross_entropy: argument reduction not offered; not offered: softmax, logsumexp") in lines
+
+
+@pytest.mark.parametrize(
+    ("regime", "device", "jaxlib", "said"),
+    [
+        ("V = 200", "cpu (1 cpu)", "0.10.2", True),
+        ("ordinary", "cpu (1 cpu)", "0.10.2", False),
+        ("V = 200", "cpu (1 cpu)", "0.12.0", False),
+        ("V = 200", "NVIDIA (1 gpu)", "0.10.2", False),
+    ],
+)
+def test_a_failure_in_long_rows_is_said_to_be_perhaps_the_compilers_where_that_has_the_fault(
+    regime, device, jaxlib, said
+):
+    failing = replace(_row("M5", "softmax", 1e8, "got 2.0, expected 1.0 at [0]"), regime=regime)
+    assert any("jax#39103" in line for line in _printed(failing, device=device, jaxlib=jaxlib)) == said
