@@ -17,8 +17,9 @@ from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Real
 
-from jaxsoftmax import _checks, _cross_entropy, _integer_labels, _shards, _token_chunks, _token_loss
-from jaxsoftmax._token_chunks import Chunk, Head, Kind, Wanted
+from jaxsoftmax import _checks, _class_blocks, _cross_entropy, _integer_labels, _shards, _token_chunks, _token_loss
+from jaxsoftmax._class_blocks import Head, Kind, Wanted
+from jaxsoftmax._token_chunks import Chunk
 from jaxsoftmax._token_loss import LossOptions
 
 
@@ -214,7 +215,7 @@ def _losses_in_chunks(
     options: LossOptions, chunk: Chunk, head: Head, labels: Array, class_weights: Array | None
 ) -> Array:
     def loss(x: Array, y: Array) -> Array:
-        z = _token_chunks.logits(x, head)
+        z = _class_blocks.logits(x, head)
         return _integer_labels.primal(options, z, y, class_weights, None, reused=False)[0]
 
     return _token_chunks.losses(loss, options, chunk, head, labels)

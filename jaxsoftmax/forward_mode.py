@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Real
 
 from jaxsoftmax import (
+    _class_blocks,
     _cross_entropy,
     _float_labels,
     _integer_labels,
@@ -34,6 +35,7 @@ from jaxsoftmax import (
     _token_chunks,
     _token_loss,
 )
+from jaxsoftmax._class_blocks import Head
 from jaxsoftmax._cross_entropy import LossRules
 from jaxsoftmax._forward_logsumexp import logsumexp as logsumexp
 from jaxsoftmax._linear_cross_entropy import LinearRules
@@ -41,7 +43,7 @@ from jaxsoftmax._parallel import AxisNames
 from jaxsoftmax._softmax import log_softmax as log_softmax
 from jaxsoftmax._softmax import softmax as softmax
 from jaxsoftmax._tangents import inner
-from jaxsoftmax._token_chunks import Chunk, Head
+from jaxsoftmax._token_chunks import Chunk
 from jaxsoftmax._token_loss import LossOptions
 
 
@@ -224,7 +226,7 @@ def _linear_losses(options: LossOptions, chunk: Chunk, head: Head, labels: Array
 
     def loss(x: Array, y: Array) -> Array:
         narrow = jax.tree.map(lambda w, given: w.astype(given.dtype), wide, weights)
-        return _integer_label_losses(options, _token_chunks.logits(x, narrow), y, class_weights, None)
+        return _integer_label_losses(options, _class_blocks.logits(x, narrow), y, class_weights, None)
 
     return _token_chunks.losses(loss, options, chunk, head, labels)
 

@@ -16,6 +16,7 @@ ARROWS = [
     ["_token_loss"],
     ["_integer_labels", "_float_labels"],
     ["_cross_entropy"],
+    ["_class_blocks"],
     ["_token_chunks"],
     ["_linear_cross_entropy"],
     ["_parallel"],
@@ -29,6 +30,7 @@ COMMAND_LINE = "_terminal"  # what the commands share; only they, and cli.py, ma
 ANALYTIC = [path for path in LIBRARY if path.is_relative_to(ROOT / "jaxsoftmax" / "analytic")]
 DOCUMENTATION = [path for folder in ("generate", "tutorials") for path in sorted((ROOT / "docs" / folder).glob("*.py"))]
 EVERY_FILE = [*LIBRARY, *EXPERIMENTS, *DOCUMENTATION, *sorted((ROOT / "tests").rglob("*.py"))]
+FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 SHAPELESS = {"utils", "util", "helpers", "helper", "misc", "common"}
 
 
@@ -53,6 +55,13 @@ def imported(path):
 def dotted_names(path):
     """Every `a.b.c` in the code."""
     return {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+
+
+def lines_of_code(function):
+    """From `def` to the end, without the docstring."""
+    first = function.body[0]
+    docstring = 0 if ast.get_docstring(function) is None else first.end_lineno - first.lineno + 1
+    return function.end_lineno - function.lineno + 1 - docstring
 
 
 def package_of(path):
@@ -107,6 +116,12 @@ def test_analytic_uses_public_forward_values(path):
 @each(EVERY_FILE)
 def test_file_has_under_300_lines(path):
     assert len(path.read_text().splitlines()) < 300
+
+
+@each(EVERY_FILE)
+def test_function_has_under_40_lines_besides_its_docstring(path):
+    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, FUNCTION)]
+    assert [function.name for function in functions if lines_of_code(function) >= 40] == []
 
 
 @each(EVERY_FILE)
