@@ -71,6 +71,18 @@ newest_python() {
     find_python 12 100 python3.12 python3.13 "${from_pyenv[@]}" python3.14 python3
 }
 
+# find_newest OLDEST: set `newest` to an interpreter that takes the newest supported JAX, unless OLDEST is one already.
+find_newest() {
+    if python_in_range "$1" 12 100; then
+        skip 'no Python 3.11 was found, so the oldest supported JAX went unchecked'
+        return 1
+    fi
+    # shellcheck disable=SC2034  # read by the scripts beside this
+    newest=$(newest_python) && return
+    skip 'no Python 3.12 or later was found, so the newest supported JAX went unchecked'
+    return 1
+}
+
 # enter_environment PYTHON EXTRA: activate a new environment of PYTHON that holds this checkout with EXTRA.
 enter_environment() {
     local folder="$scratch/venv-$2"

@@ -9,7 +9,7 @@ from typing import Any
 
 from docs.generate import benchmark_figures
 from docs.generate.repository import RESULTS
-from docs.generate.text import details, plain, table
+from docs.generate.text import details, in_figures, plain, table
 
 FOLDER = RESULTS / "bench"
 ASSETS = "assets/benchmarks"
@@ -143,8 +143,8 @@ def ratio(row: Row | None) -> str:
 
 
 def mebibytes(size: int | None) -> str:
-    """Returns a size in MiB, in three figures."""
-    return "" if size is None else f"{size / _MEBIBYTE:.3g}"
+    """Returns a size in MiB."""
+    return "" if size is None else in_figures(size / _MEBIBYTE)
 
 
 def _error(error: float | str | None) -> str:

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from docs.generate.repository import RESULTS
-from docs.generate.text import figures
+from docs.generate.text import in_figures
 from jaxsoftmax.verify import Report, Row
 
 FOLDER = RESULTS / "certificate"
@@ -60,4 +60,4 @@ def worst(rows: Iterable[Row]) -> Row | None:
 def error_of(rows: Iterable[Row]) -> str:
     """Returns the error of the worst row, in ulps."""
     row = worst(rows)
-    return "" if row is None else figures(row.error)
+    return "" if row is None else in_figures(row.error)

@@ -12,7 +12,7 @@ from typing import Any
 from docs.generate import certificates, marks
 from docs.generate.marks import Mark
 from docs.generate.repository import RESULTS, url_of
-from docs.generate.text import details, fenced, figures, plain, table
+from docs.generate.text import details, fenced, in_figures, plain, table
 from jaxsoftmax.verify import THEOREMS, Claim, Row, Theorem
 
 _EPS = 2.0**-52
@@ -90,7 +90,7 @@ def _steps(number: str) -> str:
     ulps = max(line["difference"] for chain in chains for line in chain["lines"]) / _EPS
     count = _singular(f"{len(chains)} derivations, {lines} lines, each executed")
     summary = f"The same as the source documents derive it, in their own letters: {count}"
-    worst = f"; the worst is off by {figures(ulps, 2)} ulps of float64"
+    worst = f"; the worst is off by {in_figures(ulps, 2)} ulps of float64"
     return details("quote", summary + worst, "\n".join(_chain(chain) for chain in chains))
 
 
@@ -113,7 +113,9 @@ def _certified(theorem: Theorem) -> str:
     names = " and ".join(certificates.name_of(kept) for kept in certificates.kept())
     held = f"{sum(row.passed for row in rows)} of {len(rows)} rows hold, with {names}"
     if worst:
-        held += f"; of those judged by 50 digits the worst is {figures(worst.error)} of {figures(worst.bound)} ulps"
+        held += (
+            f"; of those judged by 50 digits the worst is {in_figures(worst.error)} of {in_figures(worst.bound)} ulps"
+        )
     said = f"`{theorem.statement}`\n\nThe bound: {plain(theorem.reason)}. What breaks it: {plain(theorem.symptom)}.\n\n"
     kind = "success" if all(row.passed for row in rows) else "failure"
     return details(kind, f"Certified as {theorem.number}: {held}", said + _rows_table(theorem))
@@ -126,7 +128,7 @@ def _rows_table(theorem: Theorem) -> str:
     for function, quantity in claims:
         bounds = sorted({claim.bound for claim in _alike(theorem.claims, function, quantity)})
         errors = [_worst_of(kept.rows, theorem.number, function, quantity) for kept in certificates.kept()]
-        lines.append((f"`{function}`", plain(quantity), ", ".join(map(figures, bounds)), *errors))
+        lines.append((f"`{function}`", plain(quantity), ", ".join(map(in_figures, bounds)), *errors))
     return table(("function", "quantity", "bound, ulps", *(f"worst, {name}" for name in names)), lines, len(names) + 1)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -36,9 +37,16 @@ def filled(markdown: str, repository: str) -> str:
     """Returns a page with what it asks for.
 
     Raises:
-      KeyError: there is no such part.
+      PluginError: there is no such part.
     """
-    return _ASKED.sub(lambda asked: _PARTS[asked[1]](repository, asked[2]), markdown)
+
+    def part(asked: re.Match[str]) -> str:
+        name, argument = asked.groups()
+        if name not in _PARTS:
+            raise PluginError(f"no part {name!r} is generated, only {', '.join(_PARTS)}")
+        return _PARTS[name](repository, argument)
+
+    return _ASKED.sub(part, markdown)
 
 
 def on_pre_build(*, config: MkDocsConfig) -> None:

@@ -34,6 +34,7 @@ def details(kind: str, summary: str, body: str) -> str:
     return f'??? {kind} "{summary.replace(chr(34), chr(39))}"\n\n{indented}\n'
 
 
-def figures(value: float, digits: int = 3) -> str:
-    """Returns a number in so many figures."""
-    return f"{value:.{digits}g}".replace("inf", "∞")
+def in_figures(value: float, digits: int = 3) -> str:
+    """Returns a number in so many figures; one that has more of them, up to a million, as a whole number: "1571"."""
+    rounded = f"{value:.{digits}g}"
+    return f"{value:.0f}" if "e+" in rounded and value < 1e6 else rounded.replace("inf", "∞")

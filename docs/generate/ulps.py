@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from docs.generate import certificates
-from docs.generate.text import details, figures, plain, table
+from docs.generate.text import details, in_figures, plain, table
 from jaxsoftmax.verify import Row
 
 _DTYPES = ("float32", "float64", "bfloat16", "float16")
@@ -44,4 +44,4 @@ def _part(prefix: str, title: str, rows: Sequence[Row]) -> str:
 
 def _cell(rows: Sequence[Row], dtype: str) -> str:
     worst = certificates.worst(row for row in rows if row.dtype == dtype)
-    return "" if worst is None else f"{figures(worst.error, 2)} of {figures(worst.bound)}"
+    return "" if worst is None else f"{in_figures(worst.error, 2)} of {in_figures(worst.bound)}"

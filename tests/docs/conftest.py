@@ -20,13 +20,14 @@ def site(tmp_path_factory):
         pytest.skip("a source distribution has no results to show")
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder = shared / "site"
+    folder, outcome = shared / "site", shared / "site.outcome"
     with shared.joinpath("site.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            built = build(copied(shared / "site.sources"), shared / "site.part")
-            assert built.returncode == 0, built.stdout + built.stderr
-            shared.joinpath("site.part").rename(folder)
+        if not outcome.exists():
+            built = build(copied(tmp_path_factory.mktemp("site") / "sources"), folder)
+            outcome.write_text(f"{built.returncode}\n{built.stdout}{built.stderr}", "utf-8")
+    code, _, said = outcome.read_text("utf-8").partition("\n")
+    assert code == "0", said
     return folder
 
 

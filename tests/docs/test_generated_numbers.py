@@ -1,11 +1,12 @@
 """What is generated shows the numbers of the files it is generated from."""
 
 import json
+import math
 import re
 
 import pytest
 
-from docs.generate import certificates, derivations, marks
+from docs.generate import certificates, derivations, marks, text
 from docs.generate.repository import RESULTS, ROOT
 from experiments.__main__ import NAMES
 from jaxsoftmax.verify import THEOREMS
@@ -53,6 +54,22 @@ def test_planted_ratio_is_missed(site):
     record = read(RECORDS[0])
     record["rows"][0]["to_optax"]["median"] += 0.01
     assert ratios_of(record) not in shown_ratios(outline_of(site / "benchmarks.html"))
+
+
+def test_large_memory_is_shown_without_a_power_of_ten(site):
+    tables = [table for table in outline_of(site / "benchmarks.html").tables if "this library" in table[0]]
+    cells = [cell for table in tables for row in table[1:] for cell in row[-4:-2]]
+    assert {table[0][-4] for table in tables} == {"temp MiB"}
+    assert any(len(cell) > 3 and cell.isdigit() for cell in cells)
+    assert [cell for cell in cells if "e+" in cell] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(4.14e-7, "4.14e-07"), (12.34, "12.3"), (999.6, "1000"), (1570.58, "1571"), (2.5e7, "2.5e+07"), (math.inf, "∞")],
+)
+def test_a_number_is_shown_in_three_figures_or_as_a_whole_number(value, shown):
+    assert text.in_figures(value) == shown
 
 
 def said_of(result):

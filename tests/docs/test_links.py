@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from markdown import Markdown
+from mkdocs.exceptions import PluginError
 
 from docs.generate.hook import filled
 from docs.generate.links import RepositoryLinks
@@ -84,6 +85,11 @@ def test_every_marker_was_filled(site):
 def test_planted_marker_is_found(marker):
     assert filled(marker, "") == marker
     assert UNFILLED.search(marker)
+
+
+def test_a_part_that_is_not_generated_is_named_with_those_that_are():
+    with pytest.raises(PluginError, match=r"no part 'ulp' is generated, only benchmarks, .*, ulps$"):
+        filled("<!-- generated: ulp -->", "")
 
 
 @pytest.mark.parametrize("link", ["gone.html", "other.html#gone", "#gone", "picture.png", "ftp://example.org"])

@@ -18,6 +18,11 @@ def steps(workflow):
     return [step for job in WORKFLOWS[workflow]["jobs"].values() for step in job.get("steps", ())]
 
 
+def commands_of(job):
+    """Every command of a job."""
+    return [step["run"] for step in job.get("steps", ()) if "run" in step]
+
+
 def commands(workflow):
     """Every command that a workflow runs."""
-    return [step["run"] for step in steps(workflow) if "run" in step]
+    return [command for job in WORKFLOWS[workflow]["jobs"].values() for command in commands_of(job)]

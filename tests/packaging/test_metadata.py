@@ -58,9 +58,10 @@ def test_address_is_of_the_site_or_the_repository(name):
     assert PROJECT["urls"][name].startswith((SOURCE, DOCUMENTATION))
 
 
-def test_site_names_the_addresses_of_the_project():
-    named = dict(re.findall(r"^(site_url|repo_url): (.*)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
-    assert named == {"site_url": DOCUMENTATION, "repo_url": SOURCE}
+def test_site_has_the_description_and_the_addresses_of_the_project():
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    assert site["site_description"] == PROJECT["description"]
+    assert (site["site_url"], site["repo_url"]) == (DOCUMENTATION, SOURCE)
 
 
 def test_readme_links_lead_somewhere_from_any_page_that_shows_it():

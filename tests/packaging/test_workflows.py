@@ -7,29 +7,48 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from tests.packaging.project import EXTRAS, PROJECT, ROOT, WORKFLOWS, commands, steps
+from tests.packaging.project import EXTRAS, PROJECT, ROOT, WORKFLOWS, commands, commands_of, steps
 
-MATRIX = WORKFLOWS["ci"]["jobs"]["tests"]["strategy"]["matrix"]
+JOBS = WORKFLOWS["ci"]["jobs"]
+MATRIX = JOBS["tests"]["strategy"]["matrix"]
+OF_MATRIX = "${{ matrix.python }}"
 FIRST_PYTHON_OF_JAX = {"0.10": "3.11", "0.11": "3.12", "0.12": "3.12"}  # by their metadata on PyPI
 STEP = re.compile(r"^ *step (.*)$", re.MULTILINE)
+INSTALLING = [workflow for workflow in WORKFLOWS if "pip install" in "\n".join(commands(workflow))]
 
 
 def minor(version):
     return int(version.split(".")[1])
 
 
-def test_every_step_of_the_local_checks_is_a_step_of_the_workflow():
+def python_of(job):
+    """What the only step of a job that sets up Python asks for."""
+    (python,) = (step["with"]["python-version"] for step in job["steps"] if "setup-python" in step.get("uses", ""))
+    return python
+
+
+def commands_on(*pythons):
+    """Every command of the jobs of ci.yml that set up one of these."""
+    return [command for job in JOBS.values() if python_of(job) in pythons for command in commands_of(job)]
+
+
+def test_every_step_of_the_local_checks_is_a_step_of_the_workflow_on_that_python():
     on_oldest, on_newest = (STEP.findall(part) for part in (ROOT / ".ci" / "run").read_text().split("\ndeactivate\n"))
-    of_every_version = [step.get("run") for step in WORKFLOWS["ci"]["jobs"]["tests"]["steps"]]
     assert len(on_oldest) > 9
     assert len(on_newest) > 2
-    assert [command for command in on_oldest if command not in commands("ci")] == []
-    assert [command for command in on_newest if command not in of_every_version] == []
+    assert [command for command in on_oldest if command not in commands_on(MATRIX["python"][0], OF_MATRIX)] == []
+    assert [command for command in on_newest if command not in commands_on(OF_MATRIX)] == []
 
 
-def test_workflow_makes_sure_of_a_browser_before_the_tests_that_need_one():
-    ordered = commands("ci")
-    assert ordered.index("google-chrome --version") < ordered.index("python -m pytest -n auto")
+def test_nightly_checks_have_a_python_for_the_oldest_jax_and_one_for_the_newest():
+    pythons = python_of(WORKFLOWS["nightly"]["jobs"]["slow"]).split()
+    assert pythons == [FIRST_PYTHON_OF_JAX[jax] for jax in (MATRIX["jax"][0], MATRIX["jax"][-1])]
+
+
+@pytest.mark.parametrize(("job", "tests"), [("tests", "python -m pytest -n auto"), ("distributions", ".ci/lowest")])
+def test_job_makes_sure_of_a_browser_before_the_tests_that_need_one(job, tests):
+    ordered = commands_of(JOBS[job])
+    assert ordered.index("google-chrome --version") < ordered.index(tests)
 
 
 def test_matrix_has_every_python_of_the_classifiers():
@@ -48,9 +67,10 @@ def test_matrix_pairs_each_jax_with_the_pythons_that_it_takes():
     assert excluded == {(python, jax) for python, jax in pairs if minor(python) < minor(FIRST_PYTHON_OF_JAX[jax])}
 
 
-@pytest.mark.parametrize("workflow", WORKFLOWS)
+@pytest.mark.parametrize("workflow", INSTALLING)
 def test_extras_that_a_workflow_installs_exist(workflow):
     installed = re.findall(r"-e '\.\[([a-z,]+)(?:\]|\$)", "\n".join(commands(workflow)))
+    assert len(installed) == sum("pip install" in command for command in commands(workflow))
     assert {extra for extras in installed for extra in extras.split(",")} <= EXTRAS.keys()
 
 
