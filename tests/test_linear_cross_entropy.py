@@ -1,7 +1,6 @@
 """The fused head is cross_entropy of hidden @ kernel + bias: value, every gradient, every keyword, every size."""
 
 from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,80 +8,10 @@ import numpy as np
 import pytest
 
 from jaxsoftmax import _token_chunks, cross_entropy, forward_mode, linear_cross_entropy
-from jaxsoftmax._token_chunks import CPU, SMALL
+from tests.head_cases import generated, head_of, held, materialised, terms, value_and_gradients
 from tests.tolerances import precision
 
-TOLERANCE = {"float64": 1e-13, "float32": 1e-6, "bfloat16": 2.0**-7, "float16": 2.0**-10}  # of the gradient's norm
-SIZES = (1, 2, 7, 50, CPU.classes + 1, 2 * CPU.classes + 3)
-
-
-class Case(NamedTuple):
-    differentiated: dict[str, np.ndarray]  # hidden, kernel, and perhaps bias and token_weights
-    labels: np.ndarray
-    keywords: dict[str, Any]
-    chunk: int | None
-    small: int  # bytes of logits that are formed at once
-    cotangents: np.ndarray
-
-
-def generated(seed):
-    """A combination of keywords and sizes, and numbers to go with it."""
-    rng = np.random.default_rng(seed)
-    tokens, embed, vocab = int(rng.integers(0, 12)), int(rng.integers(1, 9)), int(rng.choice(SIZES))
-    batch = (tokens,) if rng.random() < 0.7 else (2, tokens)
-
-    def maybe(name, value):
-        return {name: value} if rng.random() < 0.5 else {}
-
-    arrays = {"hidden": rng.normal(size=(*batch, embed)), "kernel": rng.normal(size=(embed, vocab))}
-    arrays |= maybe("bias", rng.normal(size=vocab)) | maybe("token_weights", rng.random(batch))
-    labels = rng.integers(0, vocab, batch).astype(np.int32)
-    keywords = {"reduction": str(rng.choice(["mean", "sum", "none"]))}
-    keywords |= maybe("class_weights", rng.random(vocab)) | maybe("label_smoothing", 0.125)
-    keywords |= maybe("z_loss", 2.0**-7) | maybe("logit_softcap", 4.0) | maybe("ignore_index", -100)
-    if "ignore_index" in keywords:
-        labels = np.where(rng.random(batch) < 0.3, np.int32(-100), labels)
-    chunk, small = rng.choice([None, 1, 5, 8]), int(rng.choice([0, SMALL]))
-    return Case(arrays, labels, keywords, chunk if chunk is None else int(chunk), small, rng.normal(size=batch))
-
-
-def value_and_gradients(loss, case, dtype):
-    arrays = {name: jnp.asarray(a, dtype) for name, a in case.differentiated.items()}
-
-    @jax.jit
-    @jax.value_and_grad
-    def reduced(arrays):
-        value = loss(**arrays)
-        return jnp.sum(value * case.cotangents.astype(value.dtype)) if value.ndim else value
-
-    return reduced(arrays)
-
-
-def head_of(case):
-    return lambda **arrays: linear_cross_entropy(labels=case.labels, chunk_size=case.chunk, **arrays, **case.keywords)
-
-
-def materialised(case):
-    def loss(hidden, kernel, bias=0.0, **weights):
-        dtype = jnp.promote_types(hidden.dtype, jnp.float32)
-        logits = jnp.matmul(hidden, kernel, preferred_element_type=dtype) + jnp.asarray(bias, dtype)
-        return cross_entropy(logits, case.labels, **weights, **case.keywords)
-
-    return loss
-
-
-def magnitudes(case):
-    """|G| |W|^T and |x|^T |G|: each entry of the gradient G of the logits was rounded."""
-    arrays = {name: a for name, a in case.differentiated.items() if name not in ("hidden", "kernel")}
-    bias = arrays.pop("bias", 0.0)
-
-    def loss(z):
-        value = cross_entropy(z, case.labels, **arrays, **case.keywords)
-        return jnp.sum(value * case.cotangents) if value.ndim else value
-
-    hidden, kernel = case.differentiated["hidden"], case.differentiated["kernel"]
-    g = np.abs(jax.grad(loss)(jnp.asarray(hidden @ kernel + bias, jnp.float32))).reshape(-1, kernel.shape[1])
-    return {"hidden": g @ np.abs(kernel).T, "kernel": np.abs(hidden).reshape(len(g), hidden.shape[-1]).T @ g}
+TOLERANCE = {"float64": 1e-13, "float32": 1e-6, "bfloat16": 2.0**-7, "float16": 2.0**-10}  # of its terms
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -90,15 +19,17 @@ def magnitudes(case):
 def test_head_is_the_loss_of_materialised_logits(seed, dtype, monkeypatch):  # (M16, M24-M27)
     case = generated(seed)
     monkeypatch.setattr(_token_chunks, "SMALL", case.small)
-    sizes = magnitudes(case) if dtype in ("bfloat16", "float16") else {}
     with precision(dtype):
         value, gradients = value_and_gradients(head_of(case), case, dtype)
-        expected, expected_gradients = value_and_gradients(materialised(case), case, dtype)
-        np.testing.assert_allclose(value, expected, rtol=10 * TOLERANCE[dtype], atol=TOLERANCE[dtype])
-        for name, gradient in gradients.items():
-            got, right = (np.asarray(g, np.float64) for g in (gradient, expected_gradients[name]))
-            assert gradient.dtype == jnp.dtype(dtype)
-            assert np.linalg.norm(got - right) <= TOLERANCE[dtype] * np.linalg.norm(sizes.get(name, right)), name
+    with precision("float64"):
+        exact = held(case, dtype)
+        expected, expected_gradients = value_and_gradients(materialised(exact), exact, "float64")
+        sizes = expected_gradients | terms(exact, expected)
+    np.testing.assert_allclose(value, expected, rtol=10 * TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    for name, gradient in gradients.items():
+        error = np.asarray(gradient, np.float64) - np.asarray(expected_gradients[name])
+        assert gradient.dtype == jnp.dtype(dtype)
+        assert np.linalg.norm(error) <= TOLERANCE[dtype] * np.linalg.norm(sizes[name]), name
 
 
 HIDDEN = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
