@@ -116,7 +116,7 @@ def _softmax(axes: tuple[int, ...], x: Array, where: Array | None) -> Array:
 def _softmax_jvp(axes, primals, tangents):
     (x, where), (v, _) = primals, tangents
     s = _softmax(axes, x, where)
-    return s, _times_less_mean(axes, s, _masked(v, where, 0))
+    return s, _times_less_mean(axes, s, _masked(v, where, 0))  # J v (M5, M6, M21)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -135,7 +135,7 @@ def _log_softmax_jvp(axes, primals, tangents):
 
 @partial(jax.checkpoint, prevent_cse=False, static_argnums=0)  # of all that it computes, only s is saved
 def _times_less_mean(axes: tuple[int, ...], s: Array, v: Array) -> Array:
-    """J v = s * (h - <s, h>), J = diag(s) - s s^T (M5, M6, M21)."""
+    """J v = s * (h - <s, h>) (M21)."""
     return s * _less_mean(axes, s, v)
 
 
