@@ -95,7 +95,8 @@ def test_search_finds_a_function_without_a_server(chromium, site):
     with offline(chromium, DESKTOP) as page:
         found = watched(page)
         page.goto((site / "index.html").as_uri(), wait_until="load")
-        page.locator("[data-md-component=search-query]").fill("sharded_linear_cross_entropy")
+        query = page.locator("[data-md-component=search-query]")
+        query.press_sequentially("sharded_linear_cross_entropy")  # `fill` presses no key, and the theme waits for one
         page.locator(".md-search-result__item").first.wait_for(timeout=20_000)
         assert "api/jaxsoftmax.html" in page.locator(".md-search-result").inner_html()
     assert found == []
