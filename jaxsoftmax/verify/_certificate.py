@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
@@ -101,8 +101,13 @@ def certify(
     return Report(name, tuple(rows), tuple(dict.fromkeys(skipped)), _device(), _versions(), time.monotonic() - start)
 
 
+def functions_of(theorems: Iterable[Theorem]) -> list[str]:
+    """Returns the functions that theorems speak of, each once, without JAX's own differential."""
+    return list(dict.fromkeys(f for theorem in theorems for f in theorem.functions if f != DIFFERENTIAL))
+
+
 def _require_something(implementation: Any) -> None:
-    functions = [f for f in dict.fromkeys(f for t in THEOREMS.values() for f in t.functions) if f != DIFFERENTIAL]
+    functions = functions_of(THEOREMS.values())
     if not offered(implementation, functions):
         got = f"the function {implementation!r}" if is_function(implementation) else repr(implementation)
         raise ValueError(f"implementation: expected an object with some of {', '.join(functions)}, got {got}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxsoftmax import _terminal, verify
 from jaxsoftmax._terminal import RefusedError
-from jaxsoftmax.verify._certificate import DIFFERENTIAL
+from jaxsoftmax.verify._certificate import functions_of
 from jaxsoftmax.verify._implementations import UnknownImplementationError, holder, is_function, offered, resolve
 from jaxsoftmax.verify._record import Report
 from jaxsoftmax.verify._table import print_report
@@ -68,14 +68,10 @@ def _implementation(against: str | None, theorems: list[Theorem]) -> Any:
         implementation = resolve(against)
     except UnknownImplementationError as error:
         raise RefusedError(f"--against: {error}") from error
-    functions = _functions(theorems) or _functions(verify.THEOREMS.values())  # M1 to M3 are about jax.jvp alone
+    functions = functions_of(theorems) or functions_of(verify.THEOREMS.values())  # M1 to M3 are about jax.jvp alone
     if not offered(implementation, functions):
         raise RefusedError(f"--against: {_nothing_offered(against, implementation, functions)}")
     return implementation
-
-
-def _functions(theorems: Iterable[Theorem]) -> list[str]:
-    return list(dict.fromkeys(f for theorem in theorems for f in theorem.functions if f != DIFFERENTIAL))
 
 
 def _nothing_offered(against: str, implementation: Any, functions: list[str]) -> str:
