@@ -152,7 +152,7 @@ def cross_entropy(
       finite -c. An infinite loss of token weight 0 adds nothing. A logit of +inf or NaN gives a NaN loss and gradient.
 
     Raises:
-      TypeError: an argument of the wrong dtype; a constant that isn't a Python number.
+      TypeError: an argument of the wrong dtype; a constant that isn't a number, or is traced.
       ValueError: an argument of the wrong shape or out of range, or `ignore_index` with float labels; `axis_name`
         isn't an axis of a `jax.shard_map` with `check_vma=True`, or labels or token weights differ along it.
 

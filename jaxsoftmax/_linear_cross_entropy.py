@@ -53,7 +53,8 @@ def linear_cross_entropy(
       bias: floating, [vocab]; 0 if None.
       class_weights: w, [vocab]; constants, through which no gradient flows.
       token_weights: u, [*batch]; 1 if None.
-      ignore_index: an integer label whose tokens have loss 0, gradient 0 and no part in the mean.
+      ignore_index: an integer label whose tokens have loss 0, gradient 0 and no part in the mean, and add nothing to
+        the kernel's and the bias's gradient, even if their hidden states are NaN or infinite.
       label_smoothing: eps in [0, 1], spread over all V classes.
       z_loss: zeta >= 0, the weight of the squared log-sum-exp.
       logit_softcap: c > 0, or None for no cap.
@@ -73,7 +74,7 @@ def linear_cross_entropy(
       least float32; the logits are not rounded to their dtype, but G is.
 
     Raises:
-      TypeError: an argument of the wrong dtype; a constant that isn't a Python number.
+      TypeError: an argument of the wrong dtype; a constant that isn't a number, or is traced.
       ValueError: an argument of the wrong shape or out of range; `axis_name` isn't an axis of a `jax.shard_map` with
         `check_vma=True`, or labels or token weights differ along it.
 

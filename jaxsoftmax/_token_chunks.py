@@ -62,7 +62,7 @@ def losses(
         return unless_ignored(y, lambda: loss(x, y), lambda: jnp.zeros_like(y, dtype=head.dtype))
 
     split, join, unless_ignored = _partition(options, chunk, labels)
-    return join(lax.map(of_chunk, (split(head.hidden), split(labels))))
+    return join(lax.map(of_chunk, (split(_counted(options, head.hidden, labels)), split(labels))))
 
 
 def losses_and_gradients(
@@ -98,7 +98,7 @@ def losses_and_gradients(
     dw = jnp.zeros_like(head.kernel, dtype=head.dtype) if wanted.kernel is not None else None
     db = jnp.zeros_like(head.bias, dtype=head.dtype) if wanted.bias is not None else None
     split, join, unless_ignored = _partition(options, chunk, labels)
-    x, y = split(head.hidden), split(labels)
+    x, y = split(_counted(options, head.hidden, labels)), split(labels)
     u = split(scale if unit is None else scale / unit, filler=0)
     # In memory, as XLA CPU is slow at x.T @ g.
     x_transposed = lax.optimization_barrier(jnp.swapaxes(x, 1, 2)) if wanted.kernel is not None else None
@@ -106,6 +106,13 @@ def losses_and_gradients(
     dx = None if dx is None else join(dx)
     gradients = Head(dx, _lifted(dw, unit, saved.kernel), _lifted(db, unit, saved.bias))
     return join(losses), gradients
+
+
+def _counted(options: LossOptions, hidden: Array, labels: Array) -> Array:
+    """The hidden states, 0 where the token is ignored: in dW, a sum over tokens, 0 times inf or NaN would be NaN."""
+    if options.ignore_index is None:
+        return hidden
+    return jnp.where(_integer_labels.is_ignored(options, labels)[:, None], 0, hidden)
 
 
 def _unit(options: LossOptions, scale: Array, class_weights: Array | None) -> Array:

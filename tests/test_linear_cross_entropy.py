@@ -142,6 +142,29 @@ def test_tokens_that_fill_up_the_last_chunk_make_nothing_of_an_infinite_kernel(r
     np.testing.assert_allclose(gradient(4), gradient(6), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("of", [linear_cross_entropy, forward_mode.linear_cross_entropy])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("chunk_size", [2, 4, None])  # a chunk of ignored tokens alone, one of both kinds, all in one
+def test_nothing_in_the_hidden_state_of_an_ignored_token_reaches_a_gradient(of, reduction, chunk_size):
+    ignored = np.array([0, 1, 0, 1, 1, 0], bool)
+    labels, bias = np.where(ignored, -100, LABELS), KERNEL[0]
+
+    @jax.jit
+    def gradients(hidden):
+        def loss(h, k, b):
+            losses = of(h, k, labels, bias=b, ignore_index=-100, reduction=reduction, chunk_size=chunk_size)
+            return jnp.sum(losses)
+
+        def slope(k):
+            return jnp.vdot(jax.grad(loss, 1)(hidden, k, bias), KERNEL)
+
+        return *jax.grad(loss, (0, 1, 2))(hidden, KERNEL, bias), jax.grad(slope)(KERNEL)
+
+    expected = gradients(HIDDEN)
+    for what in (np.nan, np.inf):
+        jax.tree.map(np.testing.assert_array_equal, gradients(np.where(ignored[:, None], what, HIDDEN)), expected)
+
+
 @pytest.mark.parametrize("narrow", ["float32", "bfloat16", "float16"])
 def test_gradients_of_a_wide_hidden_and_a_narrow_kernel_are_rounded_once(narrow):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):

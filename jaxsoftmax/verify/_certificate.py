@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
@@ -116,17 +116,23 @@ def _require_something(implementation: Any) -> None:
 def _chosen_theorems(numbers: Sequence[str] | None) -> list[Theorem]:
     if numbers is None:
         return list(THEOREMS.values())
-    unknown = [n for n in numbers if not any(known.split("-")[0] == n or known == n for known in THEOREMS)]
-    if unknown:
-        raise ValueError(f"theorems: expected some of {', '.join(THEOREMS)}, got {', '.join(unknown)}")
+    _require_some_of("theorems", numbers, dict.fromkeys([*THEOREMS, *(known.split("-")[0] for known in THEOREMS)]))
     return [t for known, t in THEOREMS.items() if known in numbers or known.split("-")[0] in numbers]
 
 
 def _chosen_dtypes(names: Sequence[str] | None) -> tuple[str, ...]:
-    unknown = set(names or ()) - set(DTYPES)
+    if names is None:
+        return DTYPES
+    _require_some_of("dtypes", names, DTYPES)
+    return tuple(d for d in DTYPES if d in names)
+
+
+def _require_some_of(argument: str, names: Sequence[str], known: Collection[str]) -> None:
+    if isinstance(names, str):
+        raise ValueError(f"{argument}: expected a sequence of names, got {names!r}; write [{names!r}]")
+    unknown = [str(name) for name in names if name not in known]
     if unknown:
-        raise ValueError(f"dtypes: expected some of {', '.join(DTYPES)}, got {', '.join(sorted(unknown))}")
-    return tuple(d for d in DTYPES if names is None or d in names)
+        raise ValueError(f"{argument}: expected some of {', '.join(known)}, got {', '.join(unknown)}")
 
 
 def _tasks(

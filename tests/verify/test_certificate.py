@@ -67,6 +67,13 @@ def test_an_unknown_theorem_is_refused_by_name(unknown):
         certify(theorems=["M5", unknown])
 
 
+def test_what_is_no_list_of_names_is_refused():
+    with pytest.raises(ValueError, match=r"theorems: expected a sequence of names, got 'M5'; write \['M5'\]"):
+        certify(theorems="M5")
+    with pytest.raises(ValueError, match=r"dtypes: expected some of float32, .*, got .*float32"):
+        certify(theorems=["M5"], dtypes=[jnp.float32])
+
+
 @pytest.mark.parametrize("unknown", ["float8", "int32", ""])
 def test_an_unknown_dtype_is_refused_by_name(unknown):
     with pytest.raises(ValueError, match=f"dtypes: expected some of float32, .*, got {unknown}"):
