@@ -1,9 +1,57 @@
-"""Eight CPU devices, for the tests of meshes, all others run on the first; and a browser for those of pages."""
+"""Eight CPU devices for the tests of meshes; compiled programs kept between runs; a browser for the tests of pages."""
+
+import gc
+import hashlib
+import os
+import platform
+from pathlib import Path
 
 import jax
+import jaxlib
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
+
+def cache_folder():
+    """A folder outside of the checkout for this jaxlib on this kind of CPU, whose instructions XLA compiles to."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else [platform.processor()]
+    features = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+    key = hashlib.sha256("\n".join([platform.machine(), *features]).encode()).hexdigest()[:12]
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return caches / "jaxsoftmax" / "tests" / f"jaxlib-{jaxlib.__version__}-{key}"
+
+
+# The processes that tests start share the cache, hence the environment. What a developer has set there is kept.
+CACHE = {
+    "jax_compilation_cache_dir": str(cache_folder()),
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+for setting, chosen in CACHE.items():
+    if setting.upper() not in os.environ:
+        os.environ[setting.upper()] = str(chosen)
+        jax.config.update(setting, chosen)
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forgotten_programs():
+    """Programs end with the file that compiled them: a worker that kept them all would grow to several GB."""
+    yield
+    jax.clear_caches()
+    gc.collect()
+
+
+@pytest.fixture(scope="module")
+def fresh_compilation():
+    """Programs are compiled, not read from the cache, where some of what a program says of itself is missing."""
+    enabled = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # whether it is used is asked once
+    yield
+    jax.config.update("jax_enable_compilation_cache", enabled)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")

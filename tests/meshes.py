@@ -1,6 +1,6 @@
-"""Meshes, and a head's arguments, keywords and gradients: what the tests of heads on meshes share."""
+"""Meshes, a head's arguments and keywords, and its textbook formula: what the tests of heads on meshes share."""
 
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from jaxsoftmax import linear_cross_entropy, sharded_linear_cross_entropy
+from jaxsoftmax import sharded_linear_cross_entropy
 
 
 class Layout(NamedTuple):
@@ -38,11 +38,13 @@ OTHER_LAYOUTS = {
 rng = np.random.default_rng(0)
 BATCH, EMBED, VOCAB = (4, 6), 8, 32
 HIDDEN, KERNEL = rng.normal(size=(*BATCH, EMBED)), rng.normal(size=(EMBED, VOCAB))
-BIAS, CLASS_WEIGHTS, TOKEN_WEIGHTS = rng.normal(size=VOCAB), rng.uniform(size=VOCAB), rng.uniform(size=BATCH)
+BIAS, TOKEN_WEIGHTS = rng.normal(size=VOCAB), rng.uniform(size=BATCH)
+CLASS_WEIGHTS = rng.uniform(size=VOCAB).astype(np.float32)  # constants of 32 bits serve in either precision
 # Labels at the borders of shards of 4, 8, 16 and 32 classes, and some others.
 LABELS = np.array([0, 3, 4, 7, 8, 15, 16, 23, 24, 27, 28, 31, 5, 9, 17, 30, 2, 12, 20, 26, 1, 6, 11, 29], np.int32)
 LABELS = LABELS.reshape(BATCH)
 COTANGENTS = rng.uniform(0.5, 1.5, size=BATCH)
+ALL = {"ignore_index": 8, "label_smoothing": 0.125, "z_loss": 0.0625, "logit_softcap": 2.0, "chunk_size": 2}
 KEYWORDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "class_weights": {"class_weights": CLASS_WEIGHTS},
@@ -53,50 +55,36 @@ KEYWORDS: dict[str, dict[str, Any]] = {
     "sum": {"reduction": "sum"},
     "none": {"reduction": "none"},
     "chunk_size": {"chunk_size": 5},
-    "all": {
-        "class_weights": CLASS_WEIGHTS,
-        "ignore_index": 8,
-        "label_smoothing": 0.125,
-        "z_loss": 0.0625,
-        "logit_softcap": 2.0,
-        "chunk_size": 2,
-    },
+    "all": {"class_weights": CLASS_WEIGHTS} | ALL,
+    "all, none": {"class_weights": CLASS_WEIGHTS, "reduction": "none"} | ALL,
 }
 TOLERANCE = {"float64": 1e-13, "float32": 1e-6, "bfloat16": 2.0**-8, "float16": 2.0**-10}  # of the norm
 
-ALONE = linear_cross_entropy
 
-each_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-each_dtype = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-# With every keyword bfloat16 is quickly seen on the mesh of three axes alone.
-each_layout_and_dtype = pytest.mark.parametrize(
-    ("layout", "dtype"),
-    [
-        pytest.param(layout, dtype, id=f"{name}-{dtype}", marks=[pytest.mark.slow] * slow)
-        for name, layout in LAYOUTS.items()
-        for dtype, slow in (("float32", False), ("bfloat16", name != "2x2x2"))
-    ],
-)
-each_axis_type = pytest.mark.parametrize("types", [AxisType.Auto, AxisType.Explicit])
+def in_tiers(names, cases, first):
+    """Parametrises a test with all of the cases nightly, and with the first ones in every run."""
+    params = [pytest.param(*c, id="-".join(map(str, c)), marks=[pytest.mark.slow] * (c not in first)) for c in cases]
+    return pytest.mark.parametrize(names, params)
 
 
-def mesh_of(layout, types=AxisType.Auto):
-    return jax.make_mesh(layout.shape, layout.names, axis_types=(types,) * len(layout.names))
+def mesh_of(layout, types="Auto"):
+    return jax.make_mesh(layout.shape, layout.names, axis_types=(AxisType[types],) * len(layout.names))
 
 
-def on_mesh(layout, types=AxisType.Auto, module=None):
-    head = sharded_linear_cross_entropy if module is None else module.sharded_linear_cross_entropy
+def on_mesh(layout, types="Auto", head=sharded_linear_cross_entropy):
     axes = {"token_axes": layout.token_axes, "vocab_axis": layout.vocab_axis}
     return partial(head, mesh=mesh_of(layout, types), **axes)
 
 
 def arguments(dtype="float32", vocab=VOCAB, tokens=BATCH[0]):
+    """Hidden, kernel, bias and token weights."""
     hidden, kernel, bias, weights = HIDDEN[:tokens], KERNEL[:, :vocab], BIAS[:vocab], TOKEN_WEIGHTS[:tokens]
-    return [jnp.asarray(a, dtype) for a in (hidden, kernel, bias)] + [jnp.asarray(weights)]
+    weights = weights.astype("float64" if dtype == "float64" else "float32")
+    return [*(a.astype(jnp.dtype(dtype)) for a in (hidden, kernel, bias)), weights]
 
 
-def scalar(head, labels=LABELS, **keywords):
-    """A function of hidden, kernel, bias and token weights."""
+def scalar(head, labels, **keywords):
+    """A function of hidden, kernel, bias and token weights; reduction "none" is weighted with cotangents."""
 
     def loss(hidden, kernel, bias, token_weights):
         value = head(hidden, kernel, labels, bias=bias, token_weights=token_weights, **keywords)
@@ -105,12 +93,95 @@ def scalar(head, labels=LABELS, **keywords):
     return loss
 
 
-def with_gradients(loss):
-    return jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3)))
+@cache
+def with_gradients(layout, types="Auto", **keywords):
+    """Compiled once: a function of rows, labels and class weights."""
+    head = on_mesh(layout, types)
+
+    def evaluate(rows, labels, **class_weights):
+        return jax.value_and_grad(scalar(head, labels, **class_weights, **keywords), (0, 1, 2, 3))(*rows)
+
+    return jax.jit(evaluate)
 
 
-def assert_alike(got, expected, dtype):
+@cache
+def by_name(layout, names, types="Auto"):
+    """Compiled once: the values and gradients with each of several sets of keywords, as a function of rows."""
+
+    def evaluate(rows):
+        losses = {name: scalar(on_mesh(layout, types), LABELS, **KEYWORDS[name]) for name in names}
+        return {name: jax.value_and_grad(loss, (0, 1, 2, 3))(*rows) for name, loss in losses.items()}
+
+    return jax.jit(evaluate)
+
+
+def textbook(rows, labels, *, class_weights=None, reduction="mean", ignore_index=None, chunk_size=None, **options):
+    """The loss and its gradients in hidden, kernel, bias and token weights (M14, M27), in NumPy's double precision.
+
+    They are analytic: the imaginary parts at rows + i h v, over h, are the derivatives along v.
+    """
+    hidden, kernel, bias, token_weights = rows
+    w = np.ones(kernel.shape[1]) if class_weights is None else np.asarray(class_weights, np.float64)
+    kept = labels != ignore_index
+    one_hot = np.eye(len(w))[np.where(kept, labels, 0)]
+    label_weights = one_hot @ w
+    losses, by_logits = textbook_of_logits(hidden @ kernel + bias, one_hot, w, label_weights, **options)
+    g = kept * (COTANGENTS[: len(labels)] if reduction == "none" else 1.0)
+    total = np.sum(kept * token_weights * label_weights) if reduction == "mean" else 1.0
+    value = np.sum(token_weights * g * losses) / total
+    by_logits = (token_weights * g / total)[..., None] * by_logits
+    by_weights = g * (losses - value * label_weights * (reduction == "mean")) / total
+    batch = tuple(range(labels.ndim))
+    by_kernel = np.tensordot(hidden, by_logits, (batch, batch))
+    with np.errstate(invalid="ignore"):  # 0 times an infinite kernel
+        return value, (by_logits @ kernel.T, by_kernel, by_logits.sum(batch), by_weights)
+
+
+def plain_textbook(hidden, kernel, labels):
+    """The mean loss without bias, weights and other keywords, and its gradients in hidden and kernel."""
+    value, gradients = textbook([np.float64(hidden), np.float64(kernel), 0.0, np.ones(labels.shape)], labels)
+    return value, gradients[:2]
+
+
+def textbook_of_logits(
+    logits, labels, class_weights, penalty_weights, label_smoothing=0.0, z_loss=0.0, logit_softcap=None
+):
+    """The losses of labels that weigh every class, and the gradient of their sum in the logits (M23-M26)."""
+    z = logits if logit_softcap is None else logit_softcap * np.tanh(logits / logit_softcap)
+    e = np.exp(z)
+    total = e.sum(-1, keepdims=True)
+    lse = np.log(total)
+    targets = class_weights * ((1 - label_smoothing) * labels + label_smoothing / logits.shape[-1])
+    with np.errstate(invalid="ignore"):  # 0 times an infinite logit
+        terms = np.where(targets == 0, 0, targets * (lse - z))
+    losses = terms.sum(-1) + z_loss * penalty_weights * lse[..., 0] ** 2
+    by_logits = (targets.sum(-1, keepdims=True) + 2 * z_loss * penalty_weights[..., None] * lse) * e / total - targets
+    return losses, by_logits if logit_softcap is None else by_logits * (1 - (z / logit_softcap) ** 2)
+
+
+def derivatives(function, rows, directions):
+    """Those of an analytic function of NumPy along the directions: nothing is subtracted, hence no bit lost."""
+    stepped = function([row + 1e-30j * direction for row, direction in zip(rows, directions, strict=True)])
+    return jax.tree.map(lambda result: np.imag(result) / 1e-30, stepped)
+
+
+def gradient(function, arrays, argument):
+    """That of an analytic scalar function of NumPy in one of its arrays."""
+    x, before, after = arrays[argument], arrays[:argument], arrays[argument + 1 :]
+    steps = 1e-30j * np.eye(x.size).reshape(-1, *x.shape)
+    return np.reshape([np.imag(function(*before, x + step, *after)) / 1e-30 for step in steps], x.shape)
+
+
+def assert_near(got, expected, tolerance):
+    """In the norm of each array."""
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
-        assert a.dtype == b.dtype
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        assert np.linalg.norm(a - b) <= TOLERANCE[dtype] * np.linalg.norm(b)
+        assert a.shape == b.shape
+        assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
+
+
+def assert_is_textbook(got, rows, labels=LABELS, **keywords):
+    """`got` has the dtypes of the rows, and is what the textbook makes of the numbers that they hold."""
+    assert [each.dtype for each in jax.tree.leaves(got)] == [rows[3].dtype, *(row.dtype for row in rows)]
+    expected = textbook([np.asarray(row, np.float64) for row in rows], labels, **keywords)
+    assert_near(got, expected, TOLERANCE[str(rows[0].dtype)])

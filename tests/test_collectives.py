@@ -1,4 +1,4 @@
-"""What devices tell one another: the collectives that a head on a mesh compiles to, and no others."""
+"""What devices send one another: the collectives that a head on a mesh compiles to, and no others."""
 
 import math
 import re
@@ -13,10 +13,12 @@ from jax.sharding import PartitionSpec as P
 
 from jaxsoftmax import linear_cross_entropy, sharded_linear_cross_entropy
 
+pytestmark = pytest.mark.usefixtures("fresh_compilation")
+
 TOKENS, EMBED, VOCAB = 512, 16, 4096
 DATA, CLASSES = 2, 4
 MESH = jax.make_mesh((DATA, CLASSES), ("data", "vocab"), axis_types=(AxisType.Auto,) * 2)
-SPREAD = {"hidden": P("data"), "kernel": P(None, "vocab"), "labels": P("data")}
+SHARDED = {"hidden": P("data"), "kernel": P(None, "vocab"), "labels": P("data")}
 WHOLE_KERNEL, KERNEL_SHARD = (EMBED, VOCAB), (EMBED, VOCAB // CLASSES)
 MINE = TOKENS // DATA  # tokens of a device
 
@@ -27,16 +29,17 @@ class Collective(NamedTuple):
 
 
 def collectives(function, dtype=jnp.float32, **specs):
-    """Those of the compiled function of hidden, kernel and labels, spread as the specs say."""
+    """Those of the compiled function of hidden, kernel and labels, sharded as the specs say."""
     shapes = {"hidden": (TOKENS, EMBED), "kernel": (EMBED, VOCAB), "labels": (TOKENS,)}
-    specs = SPREAD | specs
-    rows = {
-        name: jax.ShapeDtypeStruct(
-            shape, jnp.int32 if name == "labels" else dtype, sharding=NamedSharding(MESH, specs[name])
-        )
+    dtypes = {"hidden": dtype, "kernel": dtype, "labels": jnp.int32}
+    rows = [
+        jax.ShapeDtypeStruct(shape, dtypes[name], sharding=NamedSharding(MESH, (SHARDED | specs)[name]))
         for name, shape in shapes.items()
-    }
-    text = jax.jit(function).lower(*rows.values()).compile().as_text()
+    ]
+    return [*_collectives_in(jax.jit(function).lower(*rows).compile().as_text())]
+
+
+def _collectives_in(text):
     kinds = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast"
     for types, kind in re.findall(rf"= (\(?[^=]*?)\s({kinds})(?:-start)?\(", text):
         for dimensions in re.findall(r"\w+\[([\d,]*)\]", types):
@@ -53,7 +56,7 @@ WITH_GRADIENTS = {
 @pytest.mark.parametrize("head", WITH_GRADIENTS)
 def test_gradients_take_one_maximum_and_one_sum_of_numbers_per_token_and_one_of_hidden(head):
     dtype = jnp.bfloat16 if "bfloat16" in head else jnp.float32
-    found = list(collectives(WITH_GRADIENTS[head], dtype))
+    found = collectives(WITH_GRADIENTS[head], dtype)
     assert {each.kind for each in found} == {"all-reduce"}
     per_token = [each.shape for each in found if MINE in each.shape]
     assert sorted(per_token) == [(3, MINE, 1), (MINE, 1), (MINE, EMBED)]
@@ -62,7 +65,7 @@ def test_gradients_take_one_maximum_and_one_sum_of_numbers_per_token_and_one_of_
 
 
 def test_a_value_alone_takes_the_two_of_numbers_per_token():
-    found = list(collectives(HEAD))
+    found = collectives(HEAD)
     assert sorted(each.shape for each in found if each.shape) == [(3, MINE, 1), (MINE, 1)]
 
 
@@ -73,21 +76,32 @@ def test_tokens_taken_in_chunks_take_theirs_chunk_by_chunk():
 
 
 @pytest.mark.parametrize("spec", [P("data", "vocab"), P("data", None)], ids=str)
-def test_a_kernel_spread_over_embed_is_gathered_for_a_device_s_own_classes_alone(spec):  # FSDP
-    found = list(collectives(WITH_GRADIENTS["mean"], kernel=spec))
+def test_a_kernel_sharded_over_embed_is_gathered_for_a_device_s_own_classes_alone(spec):  # FSDP
+    found = collectives(WITH_GRADIENTS["mean"], kernel=spec)
     gathered = [each.shape for each in found if each.kind == "all-gather"]
     assert gathered == [KERNEL_SHARD]
 
 
 def test_without_a_vocabulary_axis_no_token_moves():
     function = partial(sharded_linear_cross_entropy, mesh=MESH, token_axes=("data", "vocab"))
-    spread = {"hidden": P(("data", "vocab")), "labels": P(("data", "vocab")), "kernel": P()}
-    found = list(collectives(jax.grad(function, 1), **spread))
+    specs = {"hidden": P(("data", "vocab")), "labels": P(("data", "vocab")), "kernel": P()}
+    found = collectives(jax.grad(function, 1), **specs)
     assert {each.kind for each in found} == {"all-reduce"}
     assert {each.shape for each in found} == {(), WHOLE_KERNEL}
 
 
+def test_axes_of_a_kernel_sharded_over_embed_keep_their_order():  # processes with other hash seeds compile the same
+    mesh = jax.make_mesh((2, 2, 2), ("b", "a", "vocab"), axis_types=(AxisType.Explicit,) * 3)
+    hidden = jax.ShapeDtypeStruct((4, 6, 8), jnp.float32, sharding=NamedSharding(mesh, P()))
+    kernel = jax.ShapeDtypeStruct((8, 32), jnp.float32, sharding=NamedSharding(mesh, P(("b", "a"), "vocab")))
+    labels = jax.ShapeDtypeStruct((4, 6), jnp.int32, sharding=NamedSharding(mesh, P()))
+    head = partial(sharded_linear_cross_entropy, mesh=mesh, token_axes=("b", "a"), vocab_axis="vocab")
+    with jax.set_mesh(mesh):
+        text = jax.jit(head).lower(hidden, kernel, labels).compile().as_text()
+    assert "collective-permute" not in text
+
+
 def test_this_reader_sees_a_gathered_kernel_and_gathered_tokens():
-    function = jax.grad(partial(linear_cross_entropy, chunk_size=64), (0, 1))
-    assert any(math.prod(each.shape) >= EMBED * VOCAB // CLASSES for each in collectives(function))
-    assert "all-gather" in {each.kind for each in collectives(function)}
+    found = collectives(jax.grad(partial(linear_cross_entropy, chunk_size=64), (0, 1)))
+    assert any(math.prod(each.shape) >= EMBED * VOCAB // CLASSES for each in found)
+    assert "all-gather" in {each.kind for each in found}

@@ -9,7 +9,6 @@ import pytest
 
 from jaxsoftmax import cross_entropy
 from tests.tolerances import (
-    DTYPES,
     FINITE_DIFFERENCE,
     ROWS,
     array,
@@ -17,6 +16,7 @@ from tests.tolerances import (
     exact,
     exact_softmax,
     finite_differences,
+    in_every_dtype,
     log,
     loss_dtype,
     precision,
@@ -28,10 +28,27 @@ STATIC = ("ignore_index", "label_smoothing", "z_loss", "logit_softcap", "reducti
 
 
 @partial(jax.jit, static_argnames=STATIC)
-def evaluate(logits, labels, **keywords):
+def loss_and_gradient(logits, labels, **keywords):
     """The loss, and the gradient of its sum in the logits."""
     losses, vjp = jax.vjp(lambda logits: cross_entropy(logits, labels, **keywords), logits)
     return losses, vjp(jnp.ones_like(losses))[0]
+
+
+def evaluate(logits, labels, **keywords):
+    """Loss and gradient as NumPy's arrays, whose slices compile nothing."""
+    return jax.tree.map(np.asarray, loss_and_gradient(logits, labels, **keywords))
+
+
+def evaluate_all(cases):
+    """Loss and gradient of every case, its arrays (logits, labels and weights) and its constants, compiled together."""
+    constants = {
+        case: {key: keywords.get(key) for key in STATIC if key in keywords} for case, keywords in cases.items()
+    }
+    arrays = {
+        case: {key: value for key, value in keywords.items() if key not in STATIC} for case, keywords in cases.items()
+    }
+    together = jax.jit(lambda arrays: {case: loss_and_gradient(**arrays[case], **constants[case]) for case in cases})
+    return jax.tree.map(np.asarray, together(arrays))
 
 
 def loss_of(*arrays, **keywords):
@@ -161,7 +178,7 @@ def test_gradients_are_limits_of_difference_quotients(argument):
         np.testing.assert_allclose(jax.jit(jax.grad(of_one))(flat), quotients, rtol=0, atol=FINITE_DIFFERENCE)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@in_every_dtype
 def test_plain_loss_and_gradient_are_exact(dtype):  # (M14)
     labels = np.arange(len(ROWS)) % 5
     labels[-2:] = 0, 1  # where the logits are finite
@@ -208,7 +225,7 @@ def test_softcapped_loss_keeps_its_tail(kind):  # (M23)
         return cross_entropy(logits, labels[kind], logit_softcap=cap, reduction=reduction)
 
     losses = jax.jit(lambda logits: loss(logits, "none"))(logits)
-    gradient = jax.jit(jax.grad(lambda logits: loss(logits, "sum")))(logits)
+    gradient = np.asarray(jax.jit(jax.grad(lambda logits: loss(logits, "sum")))(logits))
     # z is rounded in its quotient, tanh and product: 4 ulps of 16 to 32 move its exponential by 2^-17, or 128 ulps.
     assert_close(losses, -log(probs[:, 0]), "float32", 128)
     assert_close(gradient[:, 0], (probs[:, 0] - 1) * slope[:, 0], "float32", 128)
@@ -217,7 +234,8 @@ def test_softcapped_loss_keeps_its_tail(kind):  # (M23)
 def test_one_hot_labels_cost_what_integer_labels_do():
     one_hot, labels = np.eye(3, dtype=np.float32)[LABELS["integer"]], LABELS["integer"]
     options = {"token_weights": WEIGHTS_32, "label_smoothing": 0.2, "z_loss": 0.1, "logit_softcap": 3.0}
-    of_one_hot, of_integers = (loss_of(LOGITS_32, labels, **options) for labels in (one_hot, labels))
+    cases = {y.ndim: {"logits": LOGITS_32, "labels": y} | options for y in (labels, one_hot)}
+    (of_integers, _), (of_one_hot, _) = evaluate_all(cases).values()
     np.testing.assert_allclose(of_one_hot, of_integers, rtol=1e-6)
 
 
@@ -230,14 +248,31 @@ def test_summing_the_per_sample_gradients_gives_that_of_a_shared_bias():  # (M14
     np.testing.assert_allclose(by_bias, np.sum(per_sample, 0), rtol=1e-6)
 
 
-@pytest.mark.parametrize("batch", [(), (2, 1, 2)], ids=str)
+BATCHES = [(), (2, 1, 2), (4,)]
+
+
+@cache
+def of_batches(kind):
+    """The losses of one, or of all four tokens in two shapes, compiled together."""
+    labels = LABELS[kind]
+    given = {"reduction": "none"}
+    for_batch = {
+        str(batch): given
+        | {
+            "logits": LOGITS_32[: np.prod(batch, dtype=int)].reshape(*batch, 3),
+            "labels": labels[: np.prod(batch, dtype=int)].reshape(batch + labels.shape[1:]),
+        }
+        for batch in BATCHES
+    }
+    return {batch: losses for batch, (losses, _) in evaluate_all(for_batch).items()}
+
+
+@pytest.mark.parametrize("batch", BATCHES[:2], ids=str)
 @of_both
 def test_batch_of_any_rank_is_the_flattened_batch(kind, batch):
-    labels, count = LABELS[kind], np.prod(batch, dtype=int)
-    shaped = LOGITS_32[:count].reshape(*batch, 3), labels[:count].reshape(batch + labels.shape[1:])
-    got = loss_of(*shaped, reduction="none")
+    got, flat = of_batches(kind)[str(batch)], of_batches(kind)[str(BATCHES[2])]
     assert got.shape == batch
-    np.testing.assert_allclose(np.ravel(got), loss_of(LOGITS_32, labels, reduction="none")[:count], rtol=1e-6)
+    np.testing.assert_allclose(np.ravel(got), flat[: got.size], rtol=1e-6)
 
 
 @of_both

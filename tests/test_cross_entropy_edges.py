@@ -1,5 +1,7 @@
 """The training loss at its edges: what has no say in it, labels outside the vocabulary, infinities, dtypes (M27)."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,7 @@ from tests.test_cross_entropy import (
     TOKEN_WEIGHTS,
     WEIGHTS_32,
     evaluate,
+    evaluate_all,
     gradient_of,
     loss_of,
     of_both,
@@ -48,13 +51,16 @@ NOTHING = {
 }
 
 
+@cache
+def of_nothing():
+    return evaluate_all({case: {"logits": LOGITS_32, "labels": LABELS["integer"]} | NOTHING[case] for case in NOTHING})
+
+
 @pytest.mark.parametrize("case", NOTHING)
 def test_mean_over_nothing_is_0_with_gradient_0(case):  # (M27)
-    keywords = {"labels": LABELS["integer"]} | NOTHING[case]
-    labels = keywords.pop("labels")
-    logits = LOGITS_32
-    assert loss_of(logits, labels, **keywords) == 0
-    np.testing.assert_array_equal(gradient_of(logits, labels, **keywords), 0)
+    loss, gradient = of_nothing()[case]
+    assert loss == 0
+    np.testing.assert_array_equal(gradient, 0)
 
 
 @of_both
@@ -90,18 +96,36 @@ def test_label_outside_the_vocabulary_is_nan_even_at_weight_0():
 
 
 def test_ignore_index_outside_the_labels_dtype_ignores_nothing():
-    labels = LABELS["integer"]
-    got = loss_of(LOGITS_32, labels.astype(np.uint32), ignore_index=-100)
-    assert got == loss_of(LOGITS_32, labels, ignore_index=-100)
+    given = {"logits": LOGITS_32, "ignore_index": -100}
+    labels = {dtype: LABELS["integer"].astype(dtype) for dtype in ("uint32", "int32")}
+    losses = evaluate_all({dtype: given | {"labels": y} for dtype, y in labels.items()})
+    assert losses["uint32"][0] == losses["int32"][0]
 
 
-@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"z_loss": 0.1}, {"class_weights": CLASS_WEIGHTS}])
-@of_both
-def test_row_of_minus_infinities_costs_infinity_with_gradient_0(kind, options):  # (jax#6811)
+OPTIONS = {
+    "plain": {},
+    "label_smoothing": {"label_smoothing": 0.1},
+    "z_loss": {"z_loss": 0.1},
+    "class_weights": {"class_weights": CLASS_WEIGHTS},
+}
+
+
+@cache
+def of_minus_infinities():
+    """Where the second row is -inf, by labels and options."""
     logits = np.where(np.arange(4)[:, None] == 1, -INF, LOGITS).astype(np.float32)
-    labels = {"integer": LABELS["integer"], "float": abs(LABELS["float"])}[kind]
-    assert loss_of(logits, labels, reduction="none", **options)[1] == np.inf
-    gradient = gradient_of(logits, labels, reduction="none", **options)
+    labels = {"integer": LABELS["integer"], "float": abs(LABELS["float"])}
+    given = {"logits": logits, "reduction": "none"}
+    return evaluate_all(
+        {f"{kind}, {name}": given | {"labels": labels[kind]} | OPTIONS[name] for kind in labels for name in OPTIONS}
+    )
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@of_both
+def test_row_of_minus_infinities_costs_infinity_with_gradient_0(kind, name):  # (jax#6811)
+    losses, gradient = of_minus_infinities()[f"{kind}, {name}"]
+    assert losses[1] == np.inf
     np.testing.assert_array_equal(gradient[1], 0)
     assert np.isfinite(gradient).all()
 
@@ -148,30 +172,36 @@ def test_loss_is_at_least_float32_and_gradients_have_the_dtypes_of_their_argumen
 
 
 def test_infinite_loss_of_a_row_of_weight_0_adds_nothing():
-    x = jnp.array([[0.0, -jnp.inf], [0.0, 0.0]])
-    weighted = cross_entropy(x, jnp.array([1, 0]), token_weights=jnp.array([0.0, 1.0]))
-    np.testing.assert_allclose(weighted, np.log(2), rtol=1e-6)
-    empty, label = jnp.full((1, 2), -jnp.inf), jnp.array([0])
-    assert cross_entropy(empty, label, z_loss=1.0, class_weights=jnp.array([0.0, 1.0])) == 0
+    logits, labels, weights = array([[0, -INF], [0, 0]], "float32"), np.array([1, 0]), array([0, 1], "float32")
+    np.testing.assert_allclose(loss_of(logits, labels, token_weights=weights), np.log(2), rtol=1e-6)
+
+
+def test_infinite_penalty_of_a_class_of_weight_0_adds_nothing():
+    empty, weights = array([[-INF, -INF]], "float32"), array([0, 1], "float32")
+    assert loss_of(empty, np.array([0]), z_loss=1.0, class_weights=weights) == 0
 
 
 def test_token_weight_of_an_ignored_token_has_no_part_in_the_mean():
-    x, labels, u = jnp.zeros((2, 3)), jnp.array([0, -100]), jnp.array([1.0, jnp.nan])
-    value, gradient = jax.value_and_grad(
-        lambda u: cross_entropy(x, labels, ignore_index=-100, token_weights=u, reduction="sum")
-    )(u)
+    x, labels, u = np.zeros((2, 3), np.float32), np.array([0, -100]), array([1, NAN], "float32")
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss_and_gradient(u):
+        return cross_entropy(x, labels, ignore_index=-100, token_weights=u, reduction="sum")
+
+    value, gradient = loss_and_gradient(u)
     np.testing.assert_allclose(value, np.log(3), rtol=1e-6)
     np.testing.assert_allclose(gradient, [np.log(3), 0], rtol=1e-6)
 
 
 def test_soft_cap_makes_a_masked_class_finite():
-    np.testing.assert_allclose(
-        cross_entropy(jnp.full(3, -jnp.inf), jnp.array(0), logit_softcap=2.0), np.log(3), rtol=1e-6
-    )
+    loss = loss_of(np.full(3, -INF, np.float32), np.array(0), logit_softcap=2.0)
+    np.testing.assert_allclose(loss, np.log(3), rtol=1e-6)
 
 
 def test_weights_may_be_lists():
-    x, labels = jnp.zeros((2, 2)), jnp.array([0, 1])
-    np.testing.assert_allclose(
-        cross_entropy(x, labels, class_weights=[1, 2], token_weights=[1.0, 1.0]), np.log(2), rtol=1e-6
-    )
+    def loss(x, labels):
+        return cross_entropy(x, labels, class_weights=[1, 2], token_weights=[1.0, 1.0])
+
+    value = jax.jit(loss)(np.zeros((2, 2), np.float32), np.array([0, 1]))
+    np.testing.assert_allclose(value, np.log(2), rtol=1e-6)

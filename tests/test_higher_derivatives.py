@@ -30,20 +30,20 @@ def test_reverse_over_reverse_is_forward_over_reverse():
 
 
 TOTALS = {"logsumexp": 1.0, "integer labels": 1.0, "float labels": 1.75}
-TWIN_ROWS = {
+FORWARD_ROWS = {
     "logsumexp": forward_mode.logsumexp,
     "integer labels": lambda x: forward_mode.softmax_cross_entropy_with_integer_labels(x, 2),
     "float labels": lambda x: forward_mode.softmax_cross_entropy(x, TARGETS[0].astype(x.dtype)),
 }
-OWN_ROWS = {**TWIN_ROWS} | {
+OWN_ROWS = {**FORWARD_ROWS} | {
     "logsumexp": jaxsoftmax.logsumexp,
     "integer labels": lambda x: jaxsoftmax.softmax_cross_entropy_with_integer_labels(x, 2),
     "float labels": lambda x: jaxsoftmax.softmax_cross_entropy(x, TARGETS[0].astype(x.dtype)),
 }
 
 
-@pytest.mark.parametrize("functions", [OWN_ROWS, TWIN_ROWS], ids=["losses", "twins"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("functions", [OWN_ROWS, FORWARD_ROWS], ids=["losses", "variants"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_hessian_is_the_softmax_jacobian_times_the_sum_of_the_labels(dtype, functions):  # (M9, M15)
     with precision(dtype):
         x = array(FINITE_ROWS, dtype)
@@ -65,7 +65,7 @@ def test_hessian_of_every_keyword_is_autodiff_of_the_textbook():
         return (losses + keywords["z_loss"] * w[2] * lse**2) / w[2]
 
     with precision("float64"):
-        got, expected = (jax.jit(jax.hessian(f))(X[0]) for f in (ROW_FUNCTIONS["training"], textbook))
+        got, expected = jax.jit(lambda x: [jax.hessian(f)(x) for f in (ROW_FUNCTIONS["training"], textbook)])(X[0])
         np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
 
 
@@ -74,18 +74,18 @@ def test_third_derivative_is_autodiff_of_the_textbook():
         return jnp.log(jnp.sum(jnp.exp(x)))
 
     with precision("float64"):
-        expected = jax.jit(jax.jacfwd(jax.hessian(textbook)))(X[0])
-        for name in OWN_ROWS:
-            third = jax.jit(jax.jacfwd(jax.hessian(OWN_ROWS[name])))(X[0])
-            np.testing.assert_allclose(third, TOTALS[name] * expected, rtol=1e-12, atol=1e-14)
+        third = by_name(lambda f: jax.jacfwd(jax.hessian(f)), OWN_ROWS | {"textbook": textbook})(X[0])
+        expected = np.asarray(third.pop("textbook"))
+        for name, got in third.items():
+            np.testing.assert_allclose(got, TOTALS[name] * expected, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("library", [jaxsoftmax, forward_mode], ids=["losses", "twins"])
+@pytest.mark.parametrize("library", [jaxsoftmax, forward_mode], ids=["losses", "variants"])
 def test_mixed_derivative_in_logits_and_labels_is_s_1_transposed_less_the_identity(library):  # (M12)
     with precision("float64"):
         by_labels = jax.grad(library.softmax_cross_entropy, 1)
         mixed = jax.jit(jax.jacfwd(by_labels, 0))(X[0], TARGETS[0].astype(np.float64))
-        assert_equal(mixed, np.broadcast_to(jaxsoftmax.softmax(X[0]), (5, 5)) - np.eye(5))
+        assert_equal(mixed, np.exp(X[0]) / np.sum(np.exp(X[0])) - np.eye(5))
 
 
 def test_hessian_vector_product_is_a_jvp_of_the_gradient():
@@ -94,14 +94,14 @@ def test_hessian_vector_product_is_a_jvp_of_the_gradient():
         product = jax.jit(lambda x, v: {n: jax.jvp(jax.grad(f), (x,), (v,))[1] for n, f in functions.items()})(X, V)
         hessian = by_name(jax.hessian, functions)(X)
         for name in functions:
-            assert_equal(product[name], np.tensordot(hessian[name], V, 2))
+            assert_equal(product[name], np.tensordot(np.asarray(hessian[name]), V, 2))
 
 
 def test_hessian_of_minus_infinities_is_0():  # (jax#6811)
     x = array([[-np.inf] * 5, [0.0, -np.inf, 0.0, -np.inf, -np.inf]], "float32")
-    functions = {**OWN_ROWS, "twin": TWIN_ROWS["integer labels"]}
+    functions = {**OWN_ROWS, "variant": FORWARD_ROWS["integer labels"]}
     labelled = {name: f for name, f in functions.items() if name != "float labels"}
-    for hessian in by_name(lambda f: jax.vmap(jax.hessian(f)), labelled)(x).values():
+    for hessian in map(np.asarray, by_name(lambda f: jax.vmap(jax.hessian(f)), labelled)(x).values()):
         np.testing.assert_array_equal(hessian[0], 0)
         quarter = np.array([[0.25, -0.25], [-0.25, 0.25]])
         np.testing.assert_array_equal(hessian[1][::2, ::2][:2, :2], quarter)
@@ -113,7 +113,7 @@ def test_ignored_token_with_nan_logits_has_hessian_0():
         return jaxsoftmax.cross_entropy(x, np.array([-1, 2]), ignore_index=-1, **EVERY_KEYWORD)
 
     x = np.stack([np.full(5, np.nan), X[0]])
-    hessian = jax.jit(jax.hessian(loss))(x.astype(np.float32))
+    hessian = np.asarray(jax.jit(jax.hessian(loss))(x.astype(np.float32)))
     np.testing.assert_array_equal(hessian[0], 0)
     np.testing.assert_array_equal(hessian[:, :, 0], 0)
     assert np.isfinite(hessian).all()

@@ -1,9 +1,8 @@
 """Data flows one way: earlier modules never import later ones, and what judges the library sees its public names."""
 
 import ast
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parent.parent
 # A module may import those of the rows above its own.
@@ -23,6 +22,7 @@ ARROWS = [
 ]
 RANK = {module: rank for rank, modules in enumerate(ARROWS) for module in modules}
 LIBRARY = sorted((ROOT / "jaxsoftmax").rglob("*.py"))
+CORE = [path for path in LIBRARY if path.stem in RANK and path.parent.name == "jaxsoftmax"]
 EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.py"))
 JUDGES = [ROOT / "jaxsoftmax" / name for name in ("verify", "bench")]
 OUTSIDE = [path for path in LIBRARY if path.parent in JUDGES] + EXPERIMENTS
@@ -34,27 +34,29 @@ FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 SHAPELESS = {"utils", "util", "helpers", "helper", "misc", "common"}
 
 
-def name_of(path):
-    return str(path.relative_to(ROOT))
+def offences(paths, found_in):
+    """By file, what `found_in` finds; no entry for a file in which it finds nothing."""
+    found = {str(path.relative_to(ROOT)): found_in(path) for path in paths}
+    return {name: offending for name, offending in found.items() if offending}
 
 
-def each(paths):
-    return pytest.mark.parametrize("path", paths, ids=name_of)
+@cache
+def parsed(path):
+    return ast.parse(path.read_text())
 
 
 def imported(path):
     """The dotted names that a file imports, `from a import b` as `a.b`."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"line {node.lineno}: imports are absolute"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def dotted_names(path):
     """Every `a.b.c` in the code."""
-    return {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    return {ast.unparse(node) for node in ast.walk(parsed(path)) if isinstance(node, ast.Attribute)}
 
 
 def lines_of_code(function):
@@ -74,15 +76,16 @@ def private_parts(name, package):
     return [] if own or name.split(".")[0] != "jaxsoftmax" else [part for part in name.split(".") if part[0] == "_"]
 
 
-@each([path for path in LIBRARY if path.stem in RANK and path.parent.name == "jaxsoftmax"])
-def test_module_imports_none_of_its_own_rank_or_later(path):
-    modules = [name.split(".")[1] for name in imported(path) if name.startswith("jaxsoftmax.")]
-    assert [module for module in modules if RANK.get(module, len(ARROWS)) >= RANK[path.stem]] == []
+def test_modules_import_none_of_their_own_rank_or_later():
+    def found_in(path):
+        modules = [name.split(".")[1] for name in imported(path) if name.startswith("jaxsoftmax.")]
+        return [module for module in modules if RANK.get(module, len(ARROWS)) >= RANK[path.stem]]
+
+    assert offences(CORE, found_in) == {}
 
 
-@each([path for path in LIBRARY if path.stem in RANK and path.parent.name == "jaxsoftmax"])
-def test_core_module_imports_the_package_by_its_modules_alone(path):
-    assert "jaxsoftmax" not in set(imported(path))
+def test_core_modules_import_the_package_by_its_modules_alone():
+    assert offences(CORE, lambda path: "jaxsoftmax" in set(imported(path))) == {}
 
 
 def test_every_module_of_the_core_has_its_place_in_the_arrows():
@@ -95,35 +98,54 @@ def test_only_commands_import_what_commands_share():
     assert users == {ROOT / "jaxsoftmax" / "cli.py", *(folder / "_command.py" for folder in JUDGES)}
 
 
-@each(OUTSIDE)
-def test_verify_bench_and_experiments_import_public_names(path):
-    names = [name for name in imported(path) if COMMAND_LINE not in name.split(".")]
-    assert [name for name in names if private_parts(name, package_of(path))] == []
+def test_verify_bench_and_experiments_import_public_names():
+    def found_in(path):
+        names = [name for name in imported(path) if COMMAND_LINE not in name.split(".")]
+        return [name for name in names if private_parts(name, package_of(path))]
+
+    assert offences(OUTSIDE, found_in) == {}
 
 
-@each([*OUTSIDE, *ANALYTIC])
-def test_no_private_name_is_reached_through_the_package(path):
+def test_no_private_name_is_reached_through_the_package():
     dunders = {"jaxsoftmax.__version__", "jaxsoftmax.__name__"}
-    assert [n for n in dotted_names(path) - dunders if private_parts(n, package_of(path))] == []
+
+    def found_in(path):
+        return [name for name in dotted_names(path) - dunders if private_parts(name, package_of(path))]
+
+    assert offences([*OUTSIDE, *ANALYTIC], found_in) == {}
 
 
-@each(ANALYTIC)
-def test_analytic_uses_public_forward_values(path):
-    names = [name for name in imported(path) if private_parts(name, "jaxsoftmax.analytic")]
-    assert [name for name in names if name.split(".")[-1][0] == "_" and name != "jaxsoftmax._checks"] == []
+def test_analytic_uses_public_forward_values():
+    def found_in(path):
+        names = [name for name in imported(path) if private_parts(name, "jaxsoftmax.analytic")]
+        return [name for name in names if name.split(".")[-1][0] == "_" and name != "jaxsoftmax._checks"]
+
+    assert offences(ANALYTIC, found_in) == {}
 
 
-@each(EVERY_FILE)
-def test_file_has_under_300_lines(path):
-    assert len(path.read_text().splitlines()) < 300
+def test_imports_are_absolute():
+    def found_in(path):
+        relative = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.ImportFrom) and node.level]
+        return [node.lineno for node in relative]
+
+    assert offences(EVERY_FILE, found_in) == {}
 
 
-@each(EVERY_FILE)
-def test_function_has_under_40_lines_besides_its_docstring(path):
-    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, FUNCTION)]
-    assert [function.name for function in functions if lines_of_code(function) >= 40] == []
+def test_files_have_under_300_lines():
+    assert offences(EVERY_FILE, lambda path: len(path.read_text().splitlines()) >= 300) == {}
 
 
-@each(EVERY_FILE)
-def test_file_is_named_after_what_it_holds(path):
-    assert path.stem.strip("_") not in SHAPELESS
+def test_functions_have_under_40_lines_besides_their_docstrings():
+    def found_in(path):
+        functions = [node for node in ast.walk(parsed(path)) if isinstance(node, FUNCTION)]
+        return [function.name for function in functions if lines_of_code(function) >= 40]
+
+    assert offences(EVERY_FILE, found_in) == {}
+
+
+def test_files_are_named_after_what_they_hold():
+    assert offences(EVERY_FILE, lambda path: path.stem.strip("_") in SHAPELESS) == {}
+
+
+def test_an_offence_is_named_with_its_file():
+    assert offences(CORE, lambda path: path.stem == "_softmax") == {"jaxsoftmax/_softmax.py": True}

@@ -1,5 +1,7 @@
 """Log-sum-exp: jax.nn's whole signature, exact tails, and its gradients (M8, M9, M18)."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,7 @@ from tests.tolerances import (
     exact,
     exact_softmax,
     exp,
+    in_every_dtype,
     log,
     precision,
 )
@@ -23,7 +26,7 @@ from tests.tolerances import (
 STATIC = ("axis", "keepdims", "return_sign")
 OURS, THEIRS = (jax.jit(f, static_argnames=STATIC) for f in (logsumexp, jax.nn.logsumexp))
 ROW_SUMS = jax.jit(jax.vmap(logsumexp))
-GRADIENTS = jax.jit(jax.vmap(jax.grad(logsumexp)))
+SUMS_AND_GRADIENTS = jax.jit(lambda a: (jax.vmap(logsumexp)(a), jax.vmap(jax.grad(logsumexp))(a)))
 
 RNG = np.random.default_rng(0)
 A = RNG.normal(size=(2, 3, 5))
@@ -74,32 +77,53 @@ SPECIAL = {  # a, b, where
     "negative sum": ([0.0, 2.0, 1.0], [1.0, -1.0, 1.0], None),
 }
 
-in_every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+DIFFERENTIATED = (
+    "b broadcasts along the sum",
+    "b larger than a",
+    "b and where",
+    "b along one axis, where along another",
+)
+TAILS = [[0.0, -gap, -INF, -gap - 1, -INF] for gap in (1, 5, 10, 16, 17, 20, 40, 60, 80, 85)]
+NONE = [-INF] * 5
+EVERY_ROW = [*ROWS, *TAILS, NONE]
+
+
+@cache
+def on_signatures(function):
+    """The values of every signature and the gradients in a and b of some, compiled together."""
+    options = {
+        case: {name: arguments[name] for name in STATIC if name in arguments} for case, arguments in SIGNATURES.items()
+    }
+    arrays = {
+        case: {name: np.asarray(arguments[name]) for name in ("b", "where") if name in arguments}
+        for case, arguments in SIGNATURES.items()
+    }
+
+    def gradients(a, b, where=None, **options):
+        b = jnp.where(b == 0, 0.5, b)  # jax.nn gives a weight 0 no gradient
+        options |= {"return_sign": True}
+        return jax.grad(lambda a, b: jnp.sum(function(a, b=b, where=where, **options)[0]), (0, 1))(a, b)
+
+    def of_all(a, arrays):
+        values = {case: function(a, **arrays[case], **options[case]) for case in SIGNATURES}
+        return values, {case: gradients(a, **arrays[case], **options[case]) for case in DIFFERENTIATED}
+
+    with precision("float64"):
+        return jax.jit(of_all)(A, arrays)
 
 
 @pytest.mark.parametrize("signature", SIGNATURES)
 def test_equals_jax_nn_on_its_whole_signature(signature):
-    with precision("float64"):
-        got, expected = (f(A, **SIGNATURES[signature]) for f in (OURS, THEIRS))
-        assert jax.tree.structure(got) == jax.tree.structure(expected)
-        jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=1e-13, strict=True), got, expected)
+    got, expected = (on_signatures(f)[0][signature] for f in (logsumexp, jax.nn.logsumexp))
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=1e-13, strict=True), got, expected)
 
 
-@pytest.mark.parametrize(
-    "signature",
-    ["b broadcasts along the sum", "b larger than a", "b and where", "b along one axis, where along another"],
-)
+@pytest.mark.parametrize("signature", DIFFERENTIATED)
 def test_gradients_equal_those_of_jax_nn(signature):
-    arguments = SIGNATURES[signature] | {"return_sign": True}
-    b = np.array(arguments.pop("b", 1.0))
-    b = np.where(b == 0, 0.5, b)  # jax.nn gives a weight 0 no gradient
-
-    def gradients(function):
-        return jax.jit(jax.grad(lambda a, b: jnp.sum(function(a, b=b, **arguments)[0]), argnums=(0, 1)))(A, b)
-
-    with precision("float64"):
-        for got, expected in zip(gradients(logsumexp), gradients(jax.nn.logsumexp), strict=True):
-            np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14, strict=True)
+    both = (on_signatures(f)[1][signature] for f in (logsumexp, jax.nn.logsumexp))
+    for got, expected in zip(*both, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14, strict=True)
 
 
 @pytest.mark.parametrize("case", SPECIAL)
@@ -110,52 +134,55 @@ def test_equals_jax_nn_on_infinities_and_nans(case):
         np.testing.assert_allclose(OURS(a, **arguments), THEIRS(a, **arguments), rtol=1e-15)
 
 
+@cache
+def outcomes(dtype):
+    """The sums of all rows, and the gradients."""
+    with precision(dtype):
+        return tuple(map(np.asarray, SUMS_AND_GRADIENTS(array(EVERY_ROW, dtype))))
+
+
 @in_every_dtype
 def test_is_the_logarithm_of_the_sum_of_exponentials(dtype):  # (M18)
-    with precision(dtype):
-        a = array(ROWS, dtype)
-        assert_close(ROW_SUMS(a), log(np.sum(exp(exact(a)), -1)), dtype)
+    sums, _ = outcomes(dtype)
+    assert_close(sums[: len(ROWS)], log(np.sum(exp(exact(array(ROWS, dtype))), -1)), dtype)
 
 
 @in_every_dtype
 def test_keeps_a_tail_beside_a_maximum_of_0(dtype):  # (M18)
-    with precision(dtype):
-        a = array([[0.0, -gap, -np.inf, -gap - 1, -np.inf] for gap in (1, 5, 10, 16, 17, 20, 40, 60, 80, 85)], dtype)
-        assert_close(ROW_SUMS(a), log(np.sum(exp(exact(a)), -1)), dtype)
+    sums, _ = outcomes(dtype)
+    assert_close(sums[len(ROWS) : -1], log(np.sum(exp(exact(array(TAILS, dtype))), -1)), dtype)
 
 
 @in_every_dtype
 def test_gradient_is_softmax(dtype):  # (M8)
-    with precision(dtype):
-        a = array(ROWS, dtype)
-        assert_close(GRADIENTS(a), exact_softmax(a), dtype)
+    _, gradients = outcomes(dtype)
+    assert_close(gradients[:-1], exact_softmax(array(EVERY_ROW[:-1], dtype)), dtype)
 
 
 @in_every_dtype
 def test_minus_infinities_give_minus_infinity_with_gradient_0(dtype):  # (jax#6811)
-    with precision(dtype):
-        a = array(np.full((10, 5), -np.inf), dtype)
-        np.testing.assert_array_equal(np.asarray(ROW_SUMS(a)), -np.inf)
-        np.testing.assert_array_equal(np.asarray(GRADIENTS(a)), 0)
+    sums, gradients = outcomes(dtype)
+    assert sums[-1] == -np.inf
+    np.testing.assert_array_equal(gradients[-1], 0)
 
 
 def test_gradient_at_a_masked_element_is_0_whatever_it_holds():
     a = np.array([[0.5, hidden, -1.0] for hidden in (0.0, 1e3, INF, -INF, NAN)])
     where = np.array([True, False, True])
     with precision("float64"):
-        summed = jax.jit(jax.grad(lambda a, b: jnp.sum(logsumexp(a, -1, b, where=where)), (0, 1)))
-        by_a, by_b = summed(a, np.ones_like(a))
-        plain = jax.jit(jax.grad(lambda a: jnp.sum(logsumexp(a, -1, where=where))))(a)
+        weighted = jax.grad(lambda a, b: jnp.sum(logsumexp(a, -1, b, where=where)), (0, 1))
+        plain = jax.grad(lambda a: jnp.sum(logsumexp(a, -1, where=where)))
+        gradients = jax.jit(lambda a, b: (*weighted(a, b), plain(a)))(a, np.ones_like(a))
         kept = np.exp([0.5, -1.0]) / np.sum(np.exp([0.5, -1.0]))
-        for gradient in (by_a, plain, by_b):  # the weights are 1
+        for gradient in map(np.asarray, gradients):  # the weights are 1
             np.testing.assert_array_equal(gradient[:, 1], 0)
             np.testing.assert_allclose(gradient[:, ::2], np.broadcast_to(kept, (5, 2)), rtol=1e-15)
 
 
 def test_plus_infinity_has_gradient_nan_as_in_jax_nn():
     a = array([0.0, INF], "float32")
-    for function in (jax.nn.logsumexp, logsumexp):
-        assert np.isnan(jax.jit(jax.grad(function))(a)).any()
+    for gradient in jax.jit(lambda a: [jax.grad(f)(a) for f in (jax.nn.logsumexp, logsumexp)])(a):
+        assert np.isnan(gradient).any()
 
 
 @pytest.mark.parametrize("b", [None, np.zeros((3, 0), np.float32)], ids=["plain", "weighted"])
@@ -167,9 +194,11 @@ def test_sum_over_nothing_is_minus_infinity_of_sign_0_as_in_jax_nn(b):
 
 @pytest.mark.parametrize("length", [3, 1000, 4096])  # whole, in pieces, in many
 def test_empty_batch_gives_an_empty_batch(length):
-    assert OURS(np.zeros((0, length), np.float32), axis=-1).shape == (0,)
-    gradient = jax.jit(jax.grad(lambda a: jnp.sum(logsumexp(a, -1))))(np.zeros((0, length), np.float32))
-    assert gradient.shape == (0, length)
+    def total(a):
+        return jnp.sum(logsumexp(a, -1))
+
+    sums, gradients = jax.jit(lambda a: (logsumexp(a, -1), jax.grad(total)(a)))(np.zeros((0, length), np.float32))
+    assert (sums.shape, gradients.shape) == ((0,), (0, length))
 
 
 def dtype_of_result(function, a, b):
@@ -199,8 +228,8 @@ def test_scalar_is_its_own_log_sum_exp():
 
 
 def test_list_of_axes_is_a_tuple_of_axes():
-    of_list = jax.jit(lambda a: logsumexp(a, [0, 2]))(A)
-    np.testing.assert_array_equal(of_list, OURS(A, axis=(0, 2)))
+    of_list, of_tuple = jax.jit(lambda a: (logsumexp(a, [0, 2]), logsumexp(a, (0, 2))))(A)
+    np.testing.assert_array_equal(of_list, of_tuple)
 
 
 def test_zeros_in_bfloat16_sum_to_the_logarithm_of_their_number():
@@ -214,5 +243,5 @@ def test_hessian_is_that_of_the_textbook_formula():  # (M9)
 
     with precision("float64"):
         a = np.array(FINITE_ROWS[0])
-        got, expected = (jax.jit(jax.hessian(f))(a) for f in (logsumexp, textbook))
+        got, expected = jax.jit(lambda a: [jax.hessian(f)(a) for f in (logsumexp, textbook)])(a)
         np.testing.assert_allclose(got, expected, rtol=1e-14, atol=1e-15)

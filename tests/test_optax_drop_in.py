@@ -1,7 +1,8 @@
 """The drop-ins pass the tests that optax ships for the functions they replace.
 
-optax's two `test_gradient` differentiate in forward mode too, which a `jax.custom_vjp` refuses: they run on the twins
-of `forward_mode`, which pass all the others as well.
+optax's two `test_gradient` differentiate in forward mode too, which a `jax.custom_vjp` refuses: they run on
+the variants of `forward_mode`, which pass all the others as well. Of a test that optax runs on numbered cases, the
+first stays in the first tier.
 """
 
 import unittest
@@ -21,7 +22,13 @@ REVERSE_MODE = [(case, name) for case, name in TESTS if name != "test_gradient"]
 
 
 def each(tests):
-    return pytest.mark.parametrize(("case", "name"), tests, ids=[f"{case.__name__}.{name}" for case, name in tests])
+    cases = [
+        pytest.param(
+            case, name, id=f"{case.__name__}.{name}", marks=[pytest.mark.slow] * name.endswith(tuple("123456789"))
+        )
+        for case, name in tests
+    ]
+    return pytest.mark.parametrize(("case", "name"), cases)
 
 
 # Compiled once a shape; eagerly each test would compile every operation of its own shapes.
@@ -61,7 +68,7 @@ def test_shipped_test_passes_on_the_losses(case, name, monkeypatch):
 
 
 @each(TESTS)
-def test_shipped_test_passes_on_the_twins(case, name, monkeypatch):
+def test_shipped_test_passes_on_the_forward_mode_variants(case, name, monkeypatch):
     run(case, name, forward_mode, monkeypatch)
 
 

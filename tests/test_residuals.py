@@ -1,5 +1,8 @@
 """Memory as a theorem: between forward and backward pass wait the arguments, and a few numbers a row."""
 
+from functools import partial
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,11 +41,16 @@ A_FEW_A_ROW = 8  # the state, the labels and their weights, and what the reducti
 in_float32_and_bfloat16 = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 
 
+@partial(jax.jit, static_argnums=0)
+def backward_pass(function, *arrays):
+    """A pytree of what it holds: under jit, that is what crosses from the forward pass to it."""
+    return jax.vjp(function, *arrays)[1]
+
+
 def residuals(function, *arrays):
-    """What the backward pass of `function`, a pytree, holds besides `arrays` and the constants of the loss."""
-    backward = jax.vjp(function, *arrays)[1]
+    """What the backward pass of `function` holds besides `arrays` and the constants of the loss."""
     constants = [*arrays, CLASS_WEIGHTS]
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(backward)]
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(backward_pass(function, *arrays))]
     return [leaf for leaf in leaves if not any(is_same(leaf, constant) for constant in constants)]
 
 
@@ -51,11 +59,11 @@ def is_same(leaf, array):
 
 
 def logits_in(dtype):
-    return jnp.asarray(array(np.random.default_rng(0).normal(size=(ROWS, VOCAB)), dtype))
+    return array(np.random.default_rng(0).normal(size=(ROWS, VOCAB)), dtype)
 
 
 def weights_in(dtype):
-    return jnp.asarray(array(np.random.default_rng(1).uniform(size=(ROWS, VOCAB)), dtype))
+    return array(np.random.default_rng(1).uniform(size=(ROWS, VOCAB)), dtype)
 
 
 def assert_a_few_numbers_a_row(leaves):
@@ -77,7 +85,7 @@ def test_gradient_in_logits_and_labels_saves_them_and_a_few_numbers_a_row(name, 
 
 @pytest.mark.parametrize("name", OF_MASKS)
 def test_masked_gradient_saves_the_logits_the_mask_and_a_few_numbers_a_row(name):
-    logits, mask = logits_in("float32"), np.asarray(weights_in("float32")) < 0.5
+    logits, mask = logits_in("float32"), weights_in("float32") < 0.5
     function = OF_MASKS[name]
     leaves = residuals(lambda x: function(x, mask), logits)
     assert_a_few_numbers_a_row([leaf for leaf in leaves if not is_same(leaf, mask)])
@@ -105,16 +113,19 @@ def test_fused_head_saves_gradients_or_arguments_and_a_few_numbers_a_token(reduc
 
 @pytest.mark.parametrize("name", ["integer labels", "training, every keyword"])
 def test_bfloat16_logits_wait_as_bfloat16(name):
-    leaves = jax.tree.leaves(jax.vjp(OF_LOGITS[name], logits_in("bfloat16"))[1])
+    leaves = jax.tree.leaves(backward_pass(OF_LOGITS[name], logits_in("bfloat16")))
     assert [str(leaf.dtype) for leaf in leaves if leaf.shape == (ROWS, VOCAB)] == ["bfloat16"]
-
-
-@pytest.mark.parametrize("name", ["integer labels", "training, every keyword"])
-def test_jitted_gradient_saves_the_same(name):
-    """Under jit, what crosses from the forward to the backward pass are the outputs of the forward one."""
-    logits = logits_in("bfloat16")
-    leaves = jax.tree.leaves(jax.jit(lambda x: jax.vjp(OF_LOGITS[name], x)[1])(logits))
     assert sum(leaf.size for leaf in leaves) <= ROWS * VOCAB + VOCAB + A_FEW_A_ROW * ROWS
+
+
+@pytest.mark.parametrize("name", ["integer labels", pytest.param("training, every keyword", marks=pytest.mark.slow)])
+def test_gradient_outside_of_jit_saves_the_same(name):
+    logits = logits_in("bfloat16")
+    outside, within = jax.vjp(OF_LOGITS[name], logits)[1], backward_pass(OF_LOGITS[name], logits)
+    assert_a_few_numbers_a_row(
+        [leaf for leaf in jax.tree.leaves(outside) if leaf.shape not in (logits.shape, (VOCAB,))]
+    )
+    chex.assert_trees_all_equal_shapes_and_dtypes(*map(jax.tree.leaves, (outside, within)))
 
 
 def test_counting_residuals_finds_those_of_optax():

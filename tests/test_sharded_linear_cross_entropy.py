@@ -1,109 +1,181 @@
-"""The head of arrays on a mesh is the head of one device: every mesh, keyword and dtype."""
+"""The head of arrays on a mesh is that of the textbook: every mesh, keyword and dtype."""
 
-from functools import partial
+from functools import cache, partial
+from itertools import product
 
+import chex
 import jax
-import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxsoftmax import forward_mode, sharded_linear_cross_entropy
+from jaxsoftmax import forward_mode, linear_cross_entropy, sharded_linear_cross_entropy
 from tests.meshes import (
-    ALONE,
     HIDDEN,
     KERNEL,
     KEYWORDS,
     LABELS,
     LAYOUTS,
     OTHER_LAYOUTS,
+    TOLERANCE,
     arguments,
-    assert_alike,
-    each_axis_type,
-    each_layout,
-    each_layout_and_dtype,
+    assert_is_textbook,
+    assert_near,
+    by_name,
+    derivatives,
+    in_tiers,
     mesh_of,
     on_mesh,
+    plain_textbook,
     scalar,
-    with_gradients,
+    textbook,
 )
 from tests.tolerances import precision
 
+ONE_BY_ONE = tuple(name for name in KEYWORDS if not name.startswith("all"))
+# What is compiled together with a name.
+TOGETHER = dict.fromkeys(ONE_BY_ONE, ONE_BY_ONE) | {name: (name,) for name in ("all", "all, none")}
+each_layout_keyword_and_dtype = in_tiers(
+    ("layout", "name", "dtype"),
+    list(product(LAYOUTS, KEYWORDS, ["float32", "bfloat16"])),
+    first=[
+        *product(["2x2x2"], ONE_BY_ONE, ["float32"]),
+        *product(LAYOUTS, ["all"], ["float32"]),
+        ("2x2x2", "all", "bfloat16"),
+    ],
+)
 
-@each_layout_and_dtype
-@pytest.mark.parametrize("keywords", KEYWORDS.values(), ids=KEYWORDS)
-def test_value_and_gradients_are_those_of_one_device(keywords, layout, dtype):  # (M16, M22, M24-M27)
+
+@each_layout_keyword_and_dtype
+def test_value_and_gradients_are_those_of_the_textbook(layout, name, dtype):  # (M16, M22, M24-M27)
     rows = arguments(dtype)
-    got = with_gradients(scalar(on_mesh(layout), **keywords))(*rows)
-    assert_alike(got, with_gradients(scalar(ALONE, **keywords))(*rows), dtype)
+    assert_is_textbook(by_name(LAYOUTS[layout], TOGETHER[name])(rows)[name], rows, **KEYWORDS[name])
 
 
-@each_axis_type
-@pytest.mark.parametrize("layout", OTHER_LAYOUTS.values(), ids=OTHER_LAYOUTS)
-@pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_any_layout_and_kind_of_axis_gives_the_numbers_of_one_device(layout, types, reduction):
-    head, rows = on_mesh(layout, types), arguments()
+@pytest.mark.parametrize("name", KEYWORDS)
+def test_gradients_of_the_textbook_are_the_derivatives_of_its_value(name):
+    rows, rng = arguments("float64"), np.random.default_rng(0)
+    directions = [rng.normal(size=row.shape) for row in rows]
+    slope, _ = derivatives(partial(textbook, labels=LABELS, **KEYWORDS[name]), rows, directions)
+    _, gradients = textbook(rows, LABELS, **KEYWORDS[name])
+    terms = [np.sum(g * v) for g, v in zip(gradients, directions, strict=True)]
+    np.testing.assert_allclose(slope, sum(terms), rtol=0, atol=1e-13 * np.linalg.norm(terms))
+
+
+@in_tiers(
+    ("layout", "types", "name"),
+    list(product(OTHER_LAYOUTS, ["Auto", "Explicit"], ["all", "all, none"])),
+    first=[
+        ("8 tokens", "Auto", "all, none"),
+        ("8 classes", "Explicit", "all"),
+        ("both axes tokens", "Explicit", "all, none"),
+        ("two axes classes", "Auto", "all"),
+        ("an axis unused", "Explicit", "all, none"),
+        ("all axes unused", "Auto", "all"),
+    ],
+)
+def test_any_layout_and_kind_of_axis_gives_the_numbers_of_the_textbook(layout, types, name):
+    layout, rows = OTHER_LAYOUTS[layout], arguments()
     with jax.set_mesh(mesh_of(layout, types)):
-        got = with_gradients(scalar(head, reduction=reduction, **KEYWORDS["all"]))(*rows)
-    assert_alike(got, with_gradients(scalar(ALONE, reduction=reduction, **KEYWORDS["all"]))(*rows), "float32")
+        got = by_name(layout, (name,), types)(rows)[name]
+    assert_is_textbook(got, rows, **KEYWORDS[name])
 
 
-def hessian_vector_product(loss, rows):
-    """At the rows and along their halves."""
-    gradient = jax.grad(loss, (0, 1, 2, 3))
-    return jax.jit(lambda *rows: jax.jvp(gradient, rows, tuple(row / 2 for row in rows))[1])(*rows)
+def halves(rows):
+    return [row / 2 for row in rows]
 
 
-@each_layout
-@pytest.mark.parametrize("name", ["plain", "all", "none"])
-def test_hessian_vector_product_is_that_of_one_device(name, layout):
+@cache
+def along_halves(layout, name):
+    """The value and gradients in float64, and their derivatives along half of the rows."""
+    loss, rows = scalar(on_mesh(LAYOUTS[layout]), LABELS, **KEYWORDS[name]), arguments("float64")
+    return jax.jit(partial(jax.jvp, jax.value_and_grad(loss, (0, 1, 2, 3))))(rows, halves(rows))
+
+
+def textbook_along_halves(name):
+    rows, formula = arguments("float64"), partial(textbook, labels=LABELS, **KEYWORDS[name])
+    return formula(rows), derivatives(formula, rows, halves(rows))
+
+
+def assert_are_derivatives_of_the_textbook(got, name):
+    _, expected = textbook_along_halves(name)
+    chex.assert_trees_all_equal_dtypes(got, expected)
+    assert_near(got, expected, TOLERANCE["float64"])
+
+
+@in_tiers(
+    ("layout", "name"), list(product(LAYOUTS, ["plain", "all", "none"])), first=[("2x2x2", "all"), ("2x2x2", "none")]
+)
+def test_slope_and_hessian_vector_product_are_those_of_the_textbook(layout, name):
     with precision("float64"):
-        rows, losses = tuple(arguments("float64")), (scalar(f, **KEYWORDS[name]) for f in (on_mesh(layout), ALONE))
-        got, expected = (hessian_vector_product(loss, rows) for loss in losses)
-        assert_alike(got, expected, "float64")
-
-
-@each_layout
-def test_twin_has_the_same_slope_and_products(layout):
-    twins = (on_mesh(layout, module=forward_mode), forward_mode.linear_cross_entropy)
-    with precision("float64"):
-        rows, losses = tuple(arguments("float64")), [scalar(f, **KEYWORDS["all"]) for f in twins]
-        got, expected = (jax.jit(partial(jax.jvp, loss))(rows, tuple(row / 2 for row in rows)) for loss in losses)
-        assert_alike(got, expected, "float64")
-        got, expected = (hessian_vector_product(loss, rows) for loss in losses)
-        assert_alike(got, expected, "float64")
+        assert_are_derivatives_of_the_textbook(along_halves(layout, name)[1], name)
 
 
 def test_double_precision_stays_double():
     with precision("float64"):
-        rows, losses = arguments("float64"), (on_mesh(LAYOUTS["2x2x2"]), ALONE)
-        got, expected = (with_gradients(scalar(loss, **KEYWORDS["all"]))(*rows) for loss in losses)
-        assert_alike(got, expected, "float64")
+        assert_is_textbook(along_halves("2x2x2", "all")[0], arguments("float64"), **KEYWORDS["all"])
 
 
-@each_axis_type
-@pytest.mark.parametrize("spec", [P("data", "vocab"), P("data", None), P(("data", "vocab"), None)], ids=str)
-def test_gradients_come_back_spread_as_a_kernel_that_is_spread_over_embed(spec, types):  # FSDP
-    layout = LAYOUTS["2x2"]
+def forward_loss(layout):
+    head = on_mesh(LAYOUTS[layout], head=forward_mode.sharded_linear_cross_entropy)
+    return scalar(head, LABELS, **KEYWORDS["all"])
+
+
+@in_tiers("layout", [(layout,) for layout in LAYOUTS], first=[("2x2x2",)])
+def test_forward_mode_variant_has_the_same_slope_in_pure_forward_mode(layout):
+    with precision("float64"):
+        rows = arguments("float64")
+        got = jax.jit(partial(jax.jvp, forward_loss(layout)))(rows, halves(rows))
+        value, slope = textbook_along_halves("all")
+        chex.assert_trees_all_equal_dtypes(got, (value[0], slope[0]))
+        assert_near(got, (value[0], slope[0]), TOLERANCE["float64"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_forward_mode_variant_has_the_same_hessian_vector_product(layout):
+    with precision("float64"):
+        rows = arguments("float64")
+        derivative = partial(jax.jvp, jax.value_and_grad(forward_loss(layout), (0, 1, 2, 3)))
+        assert_are_derivatives_of_the_textbook(jax.jit(derivative)(rows, halves(rows))[1], "all")
+
+
+@in_tiers(
+    ("types", "spec"),
+    list(product(["Auto", "Explicit"], [P("data", "vocab"), P("data", None), P(("data", "vocab"), None)])),
+    first=[("Auto", P("data", "vocab")), ("Explicit", P("data", None)), ("Auto", P(("data", "vocab"), None))],
+)
+def test_gradients_are_sharded_as_a_kernel_that_is_sharded_over_embed(types, spec):  # FSDP
+    layout, (hidden, kernel, *_) = LAYOUTS["2x2"], arguments()
     mesh = mesh_of(layout, types)
-    hidden, kernel, *_ = arguments()
-    hidden, kernel = (jax.device_put(a, NamedSharding(mesh, s)) for a, s in ((hidden, P("data")), (kernel, spec)))
-    head = partial(on_mesh(layout, types), labels=jax.device_put(LABELS, NamedSharding(mesh, P("data"))))
-    by_hidden, by_kernel = jax.jit(jax.grad(head, (0, 1)))(hidden, kernel)
-    expected = jax.grad(partial(ALONE, labels=LABELS), (0, 1))(*arguments()[:2])
-    assert_alike((by_hidden, by_kernel), expected, "float32")
-    assert by_hidden.sharding.is_equivalent_to(hidden.sharding, 3)
-    embed_axes = by_kernel.sharding.spec[0]
-    assert embed_axes == spec[0] or embed_axes == (spec[0],)
+    specs = ((hidden, P("data")), (kernel, spec), (LABELS, P("data")))
+    hidden, kernel, labels = (jax.device_put(a, NamedSharding(mesh, s)) for a, s in specs)
+    got = jax.jit(jax.grad(on_mesh(layout, types), (0, 1)))(hidden, kernel, labels)
+    assert_near(got, plain_textbook(HIDDEN, KERNEL, LABELS)[1], TOLERANCE["float32"])
+    chex.assert_trees_all_equal_dtypes(got, (hidden, kernel))
+    assert got[0].sharding.is_equivalent_to(hidden.sharding, 3)
+    assert got[1].sharding.spec[0] in (spec[0], (spec[0],))
 
 
-def test_axes_of_a_kernel_spread_over_embed_keep_their_order():  # processes with other hash seeds compile the same
-    mesh = jax.make_mesh((2, 2, 2), ("b", "a", "vocab"), axis_types=(AxisType.Explicit,) * 3)
-    kernel = jax.device_put(jnp.asarray(KERNEL, jnp.float32), NamedSharding(mesh, P(("b", "a"), "vocab")))
-    head = partial(sharded_linear_cross_entropy, mesh=mesh, token_axes=("b", "a"), vocab_axis="vocab", labels=LABELS)
-    with jax.set_mesh(mesh):
-        text = jax.jit(head).lower(jnp.asarray(HIDDEN, jnp.float32), kernel).compile().as_text()
-    assert "collective-permute" not in text
+ROW_OF_DEVICES = jax.make_mesh((4,), ("vocab",), axis_types=(AxisType.Auto,))
+
+
+def test_gradients_taken_inside_of_a_shard_map_are_whole():
+    gradients = jax.grad(partial(linear_cross_entropy, axis_name="vocab"), (0, 1))
+    specs = {"in_specs": (P(), P(None, "vocab"), P()), "out_specs": (P(), P(None, "vocab"))}
+    got = jax.jit(jax.shard_map(gradients, mesh=ROW_OF_DEVICES, **specs))(*arguments()[:2], LABELS)
+    assert_near(got, plain_textbook(HIDDEN, KERNEL, LABELS)[1], TOLERANCE["float32"])
+
+
+def test_hidden_gathered_from_shards_of_tokens_gets_its_gradient_scattered_back():  # sequence parallelism
+    def local(hidden, kernel, labels):
+        hidden = jax.lax.all_gather(hidden, "vocab", tiled=True)
+        return linear_cross_entropy(hidden, kernel, labels, axis_name="vocab")
+
+    head = jax.shard_map(local, mesh=ROW_OF_DEVICES, in_specs=(P("vocab"), P(None, "vocab"), P()), out_specs=P())
+    got = jax.jit(jax.value_and_grad(head, (0, 1)))(*arguments()[:2], LABELS)
+    assert_near(got, plain_textbook(HIDDEN, KERNEL, LABELS), TOLERANCE["float32"])
 
 
 BAD = {
@@ -114,7 +186,7 @@ BAD = {
     "token_axes: expected None, .* or a PartitionSpec": (TypeError, {"token_axes": ["data"]}),
     "expected each axis once": (ValueError, {"token_axes": ("data", "vocab")}),
     "expected axes for 2 batch dimensions": (ValueError, {"token_axes": P(None, None, "data")}),
-    "kernel: expected shape": (ValueError, {"kernel": jnp.zeros((3, 3))}),
+    "kernel: expected shape": (ValueError, {"kernel": np.zeros((3, 3))}),
     "chunk_size: expected": (ValueError, {"chunk_size": 0}),
 }
 

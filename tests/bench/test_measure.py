@@ -118,12 +118,22 @@ def test_progress_counts_every_step_to_the_last(fake):
     assert seen == [(done, 10) for done in range(10)]
 
 
+PASSES = {(20, 40): (VALUE, GRADIENT, IN_GRAPH), (20, 6, 40): (VALUE, GRADIENT)}
+
+
 @pytest.mark.parametrize(
-    ("kind", "shape", "quantities"), [("plain", (20, 40), (VALUE, GRADIENT, IN_GRAPH)), ("linear", (20, 6, 40), None)]
+    ("kind", "shape", "dtype"),
+    [
+        ("plain", (20, 40), "float32"),
+        ("linear", (20, 6, 40), "bfloat16"),
+        pytest.param("plain", (20, 40), "bfloat16", marks=pytest.mark.slow),
+        pytest.param("plain", (20, 40), "float16", marks=pytest.mark.slow),
+        pytest.param("linear", (20, 6, 40), "float32", marks=pytest.mark.slow),
+        pytest.param("linear", (20, 6, 40), "float16", marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_every_subject_runs_in_every_pass(kind, shape, quantities, dtype):
-    cases = [Case(kind, shape, dtype, quantity=quantity) for quantity in quantities or (VALUE, GRADIENT)]
+def test_every_subject_runs_in_every_pass(kind, shape, dtype):
+    cases = [Case(kind, shape, dtype, quantity=quantity) for quantity in PASSES[shape]]
     rows = measure(cases, ("jax",), BRIEF, _ignore)
     assert [row.failure for row in rows] == [""] * 4 * len(cases)
     bound = 1e-6 if dtype == "float32" else 0.05
@@ -158,7 +168,10 @@ def test_torch_agrees_from_a_process_of_its_own_that_lives_from_case_to_case():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak from before the call is not forgotten")
-@pytest.mark.parametrize(("subject", "held"), [("optax", 1), ("jax", 3), ("floor", 1)])
+@pytest.mark.parametrize(
+    ("subject", "held"),
+    [("optax", 1), pytest.param("jax", 3, marks=pytest.mark.slow), pytest.param("floor", 1, marks=pytest.mark.slow)],
+)
 def test_the_peak_of_a_fresh_process_is_what_the_subject_holds_beside_its_inputs(subject, held):
     case = Case("plain", (512, 32768), "float32", quantity=GRADIENT)
     with Worker(PeakMemory, "cpu") as worker:
@@ -166,6 +179,7 @@ def test_the_peak_of_a_fresh_process_is_what_the_subject_holds_beside_its_inputs
     assert peak / (4 * 512 * 32768) == pytest.approx(held, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 @pytest.mark.skipif(signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="children inherit the ignored SIGINT")
 def test_ctrl_c_during_the_measurement_is_one_line_and_exit_130_and_leaves_no_file(tmp_path):

@@ -97,6 +97,7 @@ def test_a_worker_ends_when_its_parent_is_killed(tmp_path):
     assert is_gone(pid)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="children inherit the ignored SIGINT")
 def test_ctrl_c_ends_the_worker_without_a_word_from_it(tmp_path):
     parent = _parent(tmp_path, 'worker.ask("sleep")')

@@ -14,6 +14,14 @@ from docs.generate.repository import RESULTS, ROOT
 READ = ("docs", "experiments", "jaxsoftmax", "CHANGELOG.md", "CONTRIBUTING.md", "README.md", "mkdocs.yml")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
+def pytest_collection_modifyitems(items):
+    """Tests of the built site are slow: a build takes a minute or two, and a strict one is a step of `.ci/run`."""
+    for item in items:
+        if "site" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
     if not RESULTS.joinpath("bench").exists():

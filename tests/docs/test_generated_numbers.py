@@ -3,17 +3,20 @@
 import json
 import math
 import re
+from functools import cache
 
 import pytest
+from markdown import Markdown
 
-from docs.generate import certificates, derivations, marks, text
+from docs.generate import benchmarks, certificates, derivations, experiments, marks, text
 from docs.generate.repository import RESULTS, ROOT
 from experiments.__main__ import NAMES
 from jaxsoftmax.verify import THEOREMS
-from tests.docs.outline import outline_of
+from tests.docs.outline import Outline, outline_of
 
 ALL = [f"M{number}" for number in range(1, 28)]
 RECORDS = sorted((RESULTS / "bench").glob("*.json"))
+in_checkout = pytest.mark.skipif(not RECORDS, reason="a source distribution has no results")
 
 
 def words(text):
@@ -40,6 +43,24 @@ def shown_ratios(page):
     """Of every table of measurements, the column of this library."""
     tables = [table for table in page.tables if "this library" in table[0]]
     return [[row[table[0].index("this library")] for row in table[1:]] for table in tables]
+
+
+@cache
+def generated(render):
+    """What is generated for a page, which needs no site."""
+    return Outline(Markdown(extensions=["tables", "attr_list", "md_in_html", "pymdownx.details"]).convert(render()))
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_every_ratio_of_a_benchmark_is_generated_in_order(path):
+    assert ratios_of(read(path)) in shown_ratios(generated(benchmarks.render))
+
+
+@in_checkout
+def test_planted_ratio_is_not_generated():
+    record = read(RECORDS[0])
+    record["rows"][0]["to_optax"]["median"] += 0.01
+    assert ratios_of(record) not in shown_ratios(generated(benchmarks.render))
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
@@ -77,6 +98,18 @@ def said_of(result):
     verdict = "The claim holds." if result["passed"] else "The claim FAILS."
     checks = [f"{'✓' if holds else '✗'} {check}" for check, holds in result["checks"].items()]
     return [result["claim"], verdict, *result["conclusion"], *checks, result["command"]]
+
+
+def generated_experiments():
+    return experiments.render("")
+
+
+@in_checkout
+@pytest.mark.parametrize("name", NAMES)
+def test_every_conclusion_of_an_experiment_is_generated(name):
+    said = said_of(read(RESULTS / f"{name}.json"))
+    assert not missing(said, generated(generated_experiments).text)
+    assert missing([re.sub(r"\d", "x", said[2], count=1)], generated(generated_experiments).text)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -137,8 +170,12 @@ def test_every_theorem_but_definitions_has_a_proof():
 
 
 @pytest.mark.parametrize("number", sorted(set(ALL) - DEFINITIONS))
-def test_every_step_of_a_proof_is_on_the_page_and_cites_other_theorems(site, number):
+def test_every_step_of_a_proof_is_on_the_page(site, number):
     assert not missing(["Proof.", *steps_of(number)], outline_of(site / "derivations.html").text)
+
+
+@pytest.mark.parametrize("number", sorted(set(ALL) - DEFINITIONS))
+def test_a_proof_cites_other_theorems_alone(number):
     reasons = " ".join(reason for reason, _ in derivations.formulas()["theorems"][number]["proof"])
     assert number not in marks.numbers_in(reasons)
 
@@ -184,11 +221,13 @@ def test_the_worst_error_of_every_function_is_in_its_table(site, dtype):
     assert expected <= shown
 
 
-def test_the_kept_certificates_hold(site):
+@in_checkout
+def test_the_kept_certificates_hold():
     assert all(kept.passed for kept in certificates.kept())
 
 
-def test_the_kept_certificates_are_about_the_theorems_as_they_are(site):
+@in_checkout
+def test_the_kept_certificates_are_about_the_theorems_as_they_are():
     stated = {
         (theorem.number, claim.function, claim.quantity, claim.bound)
         for theorem in THEOREMS.values()

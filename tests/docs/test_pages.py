@@ -77,9 +77,9 @@ def faults(browser, path, width):
 
 
 def _comes_true(page, condition):
-    """Whether something that scripts do after loading is done within a second or two."""
+    """Whether something that scripts do after loading, in a second or two on an idle machine, is done in time."""
     try:
-        page.wait_for_function(condition, timeout=2_000)
+        page.wait_for_function(condition, timeout=10_000)
     except TimeoutError:
         return False
     return True

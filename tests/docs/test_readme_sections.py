@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from docs.generate import examples
 from docs.generate.repository import ROOT
 
 README = ROOT.joinpath("README.md").read_text("utf-8")
@@ -17,7 +18,17 @@ def failures_in(text):
     return doctest.DocTestRunner(optionflags=OPTIONS).run(examples, out=lambda said: None).failed
 
 
-@pytest.mark.parametrize("name", [name for name, text in SECTIONS.items() if ">>> " in text])
+WITH_EXAMPLES = [name for name, text in SECTIONS.items() if ">>> " in text]
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_the_examples_of_a_section_import_and_define_what_they_use(name):
+    program = "".join(example.source for example in doctest.DocTestParser().get_examples(SECTIONS[name]))
+    assert examples.undefined(program) == []
+
+
+@pytest.mark.slow  # README's doctests run them one after another
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_the_examples_of_a_section_run_alone(name):
     assert failures_in(SECTIONS[name]) == 0
 

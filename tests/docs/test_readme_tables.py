@@ -141,6 +141,7 @@ def test_the_errors_quoted_in_the_text_cover_those_of_the_records():
     assert 1.6e-3 < max(errors["bfloat16"]) <= 1.75e-3
 
 
+@pytest.mark.usefixtures("fresh_compilation")
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the quoted memory is that of a CPU")
 @pytest.mark.parametrize(
     ("options", "oldest", "newest"), [({"bias": True}, 201, 201), ({"ignore_index": -1}, 165, 116)], ids=str

@@ -35,7 +35,7 @@ def test_a_module_with_a_list_of_its_names_offers_those(module):
     assert reference.public_names(module.__name__) == module.__all__
 
 
-def test_twins_offer_the_functions_that_the_package_offers():
+def test_forward_mode_variants_offer_the_functions_that_the_package_offers():
     offered = set(reference.public_names("jaxsoftmax.forward_mode"))
     assert offered == set(jaxsoftmax.__all__) - SUBMODULES
     assert all(callable(getattr(forward_mode, name)) for name in offered)
@@ -110,7 +110,7 @@ def test_the_command_line_is_shown_as_its_help_has_it(site, command):
 
 
 def modes_of(site):
-    """The outcome of each function and transformation, as the page has it: of the package, and of its twins."""
+    """The outcome of each function and transformation, as the page has it: of the package, and of its forward-mode variants."""
     of_modes = [table for table in outline_of(site / "modes.html").tables if "jacfwd" in table[0]]
     return [{row[0]: dict(zip(table[0][1:], row[1:], strict=True)) for row in table[1:]} for table in of_modes]
 
@@ -121,12 +121,12 @@ def test_the_page_of_modes_has_every_function_and_every_transformation(site):
         assert all(list(outcomes) == list(modes.transformations()) for outcomes in table.values())
 
 
-def test_losses_refuse_forward_mode_on_the_page_and_their_twins_do_not(site):
-    functions, twins = modes_of(site)
+def test_losses_refuse_forward_mode_on_the_page_and_their_forward_mode_variants_do_not(site):
+    functions, variants = modes_of(site)
     for name, outcomes in functions.items():
         refused = {way for way, outcome in outcomes.items() if outcome == "TypeError"}
         assert refused == (set(FORWARD) if name in LOSSES else set())
-    assert "TypeError" not in {outcome for outcomes in twins.values() for outcome in outcomes.values()}
+    assert "TypeError" not in {outcome for outcomes in variants.values() for outcome in outcomes.values()}
 
 
 def test_everything_else_works_but_a_shard_map_in_a_shard_map(site):

@@ -8,7 +8,7 @@ import pytest
 
 import jaxsoftmax
 from experiments import distillation
-from experiments._digits_mlp import initial_mlp, logits_of
+from experiments._digits_mlp import Mlp, logits_of
 from experiments._digits_training import CLASSES, standardised_digits
 from experiments._distillation_chain import DIFFERENCE_TOLERANCE, difference_errors, high_temperature
 from experiments._distillation_findings import TEMPERATURE, Students
@@ -51,8 +51,8 @@ def of_constant_probabilities(student, probabilities, temperature):
 
 
 def networks():
-    keys = jax.random.split(jax.random.key(0), 2)
-    return [jax.tree.map(np.asarray, initial_mlp(key, X.shape[1], 4)) for key in keys]
+    draw = np.random.default_rng(1).normal
+    return [Mlp(draw(size=(6, 4)) / 2, np.zeros(4), draw(size=(4, 10)) / 2, np.zeros(10)) for _ in range(2)]
 
 
 def test_gradients_by_the_library_are_accurate_and_by_optax_are_not():

@@ -53,6 +53,7 @@ def measured(directory, *options):
     return json.loads((directory / "multihost.json").read_text())["measurements"]
 
 
+@pytest.mark.slow
 def test_four_processes_with_half_the_digits_and_classes_each_give_the_run_of_one(tmp_path):
     found = measured(tmp_path, "--processes", "4", "--mesh", "2x2")
     held = {"mesh": "2x2", "processes": 4, "devices": 4, "own_digits": 64, "own_classes": 5}
@@ -99,7 +100,7 @@ def test_epoch_is_every_digit_once(digits):
     np.testing.assert_array_equal(rows[1], expected[1])
 
 
-def test_short_batch_is_filled_up_with_ignored_labels(digits):
+def test_short_batch_is_padded_with_ignored_labels(digits):
     x, y = spread(mesh_of((jax.device_count(), 1)), Batch(digits.train_x[:67], digits.train_y[:67]))
     assert len(x) == len(y) == BATCH
     assert (y[:67] == digits.train_y[:67]).all()
@@ -136,6 +137,7 @@ def job(tmp_path):
             launcher.kill()
 
 
+@pytest.mark.slow
 @reads_process_table
 def test_killed_process_ends_the_job_with_its_name_in_seconds(job, tmp_path):
     workers = children_of(job.pid)

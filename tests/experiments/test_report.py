@@ -1,12 +1,14 @@
 """The report is one page that holds all results, needs nothing else, and is readable on a phone."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from experiments.__main__ import NAMES
 from experiments.__main__ import main as run_experiments
 from experiments._experiment import Experiment, Outcome, run
 from experiments._results import DEFAULT_DIRECTORY
@@ -31,11 +33,19 @@ def write_result(directory, name, *options, holds=True):
     assert run(experiment, ["--results", str(directory), *options]) == int(not holds)
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Results of three experiments, for tests to copy: figures take a while to draw."""
+    folder = tmp_path_factory.mktemp("written")
+    write_result(folder, "zebra")
+    write_result(folder, "stability", "--quick", holds=False)
+    write_result(folder, "jacobian")
+    return folder
+
+
 @pytest.fixture
-def results(tmp_path):
-    write_result(tmp_path, "zebra")
-    write_result(tmp_path, "stability", "--quick", holds=False)
-    write_result(tmp_path, "jacobian")
+def results(written, tmp_path):
+    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
@@ -51,12 +61,14 @@ def one_line_of_error(capsys):
     return error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_page_of_samples_loads_whole_without_a_network(chromium, page, width, scheme):
     assert faults(chromium, page, width, scheme) == []
 
 
+@pytest.mark.slow
 @in_checkout
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", WIDTHS)
@@ -66,6 +78,7 @@ def test_page_of_the_kept_results_loads_whole_without_a_network(chromium, tmp_pa
     assert faults(chromium, page, width, scheme) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("defect", "fault"),
     [
@@ -82,6 +95,7 @@ def test_planted_defect_is_found(chromium, page, defect, fault):
     assert any(found.startswith(fault) for found in faults(chromium, page, PHONE))
 
 
+@pytest.mark.slow
 def test_every_figure_is_shown_and_described_and_enlarges_in_its_own_box(chromium, page):
     with offline(chromium, PHONE) as shown:
         shown.goto(page.as_uri())
@@ -94,6 +108,7 @@ def test_every_figure_is_shown_and_described_and_enlarges_in_its_own_box(chromiu
         assert shown.evaluate("document.documentElement.scrollWidth") == PHONE
 
 
+@pytest.mark.slow
 def test_dark_page_is_dark(chromium, page):
     def paper(scheme):
         with offline(chromium, PHONE, scheme) as shown:
@@ -110,6 +125,13 @@ def test_page_has_every_claim_in_the_order_of_the_experiments_and_escapes_it(pag
     assert html.count("A claim of zebra with x &lt; y &amp; z.") >= 2
     assert "the loss &lt;b&gt;falls&lt;/b&gt;" in html
     assert "<b>" not in html
+
+
+@in_checkout
+def test_page_of_the_kept_results_has_every_experiment(tmp_path):
+    assert main(["--output", str(tmp_path / "report.html")]) == 0
+    html = (tmp_path / "report.html").read_text()
+    assert [name for name in NAMES if f'<section id="{name}">' not in html] == []
 
 
 def test_time_of_a_resumed_run_is_said_to_be_a_part(results):

@@ -23,6 +23,7 @@ from experiments._scaling_tables import DOCUMENT, RESULTS, tables, with_tables
 from experiments._scaling_worker import cost
 from experiments.scaling import Found, judge, of_model
 
+pytestmark = pytest.mark.usefixtures("fresh_compilation")
 HEAD = Program(1024, 256, 32768, 2, 2)
 LOOP = """
 HloModule m
@@ -158,12 +159,12 @@ def _mistaken(compiled):
 
 
 @pytest.mark.parametrize("other", [{"kernel": "FSDP"}, {"hidden": "both"}, {"bias": True}], ids=str)
-def test_arguments_spread_otherwise_are_noticed_in_the_bytes(other, compiled):
+def test_arguments_sharded_otherwise_are_noticed_in_the_bytes(other, compiled):
     assert cost(replace(HEAD, **other))["told"] != compiled["told"] == told(HEAD, CPU)
 
 
 @pytest.mark.parametrize("vocab", [4096, 4099])
-def test_gradient_of_a_kernel_that_is_not_spread_is_gathered_where_classes_are_uneven(vocab):
+def test_gradient_of_a_kernel_that_is_not_sharded_is_gathered_where_classes_are_uneven(vocab):
     whole = Program(256, 64, vocab, 1, 4, kernel="whole")
     found = cost(whole)["told"]
     assert found == told(whole, CPU)

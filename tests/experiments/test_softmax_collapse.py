@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -36,6 +35,13 @@ SMALL = Setting(modulus=5, width=8, rate=4e-3, steps=2 * STEPS_A_CALL, seeds=(3,
 compiled_gradient_of = jax.jit(gradient_of, static_argnums=2)
 compiled_step = jax.jit(one_step, static_argnums=(2, 3))
 compiled_metrics_of = jax.jit(metrics_of, static_argnums=3)
+compiled_start = jax.jit(start, static_argnums=(0, 1, 2))
+
+
+def started(method):
+    """The first parameters and the optimiser's state, in the method's precision."""
+    with jax.enable_x64(method.dtype == "float64"):
+        return compiled_start(SMALL, method, 3)
 
 
 def bits(tree):
@@ -44,8 +50,10 @@ def bits(tree):
 
 def confident_layers(gap):
     """Layers whose logits don't depend on their input: ``gap`` for 0, and 0 for the four others."""
-    (first, second, (kernel, bias)) = jax.tree.map(jnp.zeros_like, initial_layers(5, 8, seed=0))
-    return [first, second, (kernel, bias.at[0].set(gap))]
+    shapes = jax.eval_shape(partial(initial_layers, 5, 8, seed=0))
+    layers = jax.tree.map(lambda array: np.zeros(array.shape, array.dtype), shapes)
+    layers[-1][1][0] = gap
+    return layers
 
 
 ZEROS = Sums(*(np.array(column, np.int32) for column in ([0, 1, 2], [0, 4, 3], [0, 0, 0])))
@@ -61,22 +69,22 @@ def test_split_is_of_the_whole_table():
 
 def test_network_takes_the_one_hot_vectors_of_both_numbers():
     train, _ = split_table(7, seed=1)
-    layers = initial_layers(7, 8, seed=1)
+    layers = jax.jit(partial(initial_layers, 7, 8, seed=1))()
     hidden = np.concatenate([np.eye(7, dtype=np.float32)[column] for column in train[:2]], axis=1)
     for index, (kernel, bias) in enumerate(layers):
         hidden = (np.maximum(hidden, 0) if index else hidden) @ np.asarray(kernel) + np.asarray(bias)
-    np.testing.assert_allclose(logits_of(layers, train), hidden, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(logits_of)(layers, train), hidden, rtol=1e-5, atol=1e-6)
 
 
 def test_every_method_starts_from_the_same_parameters():
-    starts = [start(SMALL, method, seed=3)[0] for method in (*METHODS, UNSCALED)]
+    starts = [started(method)[0] for method in (*METHODS, UNSCALED)]
     assert {leaf.dtype.name for leaf in jax.tree.leaves(starts[METHODS.index(DOUBLE)])} == {"float64"}
     assert all(bits(jax.tree.map(np.float64, layers)) == bits(jax.tree.map(np.float64, starts[0])) for layers in starts)
 
 
 def test_scale_multiplies_the_gradient_and_leaves_the_step_bit_for_bit():
     train, _ = split_table(SMALL.modulus, seed=3)
-    before = start(SMALL, LIBRARY, seed=3)
+    before = started(LIBRARY)
     gradients = [compiled_gradient_of(before[0], train, method) for method in (LIBRARY, UNSCALED)]
     assert bits(gradients[0]) == bits(jax.tree.map(partial(np.multiply, np.float32(SCALE)), gradients[1]))
     after = [compiled_step(before, train, SMALL, method)[0] for method in (LIBRARY, UNSCALED)]
@@ -84,9 +92,10 @@ def test_scale_multiplies_the_gradient_and_leaves_the_step_bit_for_bit():
 
 
 def test_without_the_scale_the_squares_of_small_gradients_underflow():
-    _, state = start(SMALL, LIBRARY, seed=3)
+    _, state = started(LIBRARY)
     before = confident_layers(60.0)
-    after = [compiled_step((before, state), ZEROS, SMALL, method)[0] for method in (LIBRARY, UNSCALED)]
+    sums = Sums(*(np.tile(column, 5) for column in ZEROS))  # a step is compiled for that many
+    after = [compiled_step((before, state), sums, SMALL, method)[0] for method in (LIBRARY, UNSCALED)]
     moved = [float(np.max(np.abs(layers[-1][1] - before[-1][1]))) for layers in after]
     assert moved[0] == pytest.approx(SMALL.rate, rel=1e-3)
     assert moved[1] > 1.0

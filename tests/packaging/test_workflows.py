@@ -7,13 +7,14 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from experiments.__main__ import NAMES
 from tests.packaging.project import EXTRAS, PROJECT, ROOT, WORKFLOWS, commands, commands_of, steps
 
-JOBS = WORKFLOWS["ci"]["jobs"]
-MATRIX = JOBS["tests"]["strategy"]["matrix"]
-OF_MATRIX = "${{ matrix.python }}"
+ON_PUSH, NIGHTLY = (WORKFLOWS[name]["jobs"] for name in ("ci", "nightly"))
+MATRIX = NIGHTLY["tests"]["strategy"]["matrix"]
 FIRST_PYTHON_OF_JAX = {"0.10": "3.11", "0.11": "3.12", "0.12": "3.12"}  # by their metadata on PyPI
 STEP = re.compile(r"^ *step (.*)$", re.MULTILINE)
+EXPERIMENTS = re.compile(r'^python -m experiments --results "\$scratch/results" (.*)$', re.MULTILINE)
 INSTALLING = [workflow for workflow in WORKFLOWS if "pip install" in "\n".join(commands(workflow))]
 
 
@@ -27,27 +28,42 @@ def python_of(job):
     return python
 
 
-def commands_on(*pythons):
-    """Every command of the jobs of ci.yml that set up one of these."""
-    return [command for job in JOBS.values() if python_of(job) in pythons for command in commands_of(job)]
+def commands_on(python):
+    """Every command of the jobs of ci.yml that set up that Python."""
+    return [command for job in ON_PUSH.values() if python_of(job) == python for command in commands_of(job)]
 
 
 def test_every_step_of_the_local_checks_is_a_step_of_the_workflow_on_that_python():
     on_oldest, on_newest = (STEP.findall(part) for part in (ROOT / ".ci" / "run").read_text().split("\ndeactivate\n"))
     assert len(on_oldest) > 9
-    assert len(on_newest) > 2
-    assert [command for command in on_oldest if command not in commands_on(MATRIX["python"][0], OF_MATRIX)] == []
-    assert [command for command in on_newest if command not in commands_on(OF_MATRIX)] == []
+    assert len(on_newest) >= 2
+    assert [command for command in on_oldest if command not in commands_on(MATRIX["python"][0])] == []
+    assert [command for command in on_newest if command not in commands_on(MATRIX["python"][-1])] == []
 
 
-def test_nightly_checks_have_a_python_for_the_oldest_jax_and_one_for_the_newest():
-    pythons = python_of(WORKFLOWS["nightly"]["jobs"]["slow"]).split()
-    assert pythons == [FIRST_PYTHON_OF_JAX[jax] for jax in (MATRIX["jax"][0], MATRIX["jax"][-1])]
+def test_a_push_is_tested_on_the_oldest_jax_and_on_the_newest():
+    for job, jax in (("oldest", MATRIX["jax"][0]), ("newest", MATRIX["jax"][-1])):
+        assert f"'jax=={jax}.*' 'jaxlib=={jax}.*'" in "\n".join(commands_of(ON_PUSH[job]))
+        assert ON_PUSH[job]["name"] == f"Python {python_of(ON_PUSH[job])}, JAX {jax}"
 
 
-@pytest.mark.parametrize(("job", "tests"), [("tests", "python -m pytest -n auto"), ("distributions", ".ci/lowest")])
+def test_every_step_of_the_nightly_checks_is_a_step_of_their_workflow():
+    steps = STEP.findall((ROOT / ".ci" / "nightly").read_text())
+    assert len(steps) > 5
+    assert [command for command in steps if command not in commands("nightly")] == []
+
+
+def test_every_experiment_is_run_in_full_every_night():
+    named = " ".join(EXPERIMENTS.findall("\n".join(commands("nightly")))).split()
+    assert sorted(named) == sorted(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("job", "tests"),
+    [("tests", "env JAX_ENABLE_COMPILATION_CACHE=false python -m pytest -n auto -m ''"), ("lowest", ".ci/lowest")],
+)
 def test_job_makes_sure_of_a_browser_before_the_tests_that_need_one(job, tests):
-    ordered = commands_of(JOBS[job])
+    ordered = commands_of(NIGHTLY[job])
     assert ordered.index("google-chrome --version") < ordered.index(tests)
 
 
@@ -75,7 +91,7 @@ def test_extras_that_a_workflow_installs_exist(workflow):
 
 
 def test_matrix_adds_extras_that_exist_to_pairs_that_it_has():
-    assert "-e '.[test${{ matrix.peers }}]' " in "\n".join(commands("ci"))
+    assert "-e '.[test${{ matrix.peers }}]' " in "\n".join(commands("nightly"))
     for added in MATRIX["include"]:
         assert added["peers"].removeprefix(",") in EXTRAS
         assert added["python"] in MATRIX["python"]

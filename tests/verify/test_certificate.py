@@ -81,8 +81,8 @@ def test_an_unknown_dtype_is_refused_by_name(unknown):
 
 
 def test_a_number_stands_for_its_named_parts_and_a_part_for_itself():
-    assert _judged(certify(OPTAX, theorems=["M11-mask"], **QUICK)) == {"M11-mask"}
-    assert _judged(certify(JAX, theorems=["M4"], dtypes=["float32", "bfloat16"], quick=True)) == {"M4", "M4-low"}
+    assert _judged(certify(OPTAX, theorems=["M19-low"], **PEERS)) == {"M19-low"}
+    assert _judged(certify(OPTAX, theorems=["M19"], **PEERS)) == {"M19", "M19-low"}
 
 
 def test_a_function_that_is_missing_is_skipped_and_listed_once():
@@ -167,7 +167,7 @@ def test_a_result_of_a_narrower_dtype_fails(dtype, narrow):
     ("spoil", "said"),
     [
         (jnp.mean, "shape ()"),
-        (lambda value: value[..., None], "shape (7, 1), expected (7,)"),
+        (lambda value: value[..., None], "shape (9, 1), expected (9,)"),
         (lambda value: (value, value), "tuple, expected an array"),
         (lambda _: None, "NoneType, expected an array"),
         (lambda _: sys.exit("no"), "SystemExit: no"),
@@ -178,7 +178,7 @@ def test_whatever_a_rule_returns_fails_its_rows_and_no_more(spoil, said):
         return spoil(jaxsoftmax.softmax_cross_entropy_with_integer_labels(logits, labels, axis, where))
 
     offered = SimpleNamespace(softmax_cross_entropy_with_integer_labels=loss)
-    report = certify(offered, theorems=["M11"], **QUICK)
+    report = certify(offered, theorems=["M19"], **QUICK)
     assert not report.passed
     assert any(said in row.detail for row in report.failed), {row.detail for row in report.failed}
 
@@ -205,13 +205,15 @@ def test_a_nan_where_a_number_is_expected_is_an_infinite_error():
     assert report.as_dict()["rows"][0]["error"] == "inf"
 
 
-def test_a_report_names_what_it_was_made_on(of_jax):
-    assert of_jax.implementation == "jax.nn"
-    assert of_jax.versions["jax"] == jax.__version__
-    assert of_jax.device
-    assert of_jax.seconds > 0
+def test_a_report_names_what_it_was_made_on():
+    report = certify(JAX, theorems=["M7"], **QUICK)
+    assert report.implementation == "jax.nn"
+    assert report.versions["jax"] == jax.__version__
+    assert report.device
+    assert report.seconds > 0
 
 
+@pytest.mark.slow
 def test_jax_fails_at_tails_empty_rows_and_low_precision_and_nowhere_else(of_jax):
     # jax#40344: the tail is lost from values (M18, M21) and gradients; jax#6811: nan gradient of a row of -inf alone.
     assert _failed(of_jax) == {"M18", "M21", "M8-empty", "M4-low", "M8-low"}
@@ -221,21 +223,25 @@ def test_jax_fails_at_tails_empty_rows_and_low_precision_and_nowhere_else(of_jax
 LONG_TAILS = ("[0] + [-17] * 4095", "[0] + [-17] * 69631")
 
 
+@pytest.mark.slow
 def test_jax_fails_m18_and_m21_on_confident_and_shifted_rows_alone(of_jax):
     regimes = {row.regime for row in of_jax.failed if row.theorem in ("M18", "M21")}
     assert regimes == {"confident gap 1-80", "[40, 0, ...]", "[1e4, 9990, 9980, ...]", *LONG_TAILS}
 
 
+@pytest.mark.slow
 def test_jax_fails_m8_on_a_row_of_minus_infinity_and_on_a_weight_0(of_jax):
     failed = {(row.regime, row.quantity) for row in of_jax.failed if row.theorem == "M8-empty"}
     assert failed == {("-inf alone", "gradient"), ("-inf alone", "value"), ("weights 0", "gradient in a weight 0")}
 
 
+@pytest.mark.slow
 def test_optax_fails_at_tails_masks_labels_out_of_range_and_low_precision_and_nowhere_else(of_optax):
     assert _failed(of_optax) == {"M19", "M20", "M11-mask", "M11-range", "M19-low"}
     assert _judged(of_optax) - _failed(of_optax) == {"M11", "M12", "M14", "M15", "M16", "M17"}
 
 
+@pytest.mark.slow
 def test_optax_with_one_hot_labels_loses_a_loss_to_0_times_infinity(of_optax):
     failed = [row for row in of_optax.failed if row.theorem == "M11-mask"]
     failed = [row for row in failed if row.regime != "-inf alone"]  # there both are nan
@@ -243,6 +249,7 @@ def test_optax_with_one_hot_labels_loses_a_loss_to_0_times_infinity(of_optax):
     assert all("got nan" in row.detail for row in failed)
 
 
+@pytest.mark.slow
 def test_optax_with_integer_labels_wraps_minus_1_to_the_last_class(of_optax):
     failed = [row for row in of_optax.failed if row.theorem == "M11-range"]
     assert {row.function for row in failed} == {"softmax_cross_entropy_with_integer_labels"}
