@@ -110,7 +110,7 @@ def test_the_command_line_is_shown_as_its_help_has_it(site, command):
 
 
 def modes_of(site):
-    """The outcome of each function and transformation, as the page has it: of the package, and of its forward-mode variants."""
+    """The outcome of each function and transformation on the page: of the package, and of its forward-mode variants."""
     of_modes = [table for table in outline_of(site / "modes.html").tables if "jacfwd" in table[0]]
     return [{row[0]: dict(zip(table[0][1:], row[1:], strict=True)) for row in table[1:]} for table in of_modes]
 
