@@ -100,16 +100,19 @@ def test_every_product_is_that_of_the_whole_hessian_and_of_differences():
     assert agreement_of(HESSIAN_PRODUCTS).holds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [gauss_newton, with_another_label])
 def test_product_of_another_matrix_is_noticed(wrong):
     assert agreements()["forward_over_reverse"].holds
     assert not agreements()[wrong.__name__].holds
 
 
+@pytest.mark.slow
 def test_differences_notice_a_hessian_that_every_product_shares():
     assert agreement_of({}, scale=1.001).difference > 1e-4
 
 
+@pytest.mark.slow
 def test_gauss_newton_is_the_hessian_of_a_linear_network_alone():
     right = split(forward_over_reverse, linear_network(), network(), 0)
     wrong = split(forward_over_reverse, network(), linear_network(), 0)
@@ -124,11 +127,13 @@ def test_lanczos_finds_the_largest_eigenvalues_in_order():
     assert found.products > 3
 
 
+@pytest.mark.slow
 def test_lanczos_of_another_matrix_is_noticed():
     assert spectrum_of(hessian_matrix, forward_over_reverse).largest_agree
     assert not spectrum_of(hessian_matrix, gauss_newton).largest_agree
 
 
+@pytest.mark.slow
 def test_gauss_newton_is_semidefinite_and_the_hessian_is_not():
     assert spectrum_of(gauss_newton_matrix, gauss_newton).semidefinite
     assert not spectrum_of(hessian_matrix, forward_over_reverse).semidefinite
@@ -138,6 +143,7 @@ def test_rank_counts_what_is_not_rounding():
     assert numerical_rank(np.array([-2.0, 1e-17, 0.0, 1e-9])) == 2
 
 
+@pytest.mark.slow
 def test_rank_of_gauss_newton_is_bounded_and_of_the_hessian_is_not():
     found = few_rows(network(rows=2))
     assert found.bound == 18
@@ -151,6 +157,7 @@ def without_the_outer_product(model, v):
     return jax.vjp(model.network, model.point)[1](jax.nn.softmax(logits) * logits_dot)[0]
 
 
+@pytest.mark.slow
 def test_common_change_has_no_curvature_and_one_that_has_is_noticed(monkeypatch):
     assert along_the_null_directions(network(), MLP, 0) <= NULL_TOLERANCE
     monkeypatch.setattr(_curvature_spectrum, "gauss_newton", without_the_outer_product)
@@ -175,6 +182,7 @@ def errors_of_sure_rows(dtype):
     return row_errors(ROW_HESSIANS | PEER_HESSIANS, SURE.astype(dtype), np.zeros(ROWS, int))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_matrices_of_confident_rows_are_accurate_and_lost_ones_are_noticed(dtype):
     assert [each.method for each in errors_of_sure_rows(dtype) if not each.holds] == [OPTAX]
@@ -187,6 +195,7 @@ def test_rows_without_curvature_along_their_label_are_counted():
     assert rows.zeros_of(OPTAX, "float32") >= ROWS - 2  # nine others may add up to an ulp just above 17
 
 
+@pytest.mark.slow
 def test_products_over_confident_rows_are_accurate_and_lost_ones_are_noticed():
     models = (model_of(as_they_are, SURE, X, np.zeros(ROWS, int), dtype) for dtype in ("float32", "float64"))
     v = np.zeros_like(SURE, np.float32)

@@ -28,6 +28,7 @@ def check(found, beginning):
     return next(holds for name, holds in checks.items() if name.startswith(beginning))
 
 
+@pytest.mark.slow
 def test_a_program_keeps_its_losses(same):
     assert check(same, AGREE)
     assert (same.theirs.losses[0], same.theirs.correct) == (same.ours.losses[0], same.ours.correct)
@@ -39,16 +40,19 @@ def test_wrong_loss_is_noticed(name, digits):
     assert not check(compare(EXAMPLES[name], PLANTED, digits, EPOCHS, seed=0), AGREE)
 
 
+@pytest.mark.slow
 def test_loss_that_is_not_a_number_is_noticed(same):
     broken = dataclasses.replace(same.ours, losses=same.ours.losses * float("nan"))
     assert not check(dataclasses.replace(same, ours=broken), AGREE)
 
 
+@pytest.mark.slow
 def test_another_accuracy_is_noticed(same):
     other = dataclasses.replace(same.ours, correct=same.ours.correct - 1)
     assert not check(dataclasses.replace(same, ours=other), "the test accuracies are equal")
 
 
+@pytest.mark.slow
 def test_low_accuracy_is_noticed(same):
     poor = dataclasses.replace(same.theirs, correct=427)
     assert not check(dataclasses.replace(same, theirs=poor, ours=poor), ACCURATE)

@@ -80,6 +80,7 @@ def test_curves_of_both_losses_and_both_frameworks_are_equal(data, tied, tmp_pat
     assert np.max(relative_differences(wrong, curves[MATERIALISED])) > 10 * CURVE_TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [True, False])
 def test_equinox_module_with_the_parameters_of_nnx_has_its_hidden_states_and_kernel(data, tied):
     sizes = dataclasses.replace(SIZES, layers=2, tied=tied)

@@ -66,6 +66,7 @@ def test_three_processes_give_the_run_of_one(mesh, tmp_path):
     assert measured(tmp_path, "--processes", "3", "--mesh", mesh)["process 0"]["mesh"] == mesh
 
 
+@pytest.mark.slow
 def test_mesh_of_one_process_gives_the_run_without_a_mesh(digits, alone):
     mesh = mesh_of((jax.device_count(), 1))
     assert ulps_apart(train_on_mesh(mesh, digits, batches(digits, STEPS, 0), report_nothing), alone).holds

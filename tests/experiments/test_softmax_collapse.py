@@ -67,6 +67,7 @@ def test_split_is_of_the_whole_table():
     assert all(((part.first + part.second) % 7 == part.total).all() for part in (train, test))
 
 
+@pytest.mark.slow
 def test_network_takes_the_one_hot_vectors_of_both_numbers():
     train, _ = split_table(7, seed=1)
     layers = jax.jit(partial(initial_layers, 7, 8, seed=1))()
@@ -76,12 +77,14 @@ def test_network_takes_the_one_hot_vectors_of_both_numbers():
     np.testing.assert_allclose(jax.jit(logits_of)(layers, train), hidden, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_method_starts_from_the_same_parameters():
     starts = [started(method)[0] for method in (*METHODS, UNSCALED)]
     assert {leaf.dtype.name for leaf in jax.tree.leaves(starts[METHODS.index(DOUBLE)])} == {"float64"}
     assert all(bits(jax.tree.map(np.float64, layers)) == bits(jax.tree.map(np.float64, starts[0])) for layers in starts)
 
 
+@pytest.mark.slow
 def test_scale_multiplies_the_gradient_and_leaves_the_step_bit_for_bit():
     train, _ = split_table(SMALL.modulus, seed=3)
     before = started(LIBRARY)
