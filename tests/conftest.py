@@ -4,6 +4,7 @@ import gc
 import hashlib
 import os
 import platform
+import time
 from pathlib import Path
 
 import jax
@@ -28,11 +29,22 @@ CACHE = {
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
+KEPT_FOR = 30 * 24 * 3600  # seconds
 for setting, chosen in CACHE.items():
     if setting.upper() not in os.environ:
         os.environ[setting.upper()] = str(chosen)
         jax.config.update(setting, chosen)
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+def pytest_sessionfinish(session):
+    """Removes what the cache has kept for a month: every edit of the package adds programs, and JAX removes none."""
+    folder = Path(CACHE["jax_compilation_cache_dir"])
+    if hasattr(session.config, "workerinput") or not folder.exists():
+        return
+    for program in folder.iterdir():
+        if time.time() - program.stat().st_mtime > KEPT_FOR:
+            program.unlink(missing_ok=True)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -45,7 +57,7 @@ def forgotten_programs():
 
 @pytest.fixture(scope="module")
 def fresh_compilation():
-    """Programs are compiled, not read from the cache, where some of what a program says of itself is missing."""
+    """Programs are compiled, not read from the cache, which doesn't keep all that a program says of itself."""
     enabled = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()  # whether it is used is asked once

@@ -1,5 +1,6 @@
 """Combinations of the fused head's keywords and sizes, and what they give by the closed forms, in NumPy's float64."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 
 from jaxsoftmax import cross_entropy, linear_cross_entropy
 from jaxsoftmax._token_chunks import CPU, SMALL
+from tests import textbook
 
 SIZES = (1, 2, 7, 50, CPU.classes + 1, 2 * CPU.classes + 3)
 
@@ -77,8 +79,8 @@ def value_and_gradients(loss, case, dtype):
     return reduced(arrays)
 
 
-def head_of(case):
-    return lambda **arrays: linear_cross_entropy(labels=case.labels, chunk_size=case.chunk, **arrays, **case.keywords)
+def head_of(case, head=linear_cross_entropy):
+    return partial(head, labels=case.labels, chunk_size=case.chunk, **case.keywords)
 
 
 def materialised(case, loss=cross_entropy):
@@ -88,73 +90,20 @@ def materialised(case, loss=cross_entropy):
     return of_logits
 
 
-def textbook(logits, labels, *, token_weights=1.0, class_weights=1.0, ignore_index=None, reduction, **options):
-    """The loss as the formulas M24 and M27 say, for autodiff: neither a closed form nor a line of the package."""
-    vocab, cap = logits.shape[-1], options.get("logit_softcap", jnp.inf)
-    eps, zeta = options.get("label_smoothing", 0), options.get("z_loss", 0)
-    z = cap * jnp.tanh(logits / cap) if np.isfinite(cap) else logits
-    lse = jnp.log(jnp.sum(jnp.exp(z), -1, keepdims=True))
-    one_hot = labels[..., None] == np.arange(vocab)  # no class where ignored
-    label_weights = jnp.sum(one_hot * class_weights, -1)
-    targets = class_weights * ((1 - eps) * one_hot + eps / vocab)
-    losses = jnp.sum(targets * (lse - z), -1) + zeta * label_weights * lse[..., 0] ** 2
-    losses = token_weights * jnp.where(labels == ignore_index, 0, losses)
-    total = {"mean": jnp.sum(token_weights * label_weights), "sum": 1, "none": 1}[reduction]
-    return losses if reduction == "none" else jnp.sum(losses) / jnp.where(total == 0, 1, total)
-
-
-class Reference(NamedTuple):
-    value: np.floating
-    gradients: dict[str, np.ndarray]
-    sizes: dict[str, np.ndarray]  # of each gradient's terms: how far it may be off is a share of these
-
-
 def reference(case):
-    """The value and the gradients by the closed forms M16 and M27, in NumPy.
+    """The value, and by name the gradients and the sizes of their terms: how far they may be off is a share of these.
 
     The sizes are, of hidden and kernel, |G| |W|^T and |x|^T |G|, as each entry of the gradient G of the logits is
     rounded; of the token weights in a mean |l_t| / W and |mean| w_t / W, whose difference it is (M27).
     """
-    hidden, kernel = case.differentiated["hidden"], case.differentiated["kernel"]
-    x, reduction = hidden.reshape(-1, hidden.shape[-1]), case.keywords["reduction"]
-    losses, g, divisors = _of_tokens(case, x @ kernel + case.differentiated.get("bias", 0.0))
-    u = case.differentiated.get("token_weights", np.ones(case.labels.shape)).ravel()
-    share = {"mean": 1 / (np.sum(u * divisors) or np.inf), "sum": 1.0, "none": case.cotangents.ravel()}[reduction]
-    value = np.sum(share * u * losses)
-    g = (share * u)[:, None] * g  # of x W + b
-    of_mean = value * divisors if reduction == "mean" else np.zeros_like(losses)
-    gradients = {"hidden": g @ kernel.T, "kernel": x.T @ g, "bias": np.sum(g, 0)}
-    gradients["token_weights"] = share * (losses - of_mean)
-    sizes = {"hidden": abs(g) @ abs(kernel).T, "kernel": abs(x).T @ abs(g), "bias": gradients["bias"]}
-    sizes["token_weights"] = share * (abs(losses) + abs(of_mean))
-    return Reference(
-        value,
-        *({name: of[name].reshape(a.shape) for name, a in case.differentiated.items()} for of in (gradients, sizes)),
-    )
-
-
-def _of_tokens(case, logits):
-    """Each token's loss (M24), its gradient in the logits (M25), and what it adds to the divisor of the mean (M27)."""
-    vocab, options, cap = logits.shape[-1], case.keywords, case.keywords.get("logit_softcap", np.inf)
-    eps, zeta = options.get("label_smoothing", 0.0), options.get("z_loss", 0.0)
-    z = cap * np.tanh(logits / cap) if np.isfinite(cap) else logits
-    counted = case.labels.ravel() != options.get("ignore_index")
-    labels = np.where(counted, case.labels.ravel(), 0)[:, None]
-    one_hot = labels == np.arange(vocab)
-    w = options.get("class_weights", np.ones(vocab))
-    w_y = w[labels]
-
-    m = np.max(z, -1, keepdims=True)
-    denominator = np.sum(np.exp(z - m), -1, keepdims=True)
-    s, nlls = np.exp(z - m) / denominator, m - z + np.log(denominator)
-    lse = m + np.log(denominator)
-    others = np.where(one_hot, 0, np.exp(z - np.take_along_axis(z, labels, -1)))
-    nll = np.log1p(np.sum(others, -1, keepdims=True))
-    s_less_one_hot = np.where(one_hot, -np.sum(np.where(one_hot, 0, s), -1, keepdims=True), s)
-    losses = (1 - eps) * w_y * nll + eps / vocab * np.sum(w * nlls, -1, keepdims=True) + zeta * w_y * lse**2
-    g = (1 - eps) * w_y * s_less_one_hot + eps / vocab * (np.sum(w) * s - w) + 2 * zeta * w_y * lse * s
-    g = g / np.cosh(logits / cap) ** 2  # (M23)
-    return counted * losses[:, 0], counted[:, None] * g, counted * w_y[:, 0]
+    given = {"bias": 0.0, "token_weights": np.ones(case.labels.shape)} | case.differentiated
+    exact = textbook.of_head(**given, labels=case.labels, cotangents=case.cotangents, **case.keywords)
+    gradients = dict(zip(("hidden", "kernel", "bias", "token_weights"), exact.gradients, strict=True))
+    hidden, kernel, g = abs(given["hidden"]), abs(given["kernel"]), abs(exact.by_logits)
+    batch = tuple(range(case.labels.ndim))
+    sizes = {"hidden": g @ kernel.T, "kernel": np.tensordot(hidden, g, (batch, batch)), "bias": gradients["bias"]}
+    sizes["token_weights"] = sum(map(abs, exact.token_weight_terms))
+    return exact.value, *({name: of[name] for name in case.differentiated} for of in (gradients, sizes))
 
 
 def gradient_and_hessian_product(hidden, labels, scale):

@@ -1,4 +1,4 @@
-"""Meshes, a head's arguments and keywords, and its textbook formula: what the tests of heads on meshes share."""
+"""Meshes, and a head's arguments, keywords and gradients: what the tests of heads on meshes share."""
 
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from jaxsoftmax import sharded_linear_cross_entropy
+from tests import textbook
 
 
 class Layout(NamedTuple):
@@ -115,61 +116,15 @@ def by_name(layout, names, types="Auto"):
     return jax.jit(evaluate)
 
 
-def textbook(rows, labels, *, class_weights=None, reduction="mean", ignore_index=None, chunk_size=None, **options):
-    """The loss and its gradients in hidden, kernel, bias and token weights (M14, M27), in NumPy's double precision.
-
-    They are analytic: the imaginary parts at rows + i h v, over h, are the derivatives along v.
-    """
-    hidden, kernel, bias, token_weights = rows
-    w = np.ones(kernel.shape[1]) if class_weights is None else np.asarray(class_weights, np.float64)
-    kept = labels != ignore_index
-    one_hot = np.eye(len(w))[np.where(kept, labels, 0)]
-    label_weights = one_hot @ w
-    losses, by_logits = textbook_of_logits(hidden @ kernel + bias, one_hot, w, label_weights, **options)
-    g = kept * (COTANGENTS[: len(labels)] if reduction == "none" else 1.0)
-    total = np.sum(kept * token_weights * label_weights) if reduction == "mean" else 1.0
-    value = np.sum(token_weights * g * losses) / total
-    by_logits = (token_weights * g / total)[..., None] * by_logits
-    by_weights = g * (losses - value * label_weights * (reduction == "mean")) / total
-    batch = tuple(range(labels.ndim))
-    by_kernel = np.tensordot(hidden, by_logits, (batch, batch))
-    with np.errstate(invalid="ignore"):  # 0 times an infinite kernel
-        return value, (by_logits @ kernel.T, by_kernel, by_logits.sum(batch), by_weights)
+def of_textbook(rows, labels=LABELS, **keywords):
+    """The loss, and its gradients in hidden, kernel, bias and token weights."""
+    return textbook.of_head(*rows, labels, cotangents=COTANGENTS[: len(labels)], **keywords)[:2]
 
 
 def plain_textbook(hidden, kernel, labels):
     """The mean loss without bias, weights and other keywords, and its gradients in hidden and kernel."""
-    value, gradients = textbook([np.float64(hidden), np.float64(kernel), 0.0, np.ones(labels.shape)], labels)
+    value, gradients = of_textbook([np.float64(hidden), np.float64(kernel), 0.0, np.ones(labels.shape)], labels)
     return value, gradients[:2]
-
-
-def textbook_of_logits(
-    logits, labels, class_weights, penalty_weights, label_smoothing=0.0, z_loss=0.0, logit_softcap=None
-):
-    """The losses of labels that weigh every class, and the gradient of their sum in the logits (M23-M26)."""
-    z = logits if logit_softcap is None else logit_softcap * np.tanh(logits / logit_softcap)
-    e = np.exp(z)
-    total = e.sum(-1, keepdims=True)
-    lse = np.log(total)
-    targets = class_weights * ((1 - label_smoothing) * labels + label_smoothing / logits.shape[-1])
-    with np.errstate(invalid="ignore"):  # 0 times an infinite logit
-        terms = np.where(targets == 0, 0, targets * (lse - z))
-    losses = terms.sum(-1) + z_loss * penalty_weights * lse[..., 0] ** 2
-    by_logits = (targets.sum(-1, keepdims=True) + 2 * z_loss * penalty_weights[..., None] * lse) * e / total - targets
-    return losses, by_logits if logit_softcap is None else by_logits * (1 - (z / logit_softcap) ** 2)
-
-
-def derivatives(function, rows, directions):
-    """Those of an analytic function of NumPy along the directions: nothing is subtracted, hence no bit lost."""
-    stepped = function([row + 1e-30j * direction for row, direction in zip(rows, directions, strict=True)])
-    return jax.tree.map(lambda result: np.imag(result) / 1e-30, stepped)
-
-
-def gradient(function, arrays, argument):
-    """That of an analytic scalar function of NumPy in one of its arrays."""
-    x, before, after = arrays[argument], arrays[:argument], arrays[argument + 1 :]
-    steps = 1e-30j * np.eye(x.size).reshape(-1, *x.shape)
-    return np.reshape([np.imag(function(*before, x + step, *after)) / 1e-30 for step in steps], x.shape)
 
 
 def assert_near(got, expected, tolerance):
@@ -183,5 +138,5 @@ def assert_near(got, expected, tolerance):
 def assert_is_textbook(got, rows, labels=LABELS, **keywords):
     """`got` has the dtypes of the rows, and is what the textbook makes of the numbers that they hold."""
     assert [each.dtype for each in jax.tree.leaves(got)] == [rows[3].dtype, *(row.dtype for row in rows)]
-    expected = textbook([np.asarray(row, np.float64) for row in rows], labels, **keywords)
+    expected = of_textbook([np.asarray(row, np.float64) for row in rows], labels, **keywords)
     assert_near(got, expected, TOLERANCE[str(rows[0].dtype)])

@@ -1,6 +1,6 @@
 """Every mode and transformation, on every function that carries a rule (M9, M15, M21)."""
 
-from functools import cache
+from functools import cache, partial
 
 import chex
 import jax
@@ -111,14 +111,30 @@ def test_rule_runs_as_replacing_its_equation_replaces_the_gradient(name, functio
     np.testing.assert_array_equal(jax.jit(jax.grad(summed(functions[name])))(x), 7)
 
 
-class TrainingLossOfEqualLogits(chex.TestCase):
-    """ln(vocab), whose gradient is (1/vocab - 1 at the label)/tokens."""
+class LossOfEqualLogits(chex.TestCase):
+    """ln(vocab), whose gradient is (1/vocab - 1 at the label)/tokens, with and without jit."""
 
     @chex.variants(with_jit=True, without_jit=True)
-    def test_is_the_closed_form_with_and_without_jit(self):
+    def test_is_the_closed_form(self):
         derivative = self.variant(jax.value_and_grad(lambda x: jaxsoftmax.cross_entropy(x, LABELS)))
         expected = np.log(5), (0.2 - np.eye(5)[LABELS]) / 4
         chex.assert_trees_all_close(derivative(np.zeros((4, 5), np.float32)), expected, rtol=1e-6)
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_is_the_closed_form_of_masked_rows_for_a_drop_in(self):
+        where = np.arange(5)[None] != 3  # no label
+        loss = partial(jaxsoftmax.softmax_cross_entropy_with_integer_labels, labels=LABELS, where=where)
+        got = self.variant(jax.value_and_grad(summed(loss)))(np.zeros((4, 5), np.float32))
+        chex.assert_trees_all_close(got, (4 * np.log(4), where / 4 - np.eye(5)[LABELS]), rtol=1e-6)
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_is_the_closed_form_for_the_fused_head(self):
+        hidden, kernel = np.array([[1, 0]], np.float32), np.array([[0, 0, 0], [1, 2, 3]], np.float32)
+        derivative = jax.value_and_grad(jaxsoftmax.linear_cross_entropy, (0, 1))
+        value, (by_hidden, by_kernel) = self.variant(derivative)(hidden, kernel, np.array([2], np.int32))
+        np.testing.assert_allclose(value, np.log(3), rtol=1e-6)
+        np.testing.assert_allclose(by_hidden, [[0, -1]], rtol=1e-6)
+        np.testing.assert_allclose(by_kernel, np.array([[1, 1, -2], [0, 0, 0]]) / 3, rtol=1e-6)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxsoftmax import _token_chunks, cross_entropy, forward_mode, linear_cross_entropy
+from tests import textbook
 from tests.head_cases import (
     generated,
     gradient_and_hessian_product,
@@ -16,7 +17,6 @@ from tests.head_cases import (
     held,
     materialised,
     reference,
-    textbook,
     traits,
     value_and_gradients,
 )
@@ -27,6 +27,7 @@ SEEDS = range(110)
 COVERING = (2, 49, 61, 67, 70, 106)  # show every trait
 FEW = {"float32": COVERING, "float64": (49,), "bfloat16": (2, 70), "float16": ()}  # the others are slow
 CASES = [(seed, dtype, () if seed in FEW[dtype] else pytest.mark.slow) for dtype in TOLERANCE for seed in SEEDS]
+OF_THE_FORWARD_MODE_VARIANT = [(61, "float32"), (70, "bfloat16")]
 
 
 def test_few_seeds_show_every_trait_of_all():
@@ -35,31 +36,42 @@ def test_few_seeds_show_every_trait_of_all():
 
 
 @pytest.mark.parametrize(("seed", "dtype"), [pytest.param(*case, marks=marks) for *case, marks in CASES])
-def test_head_is_the_loss_of_materialised_logits(seed, dtype, monkeypatch):  # (M16, M24-M27)
+def test_head_is_the_loss_of_materialised_logits(seed, dtype, monkeypatch):  # (M16, M24, M25, M26, M27)
     case = generated(seed)
     monkeypatch.setattr(_token_chunks, "SMALL", case.small)
+    assert_is_reference(head_of(case), case, dtype)
+
+
+@pytest.mark.parametrize(("seed", "dtype"), OF_THE_FORWARD_MODE_VARIANT)
+def test_forward_mode_variant_is_the_loss_of_materialised_logits(seed, dtype, monkeypatch):  # (M16, M24, M25, M26, M27)
+    case = generated(seed)
+    monkeypatch.setattr(_token_chunks, "SMALL", case.small)
+    assert_is_reference(head_of(case, forward_mode.linear_cross_entropy), case, dtype)
+
+
+def assert_is_reference(head, case, dtype):
     with precision(dtype):
-        value, gradients = value_and_gradients(head_of(case), case, dtype)
-    expected = reference(held(case, dtype))
-    np.testing.assert_allclose(value, expected.value, rtol=10 * TOLERANCE[dtype], atol=TOLERANCE[dtype])
-    assert gradients.keys() == expected.gradients.keys()
+        value, gradients = value_and_gradients(head, case, dtype)
+    expected, expected_gradients, sizes = reference(held(case, dtype))
+    np.testing.assert_allclose(value, expected, rtol=10 * TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    assert gradients.keys() == expected_gradients.keys()
     for name, gradient in gradients.items():
-        error = np.asarray(gradient, np.float64) - expected.gradients[name]
+        error = np.asarray(gradient, np.float64) - expected_gradients[name]
         assert gradient.dtype == jnp.dtype(dtype)
-        assert np.linalg.norm(error) <= TOLERANCE[dtype] * np.linalg.norm(expected.sizes[name]), name
+        assert np.linalg.norm(error) <= TOLERANCE[dtype] * np.linalg.norm(sizes[name]), name
 
 
-@pytest.mark.parametrize("loss", [textbook, cross_entropy], ids=["autodiff of the textbook", "cross_entropy"])
+@pytest.mark.parametrize("loss", [textbook.loss, cross_entropy], ids=["autodiff of the textbook", "cross_entropy"])
 @pytest.mark.parametrize("seed", [s if s in COVERING else pytest.param(s, marks=pytest.mark.slow) for s in SEEDS])
-def test_loss_of_materialised_logits_is_the_reference(seed, loss):  # (M16, M24-M27)
+def test_loss_of_materialised_logits_is_the_reference(seed, loss):  # (M16, M24, M25, M26, M27)
     case = generated(seed)
     with precision("float64"):
         value, gradients = value_and_gradients(materialised(case, loss), case, "float64")
-    expected = reference(case)
-    np.testing.assert_allclose(value, expected.value, rtol=1e-13, atol=1e-15)
+    expected, expected_gradients, sizes = reference(case)
+    np.testing.assert_allclose(value, expected, rtol=1e-13, atol=1e-15)
     for name, gradient in gradients.items():
-        error = np.linalg.norm(np.asarray(gradient) - expected.gradients[name])
-        assert error <= 1e-13 * np.linalg.norm(expected.sizes[name]) + 1e-15, name
+        error = np.linalg.norm(np.asarray(gradient) - expected_gradients[name])
+        assert error <= 1e-13 * np.linalg.norm(sizes[name]) + 1e-15, name
 
 
 HIDDEN = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
@@ -243,11 +255,12 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize("head", HEADS, ids=["reverse", "forward"])
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_names_the_argument_what_was_expected_and_what_came(name):
+def test_bad_input_names_the_argument_what_was_expected_and_what_came(name, head):
     changed, error, message = BAD[name]
     with pytest.raises(error, match=message):
-        linear_cross_entropy(**{"hidden": HIDDEN, "kernel": KERNEL, "labels": LABELS} | changed)
+        head(**{"hidden": HIDDEN, "kernel": KERNEL, "labels": LABELS} | changed)
 
 
 def test_label_out_of_range_is_nan_for_its_own_token():

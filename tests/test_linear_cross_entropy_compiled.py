@@ -125,8 +125,8 @@ def test_a_step_of_training_reuses_the_donated_kernel():
         return kernel - jax.grad(linear_cross_entropy, 1)(hidden, kernel, labels)
 
     hidden, kernel, labels = arguments(64, 8, 4096)
-    compiled = jax.jit(step, donate_argnums=0).lower(kernel, hidden, labels).compile()
-    assert compiled.memory_analysis().alias_size_in_bytes == 4 * 8 * 4096
+    program = jax.jit(step, donate_argnums=0).lower(kernel, hidden, labels).compile()
+    assert program.memory_analysis().alias_size_in_bytes == 4 * 8 * 4096
 
 
 def test_head_is_repeatable_bit_for_bit():

@@ -32,6 +32,10 @@ OF_LOGITS_AND_LABELS = {
     "training, float labels": jaxsoftmax.cross_entropy,
     "training, float labels, every keyword": lambda x, t: jaxsoftmax.cross_entropy(x, t, **TRAINING),
 }
+FUSED_HEADS = {
+    "mean": partial(jaxsoftmax.linear_cross_entropy, labels=LABELS, chunk_size=1, **TRAINING),
+    "none": partial(jaxsoftmax.linear_cross_entropy, labels=LABELS, chunk_size=1, reduction="none", **TRAINING),
+}
 OF_MASKS = {
     "masked logsumexp": lambda x, m: jaxsoftmax.logsumexp(x, -1, where=m),
     "masked integer labels": lambda x, m: jaxsoftmax.softmax_cross_entropy_with_integer_labels(x, LABELS, where=m),
@@ -66,6 +70,10 @@ def weights_in(dtype):
     return array(np.random.default_rng(1).uniform(size=(ROWS, VOCAB)), dtype)
 
 
+def head_in(dtype):
+    return logits_in(dtype)[:, :16], weights_in(dtype)[:1].repeat(16, 0)
+
+
 def assert_a_few_numbers_a_row(leaves):
     assert sum(leaf.size for leaf in leaves) <= A_FEW_A_ROW * ROWS
     assert all(leaf.size <= ROWS for leaf in leaves)
@@ -98,14 +106,10 @@ def test_gradient_of_softmax_saves_probabilities_once(name):
 
 
 @in_float32_and_bfloat16
-@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("reduction", FUSED_HEADS)
 def test_fused_head_saves_gradients_or_arguments_and_a_few_numbers_a_token(reduction, dtype):
-    hidden, kernel = logits_in(dtype)[:, :16], weights_in(dtype)[:1].repeat(16, 0)
-
-    def loss(hidden, kernel):
-        return jaxsoftmax.linear_cross_entropy(hidden, kernel, LABELS, reduction=reduction, chunk_size=1, **TRAINING)
-
-    leaves = residuals(loss, hidden, kernel)
+    hidden, kernel = head_in(dtype)
+    leaves = residuals(FUSED_HEADS[reduction], hidden, kernel)
     gradients = [leaf for leaf in leaves if leaf.shape in (hidden.shape, kernel.shape)]
     assert [str(leaf.dtype) for leaf in gradients] == ([dtype, dtype] if reduction == "mean" else [])
     assert_a_few_numbers_a_row([leaf for leaf in leaves if leaf.shape not in (hidden.shape, kernel.shape)])
@@ -118,13 +122,20 @@ def test_bfloat16_logits_wait_as_bfloat16(name):
     assert sum(leaf.size for leaf in leaves) <= ROWS * VOCAB + VOCAB + A_FEW_A_ROW * ROWS
 
 
-@pytest.mark.parametrize("name", ["integer labels", pytest.param("training, every keyword", marks=pytest.mark.slow)])
-def test_gradient_outside_of_jit_saves_the_same(name):
-    logits = logits_in("bfloat16")
-    outside, within = jax.vjp(OF_LOGITS[name], logits)[1], backward_pass(OF_LOGITS[name], logits)
-    assert_a_few_numbers_a_row(
-        [leaf for leaf in jax.tree.leaves(outside) if leaf.shape not in (logits.shape, (VOCAB,))]
-    )
+@pytest.mark.parametrize(
+    ("function", "arrays_in"),
+    [
+        pytest.param(OF_LOGITS["integer labels"], logits_in, id="integer labels"),
+        pytest.param(OF_LOGITS["training, every keyword"], logits_in, id="every keyword", marks=pytest.mark.slow),
+        pytest.param(jaxsoftmax.softmax, logits_in, id="softmax"),
+        pytest.param(FUSED_HEADS["mean"], head_in, id="fused head"),
+    ],
+)
+def test_gradient_outside_of_jit_saves_the_same(function, arrays_in):
+    arrays = jax.tree.leaves(arrays_in("bfloat16"))
+    outside, within = jax.vjp(function, *arrays)[1], backward_pass(function, *arrays)
+    large = [*(array.shape for array in arrays), (VOCAB,)]
+    assert_a_few_numbers_a_row([leaf for leaf in jax.tree.leaves(outside) if leaf.shape not in large])
     chex.assert_trees_all_equal_shapes_and_dtypes(*map(jax.tree.leaves, (outside, within)))
 
 

@@ -52,7 +52,10 @@ def value_and_gradient(module, call, *arrays):
 
 @cache
 def outcomes(module, batch, merging):
-    """Value and gradient of every call in one program; rows of one batch dimension are as they are anyway."""
+    """Value and gradient of every call in one program; rows of one batch dimension are as they are anyway.
+
+    `merging`, which the fixture has set, is here as a key of the cache.
+    """
     arrays = [a.reshape(*batch, *a.shape[2:]) for a in (LOGITS, LABELS, TARGETS, WEIGHTS, MASK)]
     of_call = {name: partial(value_and_gradient, MODULES[module], call) for name, call in CALLS.items()}
     return jax.jit(lambda *arrays: {name: function(*arrays) for name, function in of_call.items()})(*arrays)
@@ -131,7 +134,10 @@ def test_over_several_devices_no_row_is_merged():
 
 @cache
 def temporary(loss, batch, merging, embed=32, vocab=4096):
-    """The bytes that XLA plans for the value and both gradients of a loss over logits that are formed in the graph."""
+    """The bytes that XLA plans for the value and both gradients of a loss over logits that are formed in the graph.
+
+    `merging`, which the fixture has set, is here as a key of the cache.
+    """
     hidden, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((*batch, embed), (embed, vocab)))
     step = jax.jit(jax.value_and_grad(lambda h, k, y: loss(h @ k, y).mean(), (0, 1)))
     lowered = step.lower(hidden, kernel, jax.ShapeDtypeStruct(batch, jnp.int32))

@@ -3,6 +3,7 @@
 from functools import cache
 from itertools import product
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -101,12 +102,14 @@ def by_kernel(layout, types="Auto"):
 
 def test_a_kernel_of_infinities_and_padded_tokens_make_no_nan():
     hidden, kernel, *_ = arguments(tokens=3)
-    hidden, kernel[:, 3] = np.abs(hidden), -INF
+    hidden = np.abs(hidden)
+    kernel[:, 3] = -INF
     labels = np.where(LABELS[:3] == 3, 2, LABELS[:3])
     got = by_kernel(LAYOUTS["2x2"])(hidden, kernel, labels)
     value, gradients = plain_textbook(hidden, kernel, labels)
     assert np.all(np.isfinite(got[1]))
     assert_near(got, (value, gradients[1]), TOLERANCE["float32"])
+    chex.assert_trees_all_equal_dtypes(got, (np.float32(0), kernel))
 
 
 def test_a_nan_in_hidden_shows_in_all_of_the_kernel_s_gradient():
@@ -129,6 +132,7 @@ def test_an_uneven_dimension_is_padded_while_another_is_sharded(types, spec):
     with jax.set_mesh(mesh):
         got = jax.jit(jax.value_and_grad(on_mesh(layout, types), (0, 1)))(hidden, kernel, labels)
     assert_near(got, plain_textbook(HIDDEN[:, :5], KERNEL, labels), TOLERANCE["float32"])
+    chex.assert_trees_all_equal_dtypes(got, (np.float32(0), (hidden, kernel)))
 
 
 @pytest.mark.parametrize("ratio", [1.0, 1e-2, 1e-5])
@@ -159,6 +163,7 @@ def test_no_tokens_are_a_loss_of_zero_with_gradient_zero():
     assert not np.any(gradient)
 
 
-def test_an_embed_of_zero_makes_every_class_as_probable():
+@pytest.mark.parametrize("compiled", [jax.jit, lambda head: head], ids=["with jit", "without jit"])
+def test_an_embed_of_zero_makes_every_class_as_probable(compiled):
     rows = np.zeros((4, 0), np.float32), np.zeros((0, 8), np.float32), np.arange(4, dtype=np.int32)
-    np.testing.assert_allclose(jax.jit(on_mesh(LAYOUTS["2x2"]))(*rows), np.log(8), rtol=1e-6)
+    np.testing.assert_allclose(compiled(on_mesh(LAYOUTS["2x2"]))(*rows), np.log(8), rtol=1e-6)

@@ -23,14 +23,14 @@ from tests.meshes import (
     assert_is_textbook,
     assert_near,
     by_name,
-    derivatives,
     in_tiers,
     mesh_of,
+    of_textbook,
     on_mesh,
     plain_textbook,
     scalar,
-    textbook,
 )
+from tests.textbook import derivatives
 from tests.tolerances import precision
 
 ONE_BY_ONE = tuple(name for name in KEYWORDS if not name.startswith("all"))
@@ -48,7 +48,7 @@ each_layout_keyword_and_dtype = in_tiers(
 
 
 @each_layout_keyword_and_dtype
-def test_value_and_gradients_are_those_of_the_textbook(layout, name, dtype):  # (M16, M22, M24-M27)
+def test_value_and_gradients_are_those_of_the_textbook(layout, name, dtype):  # (M16, M22, M24, M25, M26, M27)
     rows = arguments(dtype)
     assert_is_textbook(by_name(LAYOUTS[layout], TOGETHER[name])(rows)[name], rows, **KEYWORDS[name])
 
@@ -57,8 +57,8 @@ def test_value_and_gradients_are_those_of_the_textbook(layout, name, dtype):  # 
 def test_gradients_of_the_textbook_are_the_derivatives_of_its_value(name):
     rows, rng = arguments("float64"), np.random.default_rng(0)
     directions = [rng.normal(size=row.shape) for row in rows]
-    slope, _ = derivatives(partial(textbook, labels=LABELS, **KEYWORDS[name]), rows, directions)
-    _, gradients = textbook(rows, LABELS, **KEYWORDS[name])
+    slope, _ = derivatives(partial(of_textbook, labels=LABELS, **KEYWORDS[name]), rows, directions)
+    _, gradients = of_textbook(rows, LABELS, **KEYWORDS[name])
     terms = [np.sum(g * v) for g, v in zip(gradients, directions, strict=True)]
     np.testing.assert_allclose(slope, sum(terms), rtol=0, atol=1e-13 * np.linalg.norm(terms))
 
@@ -94,7 +94,7 @@ def along_halves(layout, name):
 
 
 def textbook_along_halves(name):
-    rows, formula = arguments("float64"), partial(textbook, labels=LABELS, **KEYWORDS[name])
+    rows, formula = arguments("float64"), partial(of_textbook, labels=LABELS, **KEYWORDS[name])
     return formula(rows), derivatives(formula, rows, halves(rows))
 
 
@@ -132,6 +132,12 @@ def test_forward_mode_variant_has_the_same_slope_in_pure_forward_mode(layout):
         assert_near(got, (value[0], slope[0]), TOLERANCE["float64"])
 
 
+def test_forward_mode_variant_has_the_same_value_and_gradients():
+    rows = arguments("bfloat16")
+    got = jax.jit(jax.value_and_grad(forward_loss("2x2x2"), (0, 1, 2, 3)))(*rows)
+    assert_is_textbook(got, rows, **KEYWORDS["all"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_forward_mode_variant_has_the_same_hessian_vector_product(layout):
@@ -158,6 +164,15 @@ def test_gradients_are_sharded_as_a_kernel_that_is_sharded_over_embed(types, spe
     assert got[1].sharding.spec[0] in (spec[0], (spec[0],))
 
 
+def test_vmap_gives_the_values_and_gradients_of_its_examples_one_by_one():
+    hidden, labels = np.stack([HIDDEN, 2 * HIDDEN]), np.stack([LABELS, LABELS[::-1]])
+    derivative = jax.value_and_grad(on_mesh(LAYOUTS["2x2"]), (0, 1))
+    got = jax.jit(jax.vmap(derivative, (0, None, 0)))(hidden.astype(np.float32), arguments()[1], labels)
+    for i in range(2):
+        expected = plain_textbook(hidden[i], KERNEL, labels[i])
+        assert_near(jax.tree.map(lambda a, i=i: a[i], got), expected, TOLERANCE["float32"])
+
+
 ROW_OF_DEVICES = jax.make_mesh((4,), ("vocab",), axis_types=(AxisType.Auto,))
 
 
@@ -166,6 +181,7 @@ def test_gradients_taken_inside_of_a_shard_map_are_whole():
     specs = {"in_specs": (P(), P(None, "vocab"), P()), "out_specs": (P(), P(None, "vocab"))}
     got = jax.jit(jax.shard_map(gradients, mesh=ROW_OF_DEVICES, **specs))(*arguments()[:2], LABELS)
     assert_near(got, plain_textbook(HIDDEN, KERNEL, LABELS)[1], TOLERANCE["float32"])
+    chex.assert_trees_all_equal_dtypes(got, tuple(arguments()[:2]))
 
 
 def test_hidden_gathered_from_shards_of_tokens_gets_its_gradient_scattered_back():  # sequence parallelism
@@ -176,6 +192,7 @@ def test_hidden_gathered_from_shards_of_tokens_gets_its_gradient_scattered_back(
     head = jax.shard_map(local, mesh=ROW_OF_DEVICES, in_specs=(P("vocab"), P(None, "vocab"), P()), out_specs=P())
     got = jax.jit(jax.value_and_grad(head, (0, 1)))(*arguments()[:2], LABELS)
     assert_near(got, plain_textbook(HIDDEN, KERNEL, LABELS), TOLERANCE["float32"])
+    chex.assert_trees_all_equal_dtypes(got, (np.float32(0), tuple(arguments()[:2])))
 
 
 BAD = {
@@ -191,14 +208,18 @@ BAD = {
 }
 
 
+HEADS = [sharded_linear_cross_entropy, forward_mode.sharded_linear_cross_entropy]
+
+
+@pytest.mark.parametrize("head", HEADS, ids=["reverse", "forward"])
 @pytest.mark.parametrize("message", BAD)
-def test_bad_input_is_named(message):
+def test_bad_input_is_named(message, head):
     error, changed = BAD[message]
     layout = LAYOUTS["2x2"]
     given = {"hidden": HIDDEN, "kernel": KERNEL, "labels": LABELS, "mesh": mesh_of(layout)}
     given |= {"token_axes": layout.token_axes, "vocab_axis": layout.vocab_axis}
     with pytest.raises(error, match=message):
-        sharded_linear_cross_entropy(**(given | changed))
+        head(**(given | changed))
 
 
 def test_inside_of_a_shard_map_the_error_names_the_function_for_it():

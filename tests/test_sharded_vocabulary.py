@@ -11,7 +11,9 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from jaxsoftmax import cross_entropy, forward_mode, linear_cross_entropy, logsumexp
-from tests.meshes import assert_near, derivatives, gradient, textbook_of_logits
+from tests import textbook
+from tests.meshes import assert_near
+from tests.textbook import derivatives, gradient
 from tests.tolerances import ULPS, array, assert_close, exact, exact_softmax, exp, log, precision
 
 MESH = jax.make_mesh((2, 4), ("data", "vocab"), axis_types=(AxisType.Auto,) * 2)
@@ -82,7 +84,7 @@ def tails(dtype):
 
 @pytest.mark.parametrize("name", ["loss", "forward-mode loss"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_losses_and_gradients_are_exact_whatever_shard_the_maximum_is_on(dtype, name):  # (M18-M22)
+def test_losses_and_gradients_are_exact_whatever_shard_the_maximum_is_on(dtype, name):  # (M18, M19, M20, M21, M22)
     with precision(dtype):
         losses, by_logits = tails(dtype)[name]
         x = exact(ROWS)
@@ -162,11 +164,6 @@ def test_a_row_of_minus_infinity_on_all_shards_is_infinite_with_gradient_zero():
     assert not np.any(by_logits[16])
 
 
-KEYWORDS = {
-    "plain": {},
-    "smoothing and penalty": {"label_smoothing": 0.125, "z_loss": 0.0625},
-    "cap": {"logit_softcap": 2.0},
-}
 CASES = list(product([False, True], KEYWORDS, LABEL_KINDS))
 
 
@@ -195,11 +192,11 @@ def of_cases():
 def sum_of_squares(x, labels, u, *, w, kind, **keywords):
     """The textbook's; labels weigh every class."""
     penalty_weights = {"integer": labels @ w, "float": np.ones(BATCH)}[kind]
-    return np.sum((u * textbook_of_logits(x, labels, w, penalty_weights, **keywords)[0]) ** 2)
+    return np.sum((u * textbook.of_logits(x, labels, w, penalty_weights, **keywords)[0]) ** 2)
 
 
 @pytest.mark.parametrize(("weighted", "name", "kind"), CASES)
-def test_cross_entropy_of_sharded_logits_is_that_of_the_textbook(weighted, name, kind):  # (M24-M26)
+def test_cross_entropy_of_sharded_logits_is_that_of_the_textbook(weighted, name, kind):  # (M24, M25, M26)
     w = CLASS_WEIGHTS if weighted else np.ones(VOCAB)
     expected = partial(sum_of_squares, w=w, kind=kind, **KEYWORDS[name])
     arrays = [np.float64(X), WEIGHTS_OF_LABELS[kind], np.float64(TOKEN_WEIGHTS)]
@@ -233,7 +230,7 @@ def test_products_with_the_hessian_are_those_of_the_textbook(name, kind):
     labels = WEIGHTS_OF_LABELS[kind]
 
     def by_logits(rows):
-        losses, each = textbook_of_logits(*rows, labels, np.ones(VOCAB), np.ones(BATCH), **SMOOTHED)
+        losses, each = textbook.of_logits(*rows, labels, np.ones(VOCAB), np.ones(BATCH), **SMOOTHED)
         return 2 * losses[:, None] * each
 
     with precision("float64"):

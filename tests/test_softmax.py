@@ -27,10 +27,10 @@ from tests.tolerances import (
 FUNCTIONS = {"softmax": softmax, "log_softmax": log_softmax}
 JAX_NN = {name: getattr(jax.nn, name) for name in FUNCTIONS}
 INF, NAN = np.inf, np.nan
-GAPS = [[gap, 0.0, -INF, -INF, -INF] for gap in (0.0, 1.0, 10.0, 40.0, 80.0, 300.0, 700.0)]
+TWO_LOGITS = [[gap, 0.0] for gap in (0.0, 1.0, 10.0, 40.0, 80.0, 300.0, 700.0)]
 NOT_NUMBERS = [[NAN, 0.0, -INF, 0.0, 0.0], [INF, 0.0, -INF, 0.0, 0.0], [INF, INF, 0.0, 0.0, 0.0]]
 FOUR_EQUAL, NONE = [0.0, 0.0, 0.0, 0.0, -INF], [-INF] * 5
-EVERY_ROW = [*ROWS, *GAPS, *NOT_NUMBERS, FOUR_EQUAL, NONE]
+EVERY_ROW = [*ROWS, *NOT_NUMBERS, FOUR_EQUAL, NONE]
 
 in_both_modes = pytest.mark.parametrize("mode", ["forward", "reverse"])
 of_both = pytest.mark.parametrize("name", FUNCTIONS)
@@ -141,9 +141,10 @@ def test_softmax_sums_to_1_where_every_probability_is_a_power_of_2(dtype):
     assert np.sum(outcome(dtype, "softmax", "values", [FOUR_EQUAL]).astype(np.float64)) == 1
 
 
-@in_both_modes
-def test_softmax_jacobian_of_two_logits_has_rows_that_sum_to_exactly_0(mode):  # (M6, jax#40344)
-    jacobian = outcome("float64", "softmax", mode, GAPS)[:, :2, :2]
+@pytest.mark.parametrize("jacobian_of", [jax.jacfwd, jax.jacrev])
+def test_softmax_jacobian_of_two_logits_has_rows_that_sum_to_exactly_0(jacobian_of):  # (M6, jax#40344)
+    with precision("float64"):
+        jacobian = np.asarray(jax.jit(jax.vmap(jacobian_of(softmax)))(np.array(TWO_LOGITS)))
     assert (jacobian[:, :, 0] == -jacobian[:, :, 1]).all()
     assert (jacobian != 0).all()
 

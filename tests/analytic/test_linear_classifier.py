@@ -22,6 +22,7 @@ from tests.tolerances import (
 SAMPLES, EMBED, VOCAB = 6, 3, 4
 PENALTIES = {"sum": 1.0, "half": 0.5}
 L2 = 0.25
+FLOAT_TARGETS = np.random.default_rng(1).normal(size=(SAMPLES, VOCAB))
 
 
 def problem(dtype=np.float64):
@@ -72,10 +73,8 @@ def closed_forms(hidden, kernel, labels, bias, targets):
         "float targets": gradients(hidden, kernel, targets, bias),
         "samples in two axes": gradients(*shaped, bias),
         "one sample": gradients(hidden[0], kernel, labels[0], bias),
+        "each sample": jax.vmap(gradients, (0, None, 0, None))(hidden, kernel, labels, bias),
     }
-
-
-FLOAT_TARGETS = np.random.default_rng(1).normal(size=(SAMPLES, VOCAB))
 
 
 @functools.cache
@@ -159,6 +158,13 @@ def test_leading_axes_are_samples():
     np.testing.assert_allclose(shaped.kernel, flat.kernel, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(single.hidden, SAMPLES * flat.hidden[0], rtol=1e-5)
     assert single.kernel.shape == kernel.shape
+
+
+def test_gradients_vmapped_over_samples_are_each_sample_s_own():
+    of_batch, each = (gradients_in("float64")[name] for name in ("no penalty", "each sample"))
+    np.testing.assert_allclose(each.hidden / SAMPLES, of_batch.hidden, rtol=1e-13, atol=1e-15)
+    np.testing.assert_allclose(each.kernel.mean(0), of_batch.kernel, rtol=1e-13, atol=1e-15)
+    np.testing.assert_allclose(each.bias.mean(0), of_batch.bias, rtol=1e-13, atol=1e-15)
 
 
 def test_each_gradient_has_its_arguments_dtype_and_an_absent_bias_none():

@@ -226,13 +226,25 @@ def test_products_never_hold_the_matrix(product):
     assert "1237,1237" not in str(jax.make_jaxpr(product)(x, x))
 
 
+def test_closed_forms_vmapped_over_rows_are_those_of_the_batch():
+    x = np.array(ALL_ROWS)
+    with precision("float64"):
+        vmapped = jax.jit(jax.vmap(closed_forms, (0, None)))(x, VECTOR)
+    for name, got in vmapped.items():
+        np.testing.assert_allclose(got, on_all_rows("float64")[name], rtol=1e-13, atol=1e-15, err_msg=name)
+
+
 def test_a_wrong_dtype_or_shape_names_the_argument():
-    of_2, of_3 = np.zeros(2, np.float32), np.zeros(3, np.float32)
-    with pytest.raises(TypeError, match=r"x: expected a floating dtype, got int32"):
-        analytic.softmax_jacobian(np.arange(3, dtype=np.int32))
-    with pytest.raises(ValueError, match=r"x: expected shape \[\*batch, vocab\], got \(\)"):
-        analytic.logsumexp_gradient(1.0)
-    with pytest.raises(ValueError, match=r"x_dot: expected shape \(3,\).*got \(2,\)"):
-        analytic.softmax_jvp(of_3, of_2)
-    with pytest.raises(ValueError, match=r"s_bar: expected shape \(3,\).*got \(2,\)"):
-        analytic.softmax_vjp(of_3, of_2)
+    of_2, of_3, integers = np.zeros(2, np.float32), np.zeros(3, np.float32), np.arange(3, dtype=np.int32)
+    for form in OF_A_ROW:
+        with pytest.raises(TypeError, match=r"^x: expected a floating dtype, got int32"):
+            form(integers)
+        with pytest.raises(ValueError, match=r"^x: expected shape \[\*batch, vocab\], got \(\)"):
+            form(1.0)
+    for product, vector in zip(PRODUCTS, ("x_dot", "s_bar", "x_dot", "x_dot", "log_s_bar"), strict=True):
+        with pytest.raises(TypeError, match=r"^x: expected a floating dtype, got int32"):
+            product(integers, of_3)
+        with pytest.raises(TypeError, match=rf"^{vector}: expected a floating dtype, got int32"):
+            product(of_3, integers)
+        with pytest.raises(ValueError, match=rf"^{vector}: expected shape \(3,\).*got \(2,\)"):
+            product(of_3, of_2)

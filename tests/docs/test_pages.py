@@ -77,9 +77,9 @@ def faults(browser, path, width):
 
 
 def _comes_true(page, condition):
-    """Whether something that scripts do after loading, in a second or two on an idle machine, is done in time."""
+    """Whether something that scripts do after loading is done in the end."""
     try:
-        page.wait_for_function(condition, timeout=10_000)
+        page.wait_for_function(condition, timeout=10_000)  # idle a second or two; 2 s were too few beside other work
     except TimeoutError:
         return False
     return True

@@ -55,7 +55,7 @@ def _report(planted):
 
 
 def _name_and_theorems(planted):
-    return f"{_name(planted)} ({', '.join(planted.caught_by)})"
+    return " ".join([_name(planted), *(f"[{theorem}]" for theorem in planted.caught_by)])  # for pytest -k '[M5]'
 
 
 def _claims(planted, theorem):
