@@ -97,7 +97,7 @@ def test_head_gives_what_cross_entropy_gives(reduction):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), of_head, of_logits(HIDDEN, KERNEL))
 
 
-@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("reduction", ["mean", pytest.param("none", marks=pytest.mark.slow)])
 def test_float16_gradients_that_only_the_scaled_loss_lifts_into_its_range_survive(reduction):
     rng = np.random.default_rng(0)
     hidden, kernel = (rng.normal(size=size).astype(np.float16) for size in ((1000, 4), (4, 9001)))

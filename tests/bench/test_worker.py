@@ -88,6 +88,7 @@ def test_an_exception_ends_a_worker_that_is_busy():
     assert is_gone(worker.pid)
 
 
+@pytest.mark.slow
 def test_a_worker_ends_when_its_parent_is_killed(tmp_path):
     parent = _parent(tmp_path, "time.sleep(60)")
     with parent:

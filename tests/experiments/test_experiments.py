@@ -20,11 +20,8 @@ def strict_json(path):
     return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
 
 
-# The others have much to compile, thousands of steps to take, or processes to start.
-FIRST = "stability"
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != FIRST)) for name in NAMES])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_claim_holds_and_its_files_are_whole(name, tmp_path, capsys):
     module = importlib.import_module(f"experiments.{name}")
 

@@ -133,6 +133,7 @@ def test_gradients_of_parts_are_the_whole_batchs_but_not_as_the_mean_of_means(mo
     assert found.mean_of_means.gradients > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_compilation")
 def test_fused_head_takes_less_than_a_quarter_of_the_memory_at_32k():
     taken = {

@@ -171,6 +171,7 @@ def test_gradient_of_a_kernel_that_is_not_sharded_is_gathered_where_classes_are_
     assert found.get("all-gather over vocab", 0) == (4 * 64 * 4100 if vocab % 4 else 0)
 
 
+@pytest.mark.slow
 def test_all_logits_at_once_exceed_the_bound_of_chunks():
     chunked = Program(4096, 64, 8192, 1, 2, chunk=256)
     assert cost(chunked)["temporary"] <= temporary_bound(chunked, CPU)
