@@ -88,7 +88,7 @@ def of_head(
     del chunk_size  # a choice of schedule, which changes no number
     w = np.ones(kernel.shape[1]) if class_weights is None else np.asarray(class_weights, np.float64)
     kept = labels != ignore_index
-    one_hot = np.eye(len(w))[np.where(kept, labels, 0)]
+    one_hot = np.where(kept, labels, 0)[..., None] == np.arange(len(w))
     label_weights = one_hot @ w
     losses, by_logits = of_logits(hidden @ kernel + bias, one_hot, w, label_weights, **options)
     total = np.sum(kept * token_weights * label_weights) if reduction == "mean" else 1.0

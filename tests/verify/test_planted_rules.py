@@ -1,6 +1,6 @@
 """The certificate fails where a rule is wrong: planted defects, each an otherwise right implementation.
 
-One defect a theorem is planted with every change; all of them, and where none of them is seen, nightly.
+With every change one defect is planted for each theorem; nightly all of them are, and the wrappers without a defect.
 """
 
 import mpmath
