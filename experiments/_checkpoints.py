@@ -3,8 +3,10 @@
 import hashlib
 import json
 import shutil
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,8 @@ class Checkpoints:
         tree = jax.tree.map(_as_saved, tree)
         parts = ocp.args.Composite(stamp=ocp.args.JsonSave(self._stamp(tree)), tree=ocp.args.StandardSave(tree))
         try:
-            self._manager().save(step, args=parts)
+            with _interrupt_deferred():
+                self._manager().save(step, args=parts)
         except OSError as error:
             raise _results.UnwritableResultsError(
                 f"cannot write {self._directory}: {error.strerror or error}"
@@ -104,6 +107,19 @@ class Checkpoints:
         """Returns the settings, as JSON gives them back, and the structure of the tree."""
         stamp = {"settings": self._settings, "tree": jax.tree_util.tree_leaves_with_path(jax.tree.map(_form, tree))}
         return json.loads(json.dumps(stamp, default=str))
+
+
+@contextmanager
+def _interrupt_deferred() -> Iterator[None]:
+    """Has Ctrl-C wait for the end of the block: in the middle of a save, orbax's threads would print a traceback."""
+    came = []
+    handler = signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _as_saved(leaf: Any) -> Any:

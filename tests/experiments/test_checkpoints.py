@@ -163,6 +163,17 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
+@pytest.mark.skipif(signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="Ctrl-C is ignored here")
+def test_ctrl_c_in_the_middle_of_a_save_waits_for_its_end(opened, monkeypatch):
+    checkpoints = opened()
+    rename = os.rename
+    monkeypatch.setattr(os, "rename", lambda *paths, **options: (signal.raise_signal(signal.SIGINT), rename(*paths)))
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(1, {"x": np.ones(2)})
+    monkeypatch.undo()
+    assert opened().latest({"x": np.zeros(2)})[0] == 1
+
+
 def test_each_settings_have_their_own_beside_the_results(tmp_path, capfd):
     long, short = (checkpoints_of(tmp_path, "sample", SETTINGS | {"steps": steps}) for steps in (7000, 10))
     long.save(5000, {"x": np.ones(2)})
