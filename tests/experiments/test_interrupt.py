@@ -5,8 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
+
+import experiments
 
 pytestmark = [
     pytest.mark.slow,
@@ -61,3 +64,9 @@ def test_ctrl_c_during_training_is_one_line_and_leaves_only_a_checkpoint(tmp_pat
     code, output, error = interrupted(process)
     assert (code, output, error) == (130, "", f"experiments.{module}: interrupted\n")
     assert [path.suffix for path in tmp_path.iterdir()] == [".checkpoints"]
+
+
+def test_ctrl_c_that_python_drops_in_a_finaliser_comes_again():
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012, the interrupt comes during the sleep
+        experiments._raise_again(SimpleNamespace(exc_type=KeyboardInterrupt))
+        time.sleep(10)
