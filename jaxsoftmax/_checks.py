@@ -26,7 +26,7 @@ def as_array(name: str, value: Any) -> Array:
 def as_inexact(name: str, value: Any) -> Array:
     """`value` as a floating array; integers and booleans are promoted, as jax.nn does."""
     array = as_array(name, value)
-    return array.astype(inexact_dtype(array))
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(inexact_dtype(array))
 
 
 def inexact_dtype(*arrays: Array) -> jnp.dtype:

@@ -1,4 +1,4 @@
-"""Per-token losses with float labels, over logits whose last axis is the vocabulary (M11, M12, M26)."""
+"""Losses of tokens with float labels, over logits whose last axis is the vocabulary (M11, M12, M26)."""
 
 from functools import partial
 from typing import NamedTuple
@@ -7,89 +7,114 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsoftmax import _lse_state, _rows, _token_loss
-from jaxsoftmax._logsumexp import exponents
-from jaxsoftmax._lse_state import LseState
-from jaxsoftmax._token_loss import LossOptions, TargetTotals
+from jaxsoftmax._logsumexp import masked_logits
+from jaxsoftmax._math import token_loss
+from jaxsoftmax._math.classes import weights_over
+from jaxsoftmax._math.lse_state import LseState, is_dominant, shifted_logits
+from jaxsoftmax._math.precision import accumulation_dtype
+from jaxsoftmax._math.token_loss import LossOptions, TargetTotals
+from jaxsoftmax._reduction import schedules
+from jaxsoftmax._reduction.row_state import lse_state
+from jaxsoftmax._sharding import Shards
 
 
-class Statistics(NamedTuple):
-    """What the gradient needs of each row besides the inputs."""
+class TargetStats(NamedTuple):
+    """What the gradient needs of each row besides the inputs, each [*batch, 1]."""
 
     state: LseState
     totals: TargetTotals
 
 
-def primal(
-    options: LossOptions, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
-) -> tuple[Array, Statistics]:
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def float_label_losses(
+    options: LossOptions, shards: Shards, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
+) -> Array:
+    """Losses [*batch] of logits and labels [*batch, local_vocab], differentiable in reverse mode."""
+    return losses_and_stats(options, shards, logits, labels, class_weights, where)[0]
+
+
+def _fwd(options, shards, logits, labels, class_weights, where):
+    losses, stats = losses_and_stats(options, shards, logits, labels, class_weights, where)
+    return losses, (logits, labels, class_weights, where, stats)  # the inputs; four numbers per row
+
+
+def _bwd(options, shards, residuals, losses_bar):
+    logits, labels, class_weights, where, stats = residuals
+
+    def logits_bar(logits, labels, where, stats, scale):
+        return (scale * logits_gradient(options, shards, logits, labels, class_weights, where, stats)).astype(
+            logits.dtype
+        )
+
+    def labels_bar(logits, labels, where, stats, scale):
+        bar = labels_gradient(options, logits, labels, class_weights, where, stats)
+        return jnp.where(scale == 0, 0, scale * bar).astype(labels.dtype)  # nothing flows, even by an infinite loss
+
+    tokens = logits, labels, where, stats, losses_bar[..., None]
+    # Labels have a gradient; class weights are constants.
+    return schedules.over_rows(logits_bar, *tokens), schedules.over_rows(labels_bar, *tokens), None, None
+
+
+float_label_losses.defvjp(_fwd, _bwd)
+
+
+def losses_and_stats(
+    options: LossOptions, shards: Shards, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
+) -> tuple[Array, TargetStats]:
     """Losses [*batch], and each row's statistics."""
-    capped = _token_loss.softcap(options, _exponents(logits, labels, where))
-    targets = _targets(options, capped, labels, class_weights, where)
-    state, _ = options.shards.join(_lse_state.of_array(capped, (capped.ndim - 1,), True))  # (M22)
-    losses = _token_loss.float_label_loss(options, state, targets, capped)[..., 0]  # (M26)
-    return losses, Statistics(state, _token_loss.target_totals(options, state, targets, capped))
+    z = token_loss.softcap(options, _wide_logits(logits, labels, where))
+    targets = _targets(options, shards, z, labels, class_weights, where)
+    state, _ = shards.merge_lse(lse_state(z, (z.ndim - 1,)))  # (M22)
+    losses = shards.psum(jnp.sum(token_loss.float_label_terms(state, targets, z), -1, keepdims=True))  # (M26)
+    losses += token_loss.z_penalty(options, state)
+    leads = is_dominant(z, state)
+    totals = (jnp.sum(t, -1, keepdims=True) for t in (targets, jnp.where(leads, 0, targets)))
+    return losses[..., 0], TargetStats(state, shards.psum(TargetTotals(*totals)))
 
 
-def gradients(
+def logits_gradient(
+    options: LossOptions,
+    shards: Shards,
+    logits: Array,
+    labels: Array,
+    class_weights: Array | None,
+    where: Array | None,
+    stats: TargetStats,
+) -> Array:
+    """The derivative of each row's loss in that row's logits, [*batch, local_vocab] (M11, M26)."""
+    x = _wide_logits(logits, labels, where)
+    targets = _targets(options, shards, x, labels, class_weights, where)
+    z = token_loss.softcap(options, x)
+    gradient = token_loss.float_label_gradient(options, stats.state, targets, stats.totals, z)
+    return gradient * token_loss.softcap_slope(options, x)  # (M23)
+
+
+def labels_gradient(
     options: LossOptions,
     logits: Array,
     labels: Array,
     class_weights: Array | None,
     where: Array | None,
-    statistics: Statistics,
-) -> tuple[Array, Array]:
-    """The derivatives of each row's loss in its logits (M11, M26) and in its labels (M12), both [*batch, vocab]."""
-    state, totals = statistics
-    x = _exponents(logits, labels, where)
-    capped = _token_loss.softcap(options, x)
-    targets = _targets(options, x, labels, class_weights, where)
-    e = _lse_state.exponentials(capped, state)
-    by_logits = _token_loss.float_label_gradient(options, state, targets, totals, e)
-    by_logits *= _token_loss.softcap_slope(options, x)  # (M23)
-    nll = _token_loss.negative_log_likelihood(state, -_lse_state.gaps(capped, state))
-    by_labels = (1 - options.label_smoothing) * nll  # (M12)
-    if class_weights is not None:
-        by_labels *= class_weights.astype(e.dtype)
-    return by_logits, by_labels if where is None else jnp.where(where, by_labels, 0)
-
-
-def _exponents(logits: Array, labels: Array, where: Array | None) -> Array:
-    x = exponents(logits, where)
-    return x.astype(_lse_state.accumulation_dtype(x.dtype, labels.dtype))
-
-
-def _targets(options: LossOptions, x: Array, labels: Array, class_weights: Array | None, where: Array | None) -> Array:
-    weights = None if class_weights is None else class_weights.astype(x.dtype)
-    targets = _token_loss.float_label_targets(
-        options, labels.astype(x.dtype), weights, options.shards.vocab(x.shape[-1])
-    )
-    return targets if where is None else jnp.where(where, targets, 0)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def float_label_losses(
-    options: LossOptions, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
+    stats: TargetStats,
 ) -> Array:
-    """Losses [*batch] of logits and labels [*batch, vocab], in reverse mode."""
-    x, t, mask = _rows.merged(logits, labels, where)
-    return primal(options, x, t, class_weights, mask)[0].reshape(logits.shape[:-1])
+    """The derivative of each row's loss in that row's labels, [*batch, local_vocab] (M12)."""
+    z = token_loss.softcap(options, _wide_logits(logits, labels, where))
+    nll = token_loss.negative_log_likelihood(stats.state, -shifted_logits(z, stats.state))
+    gradient = (1 - options.label_smoothing) * nll
+    if class_weights is not None:
+        gradient *= weights_over(z, class_weights)
+    return gradient if where is None else jnp.where(where, gradient, 0)
 
 
-def _fwd(options, logits, labels, class_weights, where):
-    x, t, mask = _rows.merged(logits, labels, where)
-    losses, statistics = primal(options, x, t, class_weights, mask)
-    saved = logits, labels, class_weights, where, statistics  # the inputs; four numbers per row
-    return losses.reshape(logits.shape[:-1]), saved
+def _wide_logits(logits: Array, labels: Array, where: Array | None) -> Array:
+    x = masked_logits(logits, where)
+    return x.astype(accumulation_dtype(x.dtype, labels.dtype))
 
 
-def _bwd(options, residuals, losses_bar):
-    logits, labels, class_weights, where, statistics = residuals
-    x, t, mask, cotangent = _rows.merged(logits, labels, where, losses_bar[..., None])
-    by_logits, by_labels = gradients(options, x, t, class_weights, mask, statistics)
-    labels_bar = jnp.where(cotangent == 0, 0, cotangent * by_labels)  # nothing flows, even by an infinite loss
-    logits_bar = (cotangent * by_logits).astype(logits.dtype).reshape(logits.shape)
-    return logits_bar, labels_bar.astype(labels.dtype).reshape(labels.shape), None, None  # weights: constants
-
-
-float_label_losses.defvjp(_fwd, _bwd)
+def _targets(
+    options: LossOptions, shards: Shards, x: Array, labels: Array, class_weights: Array | None, where: Array | None
+) -> Array:
+    weights = None if class_weights is None else weights_over(x, class_weights)
+    vocab = shards.vocab(x.shape[-1])
+    targets = token_loss.float_label_targets(options, labels.astype(x.dtype), weights, vocab)
+    return targets if where is None else jnp.where(where, targets, 0)

@@ -1,4 +1,4 @@
-"""Log-sum-exp's twin for pure forward mode, with its tangent attached (M8)."""
+"""Log-sum-exp for pure forward mode, with its tangent attached (M8)."""
 
 from functools import partial
 from typing import Literal, overload
@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from jaxsoftmax import _logsumexp
-from jaxsoftmax._shards import Shards
+from jaxsoftmax._sharding import Shards
 from jaxsoftmax._tangents import inner
 
 
@@ -73,12 +73,12 @@ def logsumexp(
     >>> print(jax.jacfwd(logsumexp)(jnp.array([0.0, 0.0])))
     [0.5 0.5]
     """
-    return _logsumexp.apply(_BOTH_MODES, a, axis, b, keepdims, return_sign, where, axis_name)
+    return _logsumexp.logsumexp_with(_CUSTOM_JVP_RULES, a, axis, b, keepdims, return_sign, where, axis_name)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _plain(shards: Shards, axes: tuple[int, ...], a: Array, where: Array | None) -> Array:
-    return _logsumexp.plain_sum(shards, axes, a, where, reused=False)[0]
+    return _logsumexp.plain_sum(shards, axes, a, where)[0]
 
 
 @_plain.defjvp
@@ -86,7 +86,7 @@ def _plain_jvp(shards, axes, primals, tangents):
     (a, where), (a_dot, _) = primals, tangents
     log_sum, state = _logsumexp.plain_sum(shards, axes, a, where)
     by_a = _logsumexp.plain_gradient(a, where, state)
-    return log_sum, shards.sum(inner(by_a, a_dot, axes)).astype(a.dtype)  # (M8)
+    return log_sum, shards.psum(inner(by_a, a_dot, axes)).astype(a.dtype)  # (M8)
 
 
 @jax.custom_jvp
@@ -103,4 +103,4 @@ def _weighted_jvp(primals, tangents):
     return (log_sum, sign), (log_sum_dot[..., 0].astype(a.dtype), jnp.zeros_like(sign))
 
 
-_BOTH_MODES = _logsumexp.Rules(_plain, _weighted)
+_CUSTOM_JVP_RULES = _logsumexp.LogsumexpRules(_plain, _weighted)

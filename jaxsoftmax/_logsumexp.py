@@ -1,5 +1,6 @@
 """Log-sum-exp, with its gradient attached (M8)."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple, overload
@@ -10,10 +11,14 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from jaxsoftmax import _checks, _lse_state, _shards, _weighted_sum
-from jaxsoftmax._lse_state import LseState
-from jaxsoftmax._shards import Shards
-from jaxsoftmax._weighted_sum import WeightedState
+from jaxsoftmax import _checks
+from jaxsoftmax._math import signed_sum
+from jaxsoftmax._math.lse_state import LseState, denominator, exponentials, log_sum_exp
+from jaxsoftmax._math.precision import widen
+from jaxsoftmax._math.signed_sum import SignedSum
+from jaxsoftmax._reduction.row_state import lse_state
+from jaxsoftmax._reduction.signed_state import signed_state
+from jaxsoftmax._sharding import Shards, match_vma, require_sharded, shards_of_axis
 
 
 @overload
@@ -100,92 +105,118 @@ def logsumexp(
     >>> print(jax.grad(logsumexp)(jnp.array([0.0, 0.0])))
     [0.5 0.5]
     """
-    return apply(REVERSE_MODE, a, axis, b, keepdims, return_sign, where, axis_name)
+    return logsumexp_with(CUSTOM_VJP_RULES, a, axis, b, keepdims, return_sign, where, axis_name)
 
 
-def apply(
-    rules: "Rules", a: Any, axis: Any, b: Any, keepdims: bool, return_sign: bool, where: Any, axis_name: Any
-) -> Array | tuple[Array, Array]:
-    """Validate, normalise, and hand over to the one of `rules` that fits."""
-    shards = _shards.of_axis(axis_name)
-    if b is not None and shards.classes:
-        raise ValueError(f"b: expected None with axis_name={axis_name!r}, got weights")
-    given = {"a": _checks.as_array("a", a)} | ({} if b is None else {"b": _checks.as_array("b", b)})
-    dtype = _checks.inexact_dtype(*given.values())
-    if where is not None:
-        given["where"] = _checks.as_mask("where", where)
-    shape = _checks.broadcast_shape(given)
-    axes = _checks.as_axes(axis, len(shape))
-    given = {name: jnp.broadcast_to(array, shape) for name, array in given.items()}
-    a, mask = given["a"].astype(dtype), given.get("where")
-    if b is None or 0 in shape:
-        _shards.require_spread(shards, "a", a)
-        (a, mask), _ = _shards.alike(shards, (a, mask), ())
-        log_sum = rules.plain(shards, axes, a, mask)
-        sign = jnp.where(log_sum == -jnp.inf, 0, jnp.where(jnp.isnan(log_sum), log_sum, 1))
-    else:
-        rows = (a, given["b"].astype(dtype), mask)
-        kept = [1 if i in axes else n for i, n in enumerate(shape)]
-        log_sum, sign = rules.weighted(*(x if x is None else _lse_state.axes_last(x, axes) for x in rows))
-        log_sum, sign = log_sum.reshape(kept), sign.reshape(kept)
-    if not keepdims:
-        log_sum, sign = jnp.squeeze(log_sum, axes), jnp.squeeze(sign, axes)
-    if return_sign:
-        return log_sum, sign
-    return log_sum if b is None else log_sum * jnp.where(sign < 0, jnp.nan, 1).astype(dtype)
-
-
-class Rules(NamedTuple):
+class LogsumexpRules(NamedTuple):
     """The two functions that carry a derivative: in reverse mode here, in both modes in `forward_mode`."""
 
     plain: Callable[..., Any]
     weighted: Callable[..., Any]
 
 
-def exponents(a: Array, where: Array | None) -> Array:
-    """`a` at accumulation precision, -inf where masked."""
-    wide = _lse_state.widen(a)
+def logsumexp_with(
+    rules: LogsumexpRules, a: Any, axis: Any, b: Any, keepdims: bool, return_sign: bool, where: Any, axis_name: Any
+) -> Array | tuple[Array, Array]:
+    """Validate the arguments, and hand over to the one of `rules` that fits them."""
+    shards = shards_of_axis(axis_name)
+    if b is not None and shards.classes:
+        raise ValueError(f"b: expected None with axis_name={axis_name!r}, got weights")
+    given = {"a": _checks.as_array("a", a)} | ({} if b is None else {"b": _checks.as_array("b", b)})
+    dtype = _checks.inexact_dtype(*given.values())
+    if where is not None:
+        given["where"] = _checks.as_mask("where", where)
+    axes = _checks.as_axes(axis, len(_checks.broadcast_shape(given)))
+    if b is None:
+        require_sharded(shards, "a", given["a"])
+    arrays = (given.get(name) for name in ("a", "b", "where"))
+    log_sum, sign = _log_sum_and_sign(rules, shards, axes, dtype, keepdims, *arrays)
+    return (log_sum, sign) if return_sign else _of_positive(log_sum, sign)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))  # else eager calls would compile their branches each time
+def _log_sum_and_sign(
+    rules: LogsumexpRules,
+    shards: Shards,
+    axes: tuple[int, ...],
+    dtype: jnp.dtype,
+    keepdims: bool,
+    a: Array,
+    b: Array | None,
+    where: Array | None,
+) -> tuple[Array, Array]:
+    """(log |sum|, sign) in the given dtype."""
+    shape = jnp.broadcast_shapes(*(array.shape for array in (a, b, where) if array is not None))
+    a = jnp.broadcast_to(a, shape).astype(dtype)
+    b, where = (array if array is None else jnp.broadcast_to(array, shape) for array in (b, where))
+    if b is None or 0 in shape:
+        (a, where), _ = match_vma(shards, (a, where), ())
+        log_sum = rules.plain(shards, axes, a, where)
+        sign = jnp.where(log_sum == -jnp.inf, 0, jnp.where(jnp.isnan(log_sum), log_sum, 1))
+    else:
+        rows = (x if x is None else axes_last(x, axes) for x in (a, b.astype(dtype), where))
+        kept = [1 if i in axes else n for i, n in enumerate(shape)]
+        log_sum, sign = (x.reshape(kept) for x in rules.weighted(*rows))
+    return (log_sum, sign) if keepdims else (jnp.squeeze(log_sum, axes), jnp.squeeze(sign, axes))
+
+
+@jax.jit
+def _of_positive(log_sum: Array, sign: Array) -> Array:
+    """The log of a sum; NaN, and with a NaN gradient, where the sum is negative."""
+    return log_sum * jnp.where(sign < 0, jnp.nan, 1).astype(log_sum.dtype)
+
+
+def axes_last(array: Array, axes: tuple[int, ...]) -> Array:
+    """The given axes, in their order, as one last axis."""
+    if axes == (array.ndim - 1,):
+        return array
+    moved = jnp.moveaxis(array, axes, range(-len(axes), 0))
+    batch = moved.shape[: array.ndim - len(axes)]
+    return moved.reshape(*batch, math.prod(array.shape[axis] for axis in axes))
+
+
+def masked_logits(a: Array, where: Array | None) -> Array:
+    """`a` in its accumulation dtype, -inf where masked."""
+    wide = widen(a)
     return wide if where is None else jnp.where(where, wide, -jnp.inf)
 
 
-def plain_sum(
-    shards: Shards, axes: tuple[int, ...], a: Array, where: Array | None, reused: bool = True
-) -> tuple[Array, LseState]:
-    """The log-sum-exp (M18) and the state it came from; `reused` as in `_lse_state.of_array`."""
-    state, _ = shards.join(_lse_state.of_array(exponents(a, where), axes, reused))  # (M22)
-    return _lse_state.log_sum_exp(state).astype(a.dtype), state
+def plain_sum(shards: Shards, axes: tuple[int, ...], a: Array, where: Array | None) -> tuple[Array, LseState]:
+    """The log-sum-exp (M18), and the state it came from."""
+    state, _ = shards.merge_lse(lse_state(masked_logits(a, where), axes))  # (M22)
+    return log_sum_exp(state).astype(a.dtype), state
 
 
 def plain_gradient(a: Array, where: Array | None, state: LseState, scale: Array | float = 1.0) -> Array:
     """`scale` times softmax, e / (1 + r) (M8)."""
-    return _lse_state.exponentials(exponents(a, where), state) * (scale / _lse_state.denominator(state))
+    return exponentials(masked_logits(a, where), state) * (scale / denominator(state))
 
 
-def weighted_sum(a: Array, b: Array, where: Array | None) -> tuple[tuple[Array, Array], WeightedState]:
+def weighted_sum(a: Array, b: Array, where: Array | None) -> tuple[tuple[Array, Array], SignedSum]:
     """(log |sum|, sign) of rows, and the state they came from."""
-    state = _weighted_sum.of_array(*_weighted_terms(a, b, where))
-    log_sum, sign = _weighted_sum.log_absolute(state)[..., 0], _weighted_sum.sign(state)[..., 0]
+    state = signed_state(*_weighted_terms(a, b, where))
+    log_sum, sign = signed_sum.log_absolute(state)[..., 0], signed_sum.sign(state)[..., 0]
     return (log_sum.astype(a.dtype), sign.astype(a.dtype)), state
 
 
-def weighted_gradients(a: Array, b: Array, where: Array | None, state: WeightedState) -> tuple[Array, Array]:
+def weighted_gradients(a: Array, b: Array, where: Array | None, state: SignedSum) -> tuple[Array, Array]:
     """b exp(a) / sum in `a`; exp(a) / sum in `b`, which a weight 0 has too, and which is NaN for an empty sum."""
     x, weights = _weighted_terms(a, b, where)
     total = 1 + state.remainder
-    empty = _weighted_sum.is_empty(state)
-    by_a = jnp.where(empty, 0, _weighted_sum.relative(x, weights, state) / jnp.where(empty, 1, total))
-    by_b = _weighted_sum.relative(x, jnp.ones_like(x), state) / jnp.where(empty, jnp.nan, total)
+    empty = signed_sum.is_empty(state)
+    by_a = jnp.where(empty, 0, signed_sum.relative(x, weights, state) / jnp.where(empty, 1, total))
+    by_b = signed_sum.relative(x, jnp.ones_like(x), state) / jnp.where(empty, jnp.nan, total)
     return by_a, jnp.where(jnp.isneginf(x), 0, by_b)
 
 
 def _weighted_terms(a: Array, b: Array, where: Array | None) -> tuple[Array, Array]:
-    x, weights = exponents(a, where), _lse_state.widen(b)
+    x, weights = masked_logits(a, where), widen(b)
     return x, weights if where is None else jnp.where(where, weights, 0)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _plain(shards: Shards, axes: tuple[int, ...], a: Array, where: Array | None) -> Array:
-    return plain_sum(shards, axes, a, where, reused=False)[0]
+    return plain_sum(shards, axes, a, where)[0]
 
 
 def _plain_fwd(shards, axes, a, where):
@@ -222,4 +253,4 @@ def _weighted_bwd(residuals, cotangents):
 
 _weighted.defvjp(_weighted_fwd, _weighted_bwd)
 
-REVERSE_MODE = Rules(_plain, _weighted)
+CUSTOM_VJP_RULES = LogsumexpRules(_plain, _weighted)

@@ -1,12 +1,8 @@
-"""Softmax and log-softmax, with their Jacobian-vector products attached (M6, M10, M21).
+"""Softmax and log-softmax, with their Jacobian-vector products attached (M6, M10, M21)."""
 
-Both rules are centred at the entry whose probability exceeds 1/2, if the row has one. There 1 - s cancels, and so
-does v - <s, v>; with h = v - v_k 1 the k-th entry is exactly 0 and every remaining term is small of itself.
-As J 1 = 0, centring changes no value, and its transpose gives the VJP the same accuracy.
-"""
-
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +10,13 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from jaxsoftmax import _checks, _lse_state
+from jaxsoftmax import _checks
+from jaxsoftmax._logsumexp import masked_logits
+from jaxsoftmax._math.lse_state import LseState
+from jaxsoftmax._math.precision import widen
+from jaxsoftmax._math.softmax import log_probabilities, probabilities
+from jaxsoftmax._reduction import schedules
+from jaxsoftmax._reduction.row_state import lse_state
 
 
 def softmax(
@@ -38,7 +40,7 @@ def softmax(
       TypeError: `x` or `where` is not a real array, or `axis` not made of ints.
       ValueError: the shapes don't broadcast, or an axis is out of range or given twice.
 
-    Differentiation: both modes, to any order (`jax.custom_jvp`); the probabilities are saved.
+    Differentiation: both modes, to any order (`jax.custom_jvp`); saved are `x` and two numbers a row.
 
     Source: M4, M5, M6, M21.
 
@@ -49,8 +51,7 @@ def softmax(
     [[ 0.25 -0.25]
      [-0.25  0.25]]
     """
-    rows = _rows(x, axis, where)
-    return _softmax(rows.axes, rows.x, rows.where).astype(rows.dtype)
+    return _of_rows(_softmax, *_validate(x, axis, where))
 
 
 def log_softmax(
@@ -74,7 +75,7 @@ def log_softmax(
       TypeError: `x` or `where` is not a real array, or `axis` not made of ints.
       ValueError: the shapes don't broadcast, or an axis is out of range or given twice.
 
-    Differentiation: both modes, to any order (`jax.custom_jvp`); the probabilities are saved.
+    Differentiation: both modes, to any order (`jax.custom_jvp`); saved are `x` and two numbers a row.
 
     Source: M10, M19, M21.
 
@@ -82,71 +83,64 @@ def log_softmax(
     >>> print(log_softmax(jnp.array([0.0, -20.0])))
     [-2.0611537e-09 -2.0000000e+01]
     """
-    rows = _rows(x, axis, where)
-    return _log_softmax(rows.axes, rows.x, rows.where).astype(rows.dtype)
+    return _of_rows(_log_softmax, *_validate(x, axis, where))
 
 
-class _Rows(NamedTuple):
-    x: Array  # at accumulation precision
-    axes: tuple[int, ...]
-    where: Array | None
-    dtype: jnp.dtype
-
-
-def _rows(x, axis, where) -> _Rows:
+def _validate(x: Any, axis: Any, where: Any) -> tuple[tuple[int, ...], Array, Array | None]:
     x = _checks.as_inexact("x", x)
-    if where is not None:
-        where = _checks.as_mask("where", where)
-        x = jnp.broadcast_to(x, _checks.broadcast_shape({"x": x, "where": where}))
-    return _Rows(_lse_state.widen(x), _checks.as_axes(axis, x.ndim), where, x.dtype)
+    if where is None:
+        return _checks.as_axes(axis, x.ndim), x, None
+    where = _checks.as_mask("where", where)
+    shape = _checks.broadcast_shape({"x": x, "where": where})
+    return _checks.as_axes(axis, len(shape)), jnp.broadcast_to(x, shape), jnp.broadcast_to(where, shape)
 
 
-def _masked(array: Array, where: Array | None, outside: float) -> Array:
-    return array if where is None else jnp.where(where, array, outside)
+@partial(jax.jit, static_argnums=(0, 1))  # else eager calls would compile their branches each time
+def _of_rows(function: Callable[..., Array], axes: tuple[int, ...], x: Array, where: Array | None) -> Array:
+    return function(axes, widen(x), where).astype(x.dtype)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _softmax(axes: tuple[int, ...], x: Array, where: Array | None) -> Array:
-    x = _masked(x, where, -jnp.inf)
-    state = _lse_state.of_array(x, axes, True)
-    return _lse_state.exponentials(x, state) / _lse_state.denominator(state)  # (M4)
+    x = masked_logits(x, where)
+    return probabilities(x, lse_state(x, axes))  # (M4)
 
 
 @_softmax.defjvp
 def _softmax_jvp(axes, primals, tangents):
-    (x, where), (v, _) = primals, tangents
-    s = _softmax(axes, x, where)
-    return s, _times_less_mean(axes, s, _masked(v, where, 0))  # J v (M5, M6, M21)
+    (x, where), (x_dot, _) = primals, tangents
+    x, x_dot = masked_logits(x, where), _zero_where_masked(x_dot, where)
+    state = lse_state(x, axes)
+    return probabilities(x, state), _jacobian_product(axes, x, state, x_dot)  # J v (M5, M6, M21)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _log_softmax(axes: tuple[int, ...], x: Array, where: Array | None) -> Array:
-    x = _masked(x, where, -jnp.inf)
-    state = _lse_state.of_array(x, axes)
-    return _lse_state.gaps(x, state) - _lse_state.log_denominator(state)  # (M10)
+    x = masked_logits(x, where)
+    return log_probabilities(x, lse_state(x, axes))  # (M10)
 
 
 @_log_softmax.defjvp
 def _log_softmax_jvp(axes, primals, tangents):
-    (x, where), (v, _) = primals, tangents
-    s = _softmax(axes, x, where)
-    return _log_softmax(axes, x, where), _masked(_less_mean(axes, s, _masked(v, where, 0)), where, 0)  # (M10, M21)
+    (x, where), (x_dot, _) = primals, tangents
+    x, x_dot = masked_logits(x, where), _zero_where_masked(x_dot, where)
+    state = lse_state(x, axes)
+    log_s_dot = _less_mean(axes, x, state, x_dot)  # v - <s, v> (M10, M21)
+    return log_probabilities(x, state), _zero_where_masked(log_s_dot, where)
 
 
-@partial(jax.checkpoint, prevent_cse=False, static_argnums=0)  # of all that it computes, only s is saved
-def _times_less_mean(axes: tuple[int, ...], s: Array, v: Array) -> Array:
-    """J v = s * (h - <s, h>) (M21)."""
-    return s * _less_mean(axes, s, v)
+# Of all that these two compute, x and two numbers a row are saved: the exponentials are formed again.
+@partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
+def _jacobian_product(axes: tuple[int, ...], x: Array, state: LseState, v: Array) -> Array:
+    """J v = s * (v - <s, v>) (M6)."""
+    return schedules.jacobian_product(x, state, v, axes)
 
 
 @partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
-def _less_mean(axes: tuple[int, ...], s: Array, v: Array) -> Array:
-    """v - <s, v>, as h - <s, h> where h = v - v_k 1 is exactly 0 at the dominant entry k, if there is one (M21)."""
-    dominant = s > 0.5
-    others = jnp.where(dominant, 0, s)
-    centre = jnp.sum(jnp.where(dominant, v, 0), axes, keepdims=True)
-    # <s, h>, as sums over v: one over h would wait for the centre. The selects end XLA's fusions: on the CPU jaxlib
-    # 0.10.2 adds up wrong entries where a vmapped sum is fused with what isn't vmapped (jax#39103).
-    rest = jnp.sum(others, axes, keepdims=True)
-    mean = jnp.where(rest == 0, 0, jnp.sum(others * v, axes, keepdims=True)) - centre * rest
-    return jnp.where(dominant, -mean, v - centre - mean)
+def _less_mean(axes: tuple[int, ...], x: Array, state: LseState, v: Array) -> Array:
+    """v - <s, v>."""
+    return schedules.less_mean(x, state, v, axes)
+
+
+def _zero_where_masked(array: Array, where: Array | None) -> Array:
+    return array if where is None else jnp.where(where, array, 0)

@@ -23,28 +23,23 @@ from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Real
 
-from jaxsoftmax import (
-    _class_blocks,
-    _cross_entropy,
-    _float_labels,
-    _integer_labels,
-    _linear_cross_entropy,
-    _lse_state,
-    _parallel,
-    _shards,
-    _token_chunks,
-    _token_loss,
-)
-from jaxsoftmax._class_blocks import Head
-from jaxsoftmax._cross_entropy import LossRules
+from jaxsoftmax import _drop_in_losses, _float_labels, _integer_labels
+from jaxsoftmax._cross_entropy import cross_entropy_with
+from jaxsoftmax._drop_in_losses import LossRules
 from jaxsoftmax._forward_logsumexp import logsumexp as logsumexp
-from jaxsoftmax._linear_cross_entropy import LinearRules
-from jaxsoftmax._parallel import AxisNames
+from jaxsoftmax._head import schedules, token_chunks
+from jaxsoftmax._head.linear_cross_entropy import HeadRules, as_chunk_size, head_loss, validate
+from jaxsoftmax._head.problem import HeadInputs, logits_of
+from jaxsoftmax._head.sharded import AxisNames, mesh_plan, sharded_head_loss
+from jaxsoftmax._loss_arguments import loss_options, require_reduction
+from jaxsoftmax._math import token_loss
+from jaxsoftmax._math.precision import accumulation_dtype
+from jaxsoftmax._math.token_loss import LossOptions
+from jaxsoftmax._sharding import Shards, match_vma, require_sharded, shards_of_axis
 from jaxsoftmax._softmax import log_softmax as log_softmax
 from jaxsoftmax._softmax import softmax as softmax
 from jaxsoftmax._tangents import inner
-from jaxsoftmax._token_chunks import Chunk
-from jaxsoftmax._token_loss import LossOptions
+from jaxsoftmax._token_labels import TokenLabels
 
 
 def softmax_cross_entropy(
@@ -63,7 +58,7 @@ def softmax_cross_entropy(
     >>> print(jax.jacfwd(softmax_cross_entropy)(jnp.array([0.0, 0.0]), jnp.array([1.0, 0.0])))
     [-0.5  0.5]
     """
-    return _cross_entropy.apply_float_labels(_BOTH_MODES, logits, labels, axis, where)
+    return _drop_in_losses.softmax_cross_entropy_with(_CUSTOM_JVP_RULES, logits, labels, axis, where)
 
 
 def softmax_cross_entropy_with_integer_labels(
@@ -82,7 +77,7 @@ def softmax_cross_entropy_with_integer_labels(
     >>> print(jax.jacfwd(softmax_cross_entropy_with_integer_labels)(jnp.array([0.0, 0.0]), 0))
     [-0.5  0.5]
     """
-    return _cross_entropy.apply_integer_labels(_BOTH_MODES, logits, labels, axis, where)
+    return _drop_in_losses.integer_labels_with(_CUSTOM_JVP_RULES, logits, labels, axis, where)
 
 
 def cross_entropy(
@@ -108,10 +103,9 @@ def cross_entropy(
     >>> print(jax.jacfwd(cross_entropy)(jnp.array([[0.0, 0.0]]), jnp.array([0])))
     [[-0.5  0.5]]
     """
-    options = _cross_entropy.loss_options(ignore_index, label_smoothing, z_loss, logit_softcap, axis_name)
-    return _cross_entropy.apply_training_loss(
-        _BOTH_MODES, options, logits, labels, class_weights, token_weights, reduction
-    )
+    options = loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
+    arrays = logits, labels, class_weights, token_weights
+    return cross_entropy_with(_CUSTOM_JVP_RULES, options, reduction, axis_name, *arrays)
 
 
 def linear_cross_entropy(
@@ -142,11 +136,12 @@ def linear_cross_entropy(
     >>> print(jax.jacfwd(linear_cross_entropy)(jnp.array([[1.0]]), kernel + jnp.array([2.0, 0.0]), labels))
     [[-0.23840584]]
     """
-    options = _cross_entropy.loss_options(ignore_index, label_smoothing, z_loss, logit_softcap, axis_name)
-    arguments, chunk_size = _linear_cross_entropy.checked(
-        hidden, kernel, labels, bias, class_weights, token_weights, reduction, chunk_size
-    )
-    return _linear_cross_entropy.apply(_BOTH_MODES_LINEAR, options, arguments, reduction, chunk_size)
+    require_reduction(reduction)
+    options = loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
+    shards = shards_of_axis(axis_name)
+    arguments = validate(hidden, kernel, labels, bias, class_weights, token_weights)
+    require_sharded(shards, "kernel", arguments.kernel)
+    return head_loss(_CUSTOM_JVP_HEAD_RULES, options, shards, reduction, as_chunk_size(chunk_size), arguments)
 
 
 def sharded_linear_cross_entropy(
@@ -179,63 +174,88 @@ def sharded_linear_cross_entropy(
     >>> print(jax.jvp(lambda h: head(h, jnp.array([[2.0, 0.0]])), (jnp.ones((1, 1)),), (jnp.ones((1, 1)),))[1])
     -0.23840584
     """
-    options = _cross_entropy.loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
-    arguments, chunk_size = _linear_cross_entropy.checked(
-        hidden, kernel, labels, bias, class_weights, token_weights, reduction, chunk_size
-    )
-    plan = _parallel.plan_of(mesh, token_axes, vocab_axis, arguments.labels.ndim)
-    return _parallel.apply(_BOTH_MODES_LINEAR, plan, options, arguments, reduction, chunk_size)
+    require_reduction(reduction)
+    options = loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
+    arguments = validate(hidden, kernel, labels, bias, class_weights, token_weights)
+    plan = mesh_plan(mesh, token_axes, vocab_axis, arguments.labels.ndim)
+    return sharded_head_loss(_CUSTOM_JVP_HEAD_RULES, plan, options, reduction, as_chunk_size(chunk_size), arguments)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _integer_label_losses(
-    options: LossOptions, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
+    options: LossOptions,
+    shards: Shards,
+    logits: Array,
+    labels: TokenLabels,
+    class_weights: Array | None,
+    where: Array | None,
 ) -> Array:
-    return _integer_labels.primal(options, logits, labels, class_weights, where, reused=False)[0]
+    return _integer_labels.losses_and_stats(options, shards, logits, labels, class_weights, where)[0]
 
 
 @_integer_label_losses.defjvp
-def _integer_label_losses_jvp(options, primals, tangents):
+def _integer_label_losses_jvp(options, shards, primals, tangents):
     logits, labels, class_weights, where = primals
-    losses, row = _integer_labels.primal(options, logits, labels, class_weights, where)
-    rows = _integer_labels.gradient(options, logits, labels, class_weights, where, row.state)
-    return losses, options.shards.sum(inner(rows, tangents[0], -1)[..., 0])  # (M25)
+    losses, stats = _integer_labels.losses_and_stats(options, shards, logits, labels, class_weights, where)
+    by_logits = _integer_labels.gradient(
+        options, shards, logits, labels, class_weights, where, stats, jnp.ones_like(losses)
+    )
+    return losses, shards.psum(inner(by_logits, tangents[0], -1)[..., 0])  # (M25)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _float_label_losses(
-    options: LossOptions, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
+    options: LossOptions, shards: Shards, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
 ) -> Array:
-    return _float_labels.primal(options, logits, labels, class_weights, where)[0]
+    return _float_labels.losses_and_stats(options, shards, logits, labels, class_weights, where)[0]
 
 
 @partial(_float_label_losses.defjvp, symbolic_zeros=True)
-def _float_label_losses_jvp(options, primals, tangents):
+def _float_label_losses_jvp(options, shards, primals, tangents):
     logits, labels, class_weights, where = primals
-    losses, statistics = _float_labels.primal(options, logits, labels, class_weights, where)
-    by_logits, by_labels = _float_labels.gradients(options, logits, labels, class_weights, where, statistics)
+    losses, stats = _float_labels.losses_and_stats(options, shards, logits, labels, class_weights, where)
+    by_logits = _float_labels.logits_gradient(options, shards, logits, labels, class_weights, where, stats)
+    by_labels = _float_labels.labels_gradient(options, logits, labels, class_weights, where, stats)
     losses_dot = inner(by_logits, tangents[0], -1) + inner(by_labels, tangents[1], -1)  # (M26, M12)
-    return losses, options.shards.sum(losses_dot[..., 0])
+    return losses, shards.psum(losses_dot[..., 0])
 
 
-def _linear_losses(options: LossOptions, chunk: Chunk, head: Head, labels: Array, class_weights: Array | None) -> Array:
-    weights = head._replace(hidden=None)
+def _linear_losses(
+    options: LossOptions,
+    shards: Shards,
+    chunk_size: int | None,
+    inputs: HeadInputs,
+    labels: TokenLabels,
+    class_weights: Array | None,
+) -> Array:
+    weights = inputs._replace(hidden=None)
     # Wide outside of the chunks: a transpose adds the chunks' gradients up where the weights come in.
-    wide = jax.tree.map(lambda w: w.astype(_lse_state.accumulation_dtype(w.dtype)), weights)
-    (wide, class_weights), _ = _shards.alike(options.shards, (wide, class_weights), (head.hidden, labels))
+    wide = jax.tree.map(lambda w: w.astype(accumulation_dtype(w.dtype)), weights)
+    of_tokens = inputs.hidden, labels.standing
+    (wide, class_weights), _ = match_vma(shards, (wide, class_weights), of_tokens)
 
-    def loss(x: Array, y: Array) -> Array:
+    def loss(x: Array, y: TokenLabels) -> Array:
         narrow = jax.tree.map(lambda w, given: w.astype(given.dtype), wide, weights)
-        return _integer_label_losses(options, _class_blocks.logits(x, narrow), y, class_weights, None)
+        return _integer_label_losses(options, shards, logits_of(x, narrow), y, class_weights, None)
 
-    return _token_chunks.losses(loss, options, chunk, head, labels)
+    # A chunk of one size on every platform: a derivative through a choice would save what each side of it needs.
+    tokens, vocab = inputs.hidden.shape[0], inputs.kernel.shape[1]
+    chunk = schedules.chunk_sizes(schedules.CPU.budget, tokens, vocab, inputs.dtype, chunk_size).tokens
+    return token_chunks.losses_of_tokens(loss, options, shards, chunk, inputs, labels)
 
 
 def _linear_total(
-    options: LossOptions, chunk: Chunk, head: Head, scale: Array, labels: Array, class_weights: Array | None
+    options: LossOptions,
+    shards: Shards,
+    chunk_size: int | None,
+    inputs: HeadInputs,
+    scale: Array,
+    labels: TokenLabels,
+    class_weights: Array | None,
 ) -> Array:
-    return jnp.sum(_token_loss.weighted(scale, _linear_losses(options, chunk, head, labels, class_weights)))
+    losses = _linear_losses(options, shards, chunk_size, inputs, labels, class_weights)
+    return jnp.sum(token_loss.weighted(scale, losses))
 
 
-_BOTH_MODES = LossRules(_integer_label_losses, _float_label_losses)
-_BOTH_MODES_LINEAR = LinearRules(_linear_total, _linear_losses)
+_CUSTOM_JVP_RULES = LossRules(_integer_label_losses, _float_label_losses)
+_CUSTOM_JVP_HEAD_RULES = HeadRules(_linear_total, _linear_losses)

@@ -12,6 +12,8 @@ import jaxlib
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from jaxsoftmax._reduction import blocked_cpu
+
 
 def cache_folder():
     """A folder outside of the checkout for this jaxlib on this kind of CPU, whose instructions XLA compiles to."""
@@ -53,6 +55,15 @@ def forgotten_programs():
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def rows_on_one_device(request):
+    """Rows are reduced as on a CPU without a second device, where a module isn't marked as one about a mesh."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("mesh") is None:
+            patch.setattr(blocked_cpu, "_on_one_device", lambda: True)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoftmax import cross_entropy, linear_cross_entropy
-from jaxsoftmax._token_chunks import CPU, SMALL
+from jaxsoftmax._head.schedules import CPU, UNCHUNKED_MAX_BYTES
 from tests import textbook
 
-SIZES = (1, 2, 7, 50, CPU.classes + 1, 2 * CPU.classes + 3)
+BLOCK = CPU.budget.classes
+
+SIZES = (1, 2, 7, 50, BLOCK + 1, 2 * BLOCK + 3)
 
 
 class Case(NamedTuple):
@@ -40,7 +42,7 @@ def generated(seed):
     keywords |= maybe("z_loss", 2.0**-7) | maybe("logit_softcap", 4.0) | maybe("ignore_index", -100)
     if "ignore_index" in keywords:
         labels = np.where(rng.random(batch) < 0.3, np.int32(-100), labels)
-    chunk, small = rng.choice([None, 1, 5, 8]), int(rng.choice([0, SMALL]))
+    chunk, small = rng.choice([None, 1, 5, 8]), int(rng.choice([0, UNCHUNKED_MAX_BYTES]))
     return Case(arrays, labels, keywords, chunk if chunk is None else int(chunk), small, rng.normal(size=batch))
 
 
@@ -49,7 +51,7 @@ def traits(case):
     tokens, vocab, reduction = case.labels.size, case.differentiated["kernel"].shape[1], case.keywords["reduction"]
     chunks = 1 if case.chunk is None else -(-tokens // case.chunk)
     several, ragged = chunks > 1, chunks > 1 and tokens % case.chunk > 0
-    in_blocks, ignores = case.small == 0 and vocab > CPU.classes, "ignore_index" in case.keywords
+    in_blocks, ignores = case.small == 0 and vocab > BLOCK, "ignore_index" in case.keywords
     names = (case.keywords | case.differentiated).keys() - {"reduction"}
     each = {
         ("vocab", vocab),

@@ -97,7 +97,7 @@ RULES = {
     "logsumexp": (_logsumexp, "plain_gradient", 1),
     "weighted logsumexp": (_logsumexp, "weighted_gradients", 2),
     "integer labels": (_integer_labels, "gradient", 1),
-    "float labels": (_float_labels, "gradients", 2),
+    "float labels": (_float_labels, "logits_gradient", 1),
 }
 
 

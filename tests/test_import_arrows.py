@@ -7,22 +7,33 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # A module may import those of the rows above its own.
 ARROWS = [
-    ["_checks", "_rows", "_tangents"],
-    ["_lse_state"],
-    ["_weighted_sum", "_shards"],
-    ["_logsumexp"],
-    ["_softmax", "_forward_logsumexp"],
-    ["_token_loss"],
-    ["_integer_labels", "_float_labels"],
+    ["_checks", "_tangents", "_math.precision", "_math.classes", "_math.lse_state", "_math.signed_sum"],
+    ["_math.softmax", "_math.token_loss"],
+    ["_reduction.one_pass", "_reduction.blocked_cpu"],
+    ["_reduction.schedules"],
+    ["_reduction.row_state", "_reduction.signed_state"],
+    ["_sharding"],
+    ["_logsumexp", "_token_labels", "_loss_arguments"],
+    ["_softmax", "_forward_logsumexp", "_integer_labels", "_float_labels"],
+    ["_drop_in_losses"],
     ["_cross_entropy"],
-    ["_class_blocks"],
-    ["_token_chunks"],
-    ["_linear_cross_entropy"],
-    ["_parallel"],
+    ["_head.problem", "_head.chunk_layout", "_head.auto_sharding"],
+    ["_head.whole_rows", "_head.class_blocks_cpu"],
+    ["_head.schedules"],
+    ["_head.token_chunks"],
+    ["_head.linear_cross_entropy"],
+    ["_head.sharded"],
 ]
 RANK = {module: rank for rank, modules in enumerate(ARROWS) for module in modules}
+
+
+def module_of(path):
+    """A file of the package as its dotted name within the package."""
+    return ".".join(path.relative_to(ROOT / "jaxsoftmax").with_suffix("").parts)
+
+
 LIBRARY = sorted((ROOT / "jaxsoftmax").rglob("*.py"))
-CORE = [path for path in LIBRARY if path.stem in RANK and path.parent.name == "jaxsoftmax"]
+CORE = [path for path in LIBRARY if module_of(path) in RANK]
 EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.py"))
 JUDGES = [ROOT / "jaxsoftmax" / name for name in ("verify", "bench")]
 OUTSIDE = [path for path in LIBRARY if path.parent in JUDGES] + EXPERIMENTS
@@ -78,10 +89,38 @@ def private_parts(name, package):
 
 def test_modules_import_none_of_their_own_rank_or_later():
     def found_in(path):
-        modules = [name.split(".")[1] for name in imported(path) if name.startswith("jaxsoftmax.")]
-        return [module for module in modules if RANK.get(module, len(ARROWS)) >= RANK[path.stem]]
+        modules = {core_module(name) for name in imported(path) if name.startswith("jaxsoftmax.")}
+        return sorted(module for module in modules if RANK.get(module, len(ARROWS)) >= RANK[module_of(path)])
 
     assert offences(CORE, found_in) == {}
+
+
+def core_module(name):
+    """The module of the core that has this dotted name, or that has it in it; else the name."""
+    parts = name.split(".")[1:]
+    prefixes = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
+    return next((prefix for prefix in prefixes if prefix in RANK), name)
+
+
+def test_equations_import_equations_alone():
+    def found_in(path):
+        ours = {core_module(name) for name in imported(path) if name.startswith("jaxsoftmax")}
+        return sorted(module for module in ours if not module.startswith("_math."))
+
+    assert offences([path for path in CORE if path.parent.name == "_math"], found_in) == {}
+
+
+PLATFORM = ("default_backend", "device_count", "platform_dependent", "optimization_barrier", "bitcast")
+SCHEDULES = {"_reduction.blocked_cpu", "_reduction.schedules", "_head.schedules", "_head.class_blocks_cpu"}
+
+
+def test_only_schedules_know_of_platforms():
+    def found_in(path):
+        return sorted(word for word in PLATFORM for name in dotted_names(path) if word in name)
+
+    others = [path for path in CORE if module_of(path) not in SCHEDULES | {"_head.auto_sharding"}]
+    assert offences(others, found_in) == {}
+    assert len(offences(CORE, found_in)) >= len(SCHEDULES)  # the check can fail
 
 
 def test_core_modules_import_the_package_by_its_modules_alone():
@@ -89,7 +128,9 @@ def test_core_modules_import_the_package_by_its_modules_alone():
 
 
 def test_every_module_of_the_core_has_its_place_in_the_arrows():
-    private = {path.stem for path in (ROOT / "jaxsoftmax").glob("_*.py")} - {"__init__", "__main__"}
+    folders = [ROOT / "jaxsoftmax", *(ROOT / "jaxsoftmax" / name for name in ("_math", "_reduction", "_head"))]
+    modules = {module_of(path) for folder in folders for path in folder.glob("*.py") if not path.stem.endswith("__")}
+    private = {module for module in modules if module.startswith("_")}
     assert private - RANK.keys() == {COMMAND_LINE}
 
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsoftmax import _token_chunks, cross_entropy, forward_mode, linear_cross_entropy
+from jaxsoftmax import cross_entropy, forward_mode, linear_cross_entropy
+from jaxsoftmax._head import schedules
 from tests import textbook
 from tests.head_cases import (
     generated,
@@ -38,14 +39,14 @@ def test_few_seeds_show_every_trait_of_all():
 @pytest.mark.parametrize(("seed", "dtype"), [pytest.param(*case, marks=marks) for *case, marks in CASES])
 def test_head_is_the_loss_of_materialised_logits(seed, dtype, monkeypatch):  # (M16, M24, M25, M26, M27)
     case = generated(seed)
-    monkeypatch.setattr(_token_chunks, "SMALL", case.small)
+    monkeypatch.setattr(schedules, "UNCHUNKED_MAX_BYTES", case.small)
     assert_is_reference(head_of(case), case, dtype)
 
 
 @pytest.mark.parametrize(("seed", "dtype"), OF_THE_FORWARD_MODE_VARIANT)
 def test_forward_mode_variant_is_the_loss_of_materialised_logits(seed, dtype, monkeypatch):  # (M16, M24, M25, M26, M27)
     case = generated(seed)
-    monkeypatch.setattr(_token_chunks, "SMALL", case.small)
+    monkeypatch.setattr(schedules, "UNCHUNKED_MAX_BYTES", case.small)
     assert_is_reference(head_of(case, forward_mode.linear_cross_entropy), case, dtype)
 
 

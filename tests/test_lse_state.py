@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from jaxsoftmax import _lse_state
-from jaxsoftmax._shards import Shards
+from jaxsoftmax._math.precision import accumulation_dtype
+from jaxsoftmax._reduction import blocked_cpu
+from jaxsoftmax._reduction.row_state import lse_state
+from jaxsoftmax._sharding import Shards
 from tests.tolerances import DTYPES, ROWS, array, assert_close, exact, exp, precision, ulps
 
 
@@ -21,14 +23,14 @@ def joined_of(shards):
     mesh = jax.make_mesh((shards,), ("vocab",), axis_types=(AxisType.Auto,))
 
     def local(x):
-        return Shards(("vocab",)).join(_lse_state.of_array(x, (x.ndim - 1,)))[0]
+        return Shards(("vocab",)).merge_lse(lse_state(x, (x.ndim - 1,)))[0]
 
     return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=P(None, "vocab"), out_specs=P()))
 
 
-OF_ROWS = jax.jit(lambda x: _lse_state.of_array(x, (x.ndim - 1,)))
+OF_ROWS = jax.jit(lambda x: lse_state(x, (x.ndim - 1,)))
 JOINED_OF_2, JOINED_OF_4 = joined_of(2), joined_of(4)
-LONG = _lse_state.LONG_ROW
+LONG = 1 << 12
 
 # A batch of rows on a grid of 1/8, where differences are exact; -inf often, to make whole rows of it.
 numbers = st.integers(-320, 320).map(lambda n: n / 8) | st.just(-np.inf)
@@ -87,7 +89,7 @@ def test_state_is_the_maximum_and_the_other_exponentials(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_state_accumulates_in_at_least_float32(dtype):
-    assert _lse_state.accumulation_dtype(dtype) == jnp.promote_types(dtype, jnp.float32)
+    assert accumulation_dtype(dtype) == jnp.promote_types(dtype, jnp.float32)
 
 
 def test_every_further_maximum_counts_1():
@@ -104,7 +106,7 @@ def test_no_finite_element_gives_the_empty_state(shape):
 
 def test_state_over_several_axes_is_that_of_the_flattened_row():
     x = np.random.default_rng(0).normal(size=(4, 3, 5)).astype(np.float32)
-    several = jax.jit(_lse_state.of_array, static_argnums=1)(x, (0, 2))
+    several = jax.jit(lse_state, static_argnums=1)(x, (0, 2))
     flat = OF_ROWS(np.moveaxis(x, 1, 0).reshape(3, 20))
     np.testing.assert_array_equal(several.maximum.reshape(3, 1), flat.maximum)
     assert ulps(several.remainder.reshape(3, 1), exact(flat.remainder), "float32") <= 4
@@ -115,7 +117,7 @@ def long_rows(background, width=LONG):
     rng = np.random.default_rng(0)
     rows = np.round(8 * rng.normal(background, 1, (4, width))) / 8
     rows[1, width // 2] = 0.0  # a lone maximum
-    rows[2, _lse_state.PIECE : 2 * _lse_state.PIECE] = -np.inf  # a piece of -inf
+    rows[2, blocked_cpu.PIECE : 2 * blocked_cpu.PIECE] = -np.inf  # a piece of -inf
     rows[3, :-1] = background  # as many equal terms
     rows[3, -1] = 0.0
     return rows.astype(np.float32)
@@ -135,7 +137,7 @@ def test_long_row_keeps_every_exponential(width, background):
 
 def test_state_is_the_same_under_vmap_and_without_jit():
     x = array(ROWS, "float32")
-    for state in (jax.jit(jax.vmap(OF_ROWS))(x), _lse_state.of_array(jnp.asarray(x), (1,))):
+    for state in (jax.jit(jax.vmap(OF_ROWS))(x), lse_state(jnp.asarray(x), (1,))):
         np.testing.assert_array_equal(state.maximum.reshape(-1), OF_ROWS(x).maximum[:, 0])
         assert ulps(state.remainder.reshape(-1), exact(OF_ROWS(x).remainder[:, 0]), "float32") <= 4
 

@@ -1,4 +1,4 @@
-"""JAX can be set to refuse implicit promotion of dtypes; the functions work there as jax.nn's and optax's do."""
+"""JAX can be set to refuse implicit promotion of dtypes and ranks; the functions work there as jax.nn's do."""
 
 from functools import partial
 
@@ -44,14 +44,32 @@ def test_value_gradient_and_hessian_need_no_implicit_promotion(functions, name, 
         value, vjp = jax.vjp(call, x)
         return vjp(jnp.ones_like(value))[0]
 
-    with jax.numpy_dtype_promotion("strict"):
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         assert jax.eval_shape(gradient, x).dtype == x.dtype
         jax.eval_shape(jax.hessian(lambda x: jnp.sum(call(x))), x)
 
 
-def test_tracing_refuses_an_implicit_promotion():
-    def promoting(x):
-        return x * np.float32(2) + jnp.ones(3, "bfloat16")
+@pytest.mark.parametrize("functions", [jaxsoftmax, forward_mode], ids=["reverse mode", "both modes"])
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "integer labels", "training, float"])
+def test_long_rows_need_no_implicit_promotion(functions, name):
+    def gradient(x):
+        return jax.grad(lambda x: jnp.sum(call(x)))(x)
 
+    call = {**CALLS, "softmax": lambda f, x: f.softmax(x), "training, float": lambda f, x: f.cross_entropy(x, x)}[name]
+    call = partial(call, functions)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        jax.eval_shape(gradient, jax.ShapeDtypeStruct((2, 640), "float32"))
+
+
+def test_tracing_refuses_an_implicit_promotion():
+    def of_dtypes(x):
+        return x * np.float32(2) + jnp.ones((1, 3), "bfloat16")
+
+    def of_ranks(x):
+        return x + jnp.ones(3)
+
+    x = jax.ShapeDtypeStruct((2, 3), "float32")
     with jax.numpy_dtype_promotion("strict"), pytest.raises(jax.dtypes.TypePromotionError):
-        jax.eval_shape(promoting, jax.ShapeDtypeStruct((2, 3), "float32"))
+        jax.eval_shape(of_dtypes, x)
+    with jax.numpy_rank_promotion("raise"), pytest.raises(ValueError, match="rank_promotion"):
+        jax.eval_shape(of_ranks, x)

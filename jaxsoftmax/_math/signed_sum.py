@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 
-class WeightedState(NamedTuple):
+class SignedSum(NamedTuple):
     """The sum is b_k exp(a_k) (1 + r), each [*batch, 1]; a_k is -inf and b_k is 1 for an empty sum, which is 0."""
 
     exponent: Array  # a_k
@@ -18,26 +18,14 @@ class WeightedState(NamedTuple):
     remainder: Array  # r
 
 
-def of_array(a: Array, b: Array) -> WeightedState:
-    """The state of `b * exp(a)` over the last axis."""
-    size = jnp.where(b == 0, -jnp.inf, a + jnp.log(jnp.abs(b)))
-    lead = jnp.argmax(size, -1, keepdims=True)
-    empty = jnp.max(size, -1, keepdims=True) == -jnp.inf
-    exponent = jnp.where(empty, -jnp.inf, jnp.take_along_axis(a, lead, -1))
-    weight = jnp.where(empty, 1, jnp.take_along_axis(b, lead, -1))
-    state = WeightedState(exponent, weight, -jnp.ones_like(weight))
-    others = jnp.where(jnp.arange(a.shape[-1]) == lead, 0, relative(a, b, state))
-    return state._replace(remainder=jnp.where(empty, -1, jnp.sum(others, -1, keepdims=True)))
-
-
-def relative(a: Array, b: Array, state: WeightedState) -> Array:
+def relative(a: Array, b: Array, state: SignedSum) -> Array:
     """b_j exp(a_j) / (b_k exp(a_k)), in two halves of which neither overflows before the whole does; 0 where b_j is."""
     half = jnp.exp((a - jnp.where(is_empty(state), 0, state.exponent)) / 2)
     ratio = b / state.weight
     return jnp.where((ratio == 0) | jnp.isneginf(a), 0, ratio * jnp.where(ratio == 0, 1, half) * half)
 
 
-def log_absolute(state: WeightedState) -> Array:
+def log_absolute(state: SignedSum) -> Array:
     """Log of the absolute value of the sum."""
     r = state.remainder
     log_size = jnp.where(r < -0.5, jnp.log(jnp.abs(1 + r)), jnp.log1p(jnp.maximum(r, -0.5)))
@@ -45,12 +33,12 @@ def log_absolute(state: WeightedState) -> Array:
     return jnp.where(jnp.isinf(lead), lead, lead + log_size)
 
 
-def sign(state: WeightedState) -> Array:
+def sign(state: SignedSum) -> Array:
     """-1, 0 or 1."""
     infinite = jnp.isposinf(state.exponent) | jnp.isinf(state.weight)
     return jnp.sign(state.weight) * jnp.where(infinite, 1, jnp.sign(1 + state.remainder))
 
 
-def is_empty(state: WeightedState) -> Array:
+def is_empty(state: SignedSum) -> Array:
     """No element, weights of 0 or exponents of -inf alone."""
     return state.exponent == -jnp.inf

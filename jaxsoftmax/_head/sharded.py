@@ -1,7 +1,6 @@
 """The fused head over global arrays on a mesh: each device takes its own tokens through its own classes."""
 
 import math
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,10 +11,19 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Real
 
-from jaxsoftmax import _checks, _cross_entropy, _linear_cross_entropy
-from jaxsoftmax._linear_cross_entropy import Arguments, LinearRules
-from jaxsoftmax._shards import Shards
-from jaxsoftmax._token_loss import LossOptions
+from jaxsoftmax import _checks
+from jaxsoftmax._head.auto_sharding import sharded_like
+from jaxsoftmax._head.linear_cross_entropy import (
+    CUSTOM_VJP_RULES,
+    HeadArguments,
+    HeadRules,
+    as_chunk_size,
+    head_loss,
+    validate,
+)
+from jaxsoftmax._loss_arguments import loss_options, require_reduction
+from jaxsoftmax._math.token_loss import LossOptions
+from jaxsoftmax._sharding import Shards
 
 AxisNames = str | tuple[str, ...]
 
@@ -85,45 +93,44 @@ def sharded_linear_cross_entropy(
     >>> print(loss(hidden, kernel, jnp.array([0, 1])))
     0.3465736
     """
-    options = _cross_entropy.loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
-    arguments, chunk_size = _linear_cross_entropy.checked(
-        hidden, kernel, labels, bias, class_weights, token_weights, reduction, chunk_size
-    )
-    plan = plan_of(mesh, token_axes, vocab_axis, arguments.labels.ndim)
+    require_reduction(reduction)
+    options = loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
+    arguments = validate(hidden, kernel, labels, bias, class_weights, token_weights)
+    plan = mesh_plan(mesh, token_axes, vocab_axis, arguments.labels.ndim)
     arguments = arguments._replace(
-        hidden=_landing(plan, arguments.hidden),
-        kernel=_landing(plan, arguments.kernel),
-        bias=None if arguments.bias is None else _landing(plan, arguments.bias),
+        hidden=_sharded_as_given(plan, arguments.hidden),
+        kernel=_sharded_as_given(plan, arguments.kernel),
+        bias=None if arguments.bias is None else _sharded_as_given(plan, arguments.bias),
     )
-    return apply(_linear_cross_entropy.REVERSE_MODE, plan, options, arguments, reduction, chunk_size)
+    return sharded_head_loss(CUSTOM_VJP_RULES, plan, options, reduction, as_chunk_size(chunk_size), arguments)
 
 
-class Plan(NamedTuple):
-    """How tokens and classes are spread over the mesh: the axes of each batch dimension, and those of the classes."""
+class MeshPlan(NamedTuple):
+    """How tokens and classes are sharded over the mesh: the axes of each batch dimension, and those of the classes."""
 
     mesh: Mesh | AbstractMesh
     tokens: tuple[tuple[str, ...], ...]
     classes: tuple[str, ...]
 
-    def specs(self) -> Arguments:
-        """Of every argument."""
+    def specs(self) -> HeadArguments:
+        """The `PartitionSpec` of every argument."""
         tokens, classes = PartitionSpec(*self.tokens), PartitionSpec(self.classes)
         hidden, kernel = PartitionSpec(*self.tokens, None), PartitionSpec(None, self.classes)
-        return Arguments(hidden, tokens, tokens, kernel, classes, classes)
+        return HeadArguments(hidden, tokens, tokens, kernel, classes, classes)
 
-    def missing(self, size: int, axes: tuple[str, ...]) -> int:
-        """What fills a dimension up, so that the devices along the axes have equal parts of it."""
+    def padding(self, size: int, axes: tuple[str, ...]) -> int:
+        """By how much a dimension is padded, so that the devices along the axes have equal parts of it."""
         return -size % math.prod(self.mesh.shape[axis] for axis in axes)
 
     def axes(self, kind: AxisType) -> tuple[str, ...]:
-        """Those of that kind."""
+        """The mesh's axes of that type."""
         return tuple(
             axis for axis, type in zip(self.mesh.axis_names, self.mesh.axis_types, strict=True) if type == kind
         )
 
 
-def plan_of(mesh: Any, token_axes: Any, vocab_axis: Any, batch_dimensions: int) -> Plan:
-    """The plan, if the mesh has the axes."""
+def mesh_plan(mesh: Any, token_axes: Any, vocab_axis: Any, batch_dimensions: int) -> MeshPlan:
+    """The plan for tokens and classes sharded over these axes, if the mesh has them."""
     if not isinstance(mesh, Mesh | AbstractMesh):
         raise TypeError(f"mesh: expected a jax.sharding.Mesh or AbstractMesh, got {type(mesh).__name__}")
     given = token_axes if isinstance(token_axes, PartitionSpec) else (token_axes,)
@@ -131,7 +138,7 @@ def plan_of(mesh: Any, token_axes: Any, vocab_axis: Any, batch_dimensions: int) 
     if len(tokens) > batch_dimensions:
         raise ValueError(f"token_axes: expected axes for {batch_dimensions} batch dimensions, got {token_axes!r}")
     tokens += ((),) * (batch_dimensions - len(tokens))
-    plan = Plan(mesh, tokens, _checks.as_axis_names("vocab_axis", vocab_axis))
+    plan = MeshPlan(mesh, tokens, _checks.as_axis_names("vocab_axis", vocab_axis))
     for name, axes in {"token_axes": sum(tokens, ()), "vocab_axis": plan.classes}.items():
         _require_axes_of(mesh, name, axes)
     named = [*sum(tokens, ()), *plan.classes]
@@ -153,30 +160,35 @@ def _require_axes_of(mesh: Mesh | AbstractMesh, name: str, axes: tuple[str, ...]
             )
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 4, 5))  # without jit, a `jax.shard_map` doesn't take symbolic zeros
-def apply(
-    rules: LinearRules, plan: Plan, options: LossOptions, arguments: Arguments, reduction: str, chunk_size: int | None
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))  # without jit, a `jax.shard_map` doesn't take symbolic zeros
+def sharded_head_loss(
+    rules: HeadRules,
+    plan: MeshPlan,
+    options: LossOptions,
+    reduction: str,
+    chunk_size: int | None,
+    arguments: HeadArguments,
 ) -> Array:
-    """The head of each device's part of the arguments."""
+    """The head's loss, from each device's part of the arguments."""
     batch, vocab = arguments.labels.shape, arguments.kernel.shape[1]
-    filled = _filled(plan, options, arguments)
-    unpadded = vocab if filled.kernel.shape[1] > vocab else None
-    options = replace(options, shards=Shards(plan.classes, sum(plan.tokens, ()), unpadded))
-    spread = jax.shard_map(
-        partial(_linear_cross_entropy.apply, rules, options, reduction=reduction, chunk_size=chunk_size),
+    padded = _padded(plan, options, arguments)
+    unpadded = vocab if padded.kernel.shape[1] > vocab else None
+    shards = Shards(plan.classes, sum(plan.tokens, ()), unpadded)
+    on_devices = jax.shard_map(
+        partial(head_loss, rules, options, shards, reduction, chunk_size),
         mesh=plan.mesh,
         in_specs=(plan.specs(),),
         out_specs=PartitionSpec(*plan.tokens) if reduction == "none" else PartitionSpec(),
     )
-    losses = spread(_placed(plan, filled))
-    return _cut_to(plan, losses, batch) if reduction == "none" else losses
+    losses = on_devices(_placed(plan, padded))
+    return _without_padding(plan, losses, batch) if reduction == "none" else losses
 
 
-def _filled(plan: Plan, options: LossOptions, arguments: Arguments) -> Arguments:
-    """Filled up with tokens of weight 0, and with columns that are no classes."""
+def _padded(plan: MeshPlan, options: LossOptions, arguments: HeadArguments) -> HeadArguments:
+    """The arguments, padded with tokens of weight 0 and with columns that are no classes."""
     hidden, labels, token_weights, kernel, bias, class_weights = arguments
-    rows = [(0, plan.missing(n, axes)) for n, axes in zip(labels.shape, plan.tokens, strict=True)]
-    columns = [(0, plan.missing(kernel.shape[1], plan.classes))]
+    rows = [(0, plan.padding(n, axes)) for n, axes in zip(labels.shape, plan.tokens, strict=True)]
+    columns = [(0, plan.padding(kernel.shape[1], plan.classes))]
     if any(after for _, after in rows):
         token_weights = jnp.pad(jnp.ones(labels.shape) if token_weights is None else token_weights, rows)
         hidden, labels = _with_last_repeated(hidden, [after for _, after in rows]), jnp.pad(labels, rows)
@@ -184,11 +196,11 @@ def _filled(plan: Plan, options: LossOptions, arguments: Arguments) -> Arguments
         if class_weights is not None or options.label_smoothing:
             class_weights = jnp.pad(jnp.ones(kernel.shape[1]) if class_weights is None else class_weights, columns)
         kernel, bias = jnp.pad(kernel, [(0, 0), *columns]), None if bias is None else jnp.pad(bias, columns)
-    return Arguments(hidden, labels, token_weights, kernel, bias, class_weights)
+    return HeadArguments(hidden, labels, token_weights, kernel, bias, class_weights)
 
 
 def _with_last_repeated(hidden: Array, times: list[int]) -> Array:
-    """In each dimension; not with zeros, which an infinite kernel would make NaN."""
+    """The hidden states, padded in each dimension with its last token: zeros would be NaN times an infinite kernel."""
     for axis, missing in enumerate(times):
         size = hidden.shape[axis]
         if missing:  # else the dimension may be spread over an Explicit axis, and can't be sliced
@@ -197,31 +209,31 @@ def _with_last_repeated(hidden: Array, times: list[int]) -> Array:
     return hidden
 
 
-def _placed(plan: Plan, arguments: Arguments) -> Arguments:
-    """Spread as the specs say, but for what `jax.shard_map` does itself: on Auto axes."""
-    arguments = arguments._replace(kernel=_cut_into_classes(plan, arguments.kernel))
+def _placed(plan: MeshPlan, arguments: HeadArguments) -> HeadArguments:
+    """The arguments, sharded as the plan says; over Auto axes `jax.shard_map` does that itself."""
+    arguments = arguments._replace(kernel=_sharded_over_classes(plan, arguments.kernel))
     explicit = plan.axes(AxisType.Explicit)
     if not explicit:
         return arguments
     specs = (PartitionSpec(*(_among(explicit, axes) for axes in spec)) for spec in plan.specs())
-    return Arguments(*(None if a is None else _on(plan, spec, a) for a, spec in zip(arguments, specs, strict=True)))
+    return HeadArguments(*(None if a is None else _on(plan, spec, a) for a, spec in zip(arguments, specs, strict=True)))
 
 
-def _cut_to(plan: Plan, losses: Array, batch: tuple[int, ...]) -> Array:
-    """The losses without those of the tokens filled in."""
+def _without_padding(plan: MeshPlan, losses: Array, batch: tuple[int, ...]) -> Array:
+    """The losses of the batch, without those of padding."""
     explicit = plan.axes(AxisType.Explicit)
-    if explicit:  # a dimension that the mesh doesn't divide can't be spread
+    if explicit:  # a dimension that the mesh doesn't divide can't be sharded
         whole = (axes if n == m else () for axes, n, m in zip(plan.tokens, losses.shape, batch, strict=True))
         losses = _on(plan, PartitionSpec(*(_among(explicit, axes) for axes in whole)), losses)
     return losses[tuple(map(slice, batch))]
 
 
-def _on(plan: Plan, spec: PartitionSpec, array: Array) -> Array:
+def _on(plan: MeshPlan, spec: PartitionSpec, array: Array) -> Array:
     return jax.sharding.reshard(array, NamedSharding(plan.mesh, spec))
 
 
-def _cut_into_classes(plan: Plan, kernel: Array) -> Array:
-    """The kernel spread over its classes besides what it is spread over: else XLA gathers all of it, and then cuts."""
+def _sharded_over_classes(plan: MeshPlan, kernel: Array) -> Array:
+    """The kernel, sharded over its classes besides: else XLA gathers all of it, and takes the device's part then."""
     auto, explicit = (_among(plan.axes(kind), plan.classes) for kind in (AxisType.Auto, AxisType.Explicit))
     if auto:
         spec = PartitionSpec(PartitionSpec.UNCONSTRAINED, auto)
@@ -242,24 +254,21 @@ def _names(entry: AxisNames | None) -> tuple[str, ...]:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _landing(plan: Plan, argument: Array) -> Array:
-    """The argument, whose gradient comes back spread as the argument is.
+def _sharded_as_given(plan: MeshPlan, argument: Array) -> Array:
+    """The argument, whose gradient comes back sharded as the argument is.
 
-    Of an Explicit axis JAX sees to that itself. Of an Auto axis no spec is known before compilation: it is the
-    element-by-element choice between the two by which XLA spreads the gradient like the argument.
+    Of an Explicit axis JAX sees to that itself. Of an Auto axis no spec is known before compilation: see
+    `sharded_like`.
     """
     return argument
 
 
-def _landing_fwd(_plan, argument):
+def _sharded_as_given_fwd(_plan, argument):
     return argument, argument
 
 
-def _landing_bwd(plan, argument, argument_bar):
-    if not plan.axes(AxisType.Auto):
-        return (argument_bar,)
-    always = lax.optimization_barrier(jnp.ones((), bool))
-    return (jnp.where(always, argument_bar, argument),)
+def _sharded_as_given_bwd(plan, argument, argument_bar):
+    return (sharded_like(argument_bar, argument) if plan.axes(AxisType.Auto) else argument_bar,)
 
 
-_landing.defvjp(_landing_fwd, _landing_bwd)
+_sharded_as_given.defvjp(_sharded_as_given_fwd, _sharded_as_given_bwd)

@@ -1,0 +1,288 @@
+"""The training loss of hidden @ kernel + bias, without ever holding the logits of all tokens (M16, M24-M27).
+
+With `mean` and `sum` the weight u_t of each token's loss is known when the loss is computed, and the gradient is
+formed then and there: three matrix products in all. With `none` the u_t are the cotangents, which come later: the
+logits are computed again.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int, Real
+
+from jaxsoftmax import _checks, _integer_labels
+from jaxsoftmax._head import schedules, token_chunks
+from jaxsoftmax._head.problem import GradSpec, GradSpecs, HeadGrads, HeadInputs, logits_of
+from jaxsoftmax._head.schedules import Schedule
+from jaxsoftmax._loss_arguments import as_weights, class_indices, loss_options, require_reduction
+from jaxsoftmax._math import token_loss
+from jaxsoftmax._math.token_loss import LossOptions
+from jaxsoftmax._sharding import Shards, match_vma, psum_to_vma, require_sharded, shards_of_axis
+from jaxsoftmax._token_labels import TokenLabels, token_labels
+
+
+def linear_cross_entropy(
+    hidden: Float[ArrayLike, "*batch embed"],
+    kernel: Float[ArrayLike, "embed vocab"],
+    labels: Int[ArrayLike, "*batch"],
+    *,
+    bias: Float[ArrayLike, " vocab"] | None = None,
+    class_weights: Real[ArrayLike, " vocab"] | None = None,
+    token_weights: Real[ArrayLike, "*batch"] | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    logit_softcap: float | None = None,
+    reduction: str = "mean",
+    chunk_size: int | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Float[Array, "*batch"]:
+    """`cross_entropy(hidden @ kernel + bias, labels, ...)` in the memory of a few tokens' logits (M16, M24-M27).
+
+    Per token with hidden state x, integer label y, class weights w, smoothing eps and z-loss zeta:
+
+        z = c tanh((x W + b) / c),   l = (1 - eps) w_y nll_y + (eps / V) Σ_j w_j (L - z_j) + zeta w_y L^2    (M24)
+        dX = G W^T,   dW = X^T G,   db = Σ_t G_t,   where G is the loss's gradient in x W + b          (M16, M25)
+
+    Args:
+      hidden: floating, [*batch, embed].
+      kernel: floating, [embed, vocab].
+      labels: integers in [0, vocab), [*batch].
+      bias: floating, [vocab]; 0 if None.
+      class_weights: w, [vocab]; constants, through which no gradient flows.
+      token_weights: u, [*batch]; 1 if None.
+      ignore_index: an integer label whose tokens have loss 0, gradient 0 and no part in the mean, and add nothing to
+        the kernel's and the bias's gradient, even if their hidden states are NaN or infinite.
+      label_smoothing: eps in [0, 1], spread over all V classes.
+      z_loss: zeta >= 0, the weight of the squared log-sum-exp.
+      logit_softcap: c > 0, or None for no cap.
+      reduction: "mean" (the sum of u_t l_t over that of u_t w_y), "sum" or "none".
+      chunk_size: tokens whose logits are held at a time, at least 1. If None: all, where the logits fill at most
+        16 MiB; else on a CPU as many as 256 MiB hold, but at most 512; on others 1 GiB and 4096; at least 128.
+      axis_name: mesh axis, or several, of the `jax.shard_map` around, over whose devices the classes are spread:
+        kernel, bias and class weights are this device's contiguous shard, labels count the classes of all, and tokens
+        are the same on all. "mean" and "sum" are of this device's tokens. For global arrays there is
+        `sharded_linear_cross_entropy`.
+
+    Returns:
+      The loss in nats, at least float32: a scalar, or [*batch] for "none". A mean over nothing is 0 with gradient 0. A
+      label that is neither in [0, vocab) nor `ignore_index` gives NaN for its token, and for all of the kernel's and
+      the bias's gradient, which are sums over tokens. Logits of +-inf do what they do in `cross_entropy`; an infinite
+      loss of token weight 0 adds nothing. The matrix products take `hidden` and `kernel` as they are and add up in at
+      least float32; the logits are not rounded to their dtype, but G is.
+
+    Raises:
+      TypeError: an argument of the wrong dtype; a constant that isn't a number, or is traced.
+      ValueError: an argument of the wrong shape or out of range; `axis_name` isn't an axis of a `jax.shard_map` with
+        `check_vma=True`, or labels or token weights differ along it.
+
+    Differentiation: reverse mode in hidden, kernel, bias and token weights to any order, and forward over reverse
+    (`jax.custom_vjp`). With "mean" and "sum" the gradients themselves are saved and a number a token, with "none" the
+    arguments. For pure forward mode use `jaxsoftmax.forward_mode.linear_cross_entropy`.
+
+    Source: M14, M16, M24-M27.
+
+    >>> import jax.numpy as jnp
+    >>> print(linear_cross_entropy(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, -20.0], [0.0, 0.0]]), jnp.array([0])))
+    2.0611537e-09
+    """
+    require_reduction(reduction)
+    options = loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
+    shards = shards_of_axis(axis_name)
+    arguments = validate(hidden, kernel, labels, bias, class_weights, token_weights)
+    require_sharded(shards, "kernel", arguments.kernel)
+    return head_loss(CUSTOM_VJP_RULES, options, shards, reduction, as_chunk_size(chunk_size), arguments)
+
+
+class HeadRules(NamedTuple):
+    """The functions that carry a derivative: in reverse mode here, in both modes in `forward_mode`."""
+
+    total: Callable[..., Any]  # Σ_t scale_t l_t
+    losses: Callable[..., Any]  # l_t
+
+
+class HeadArguments(NamedTuple):
+    """The arrays of a head's call, validated."""
+
+    hidden: Any  # [*batch, embed]
+    labels: Any  # [*batch]
+    token_weights: Any  # [*batch], or None
+    kernel: Any  # [embed, vocab]
+    bias: Any  # [vocab], or None
+    class_weights: Any  # [vocab], or None
+
+
+def as_chunk_size(chunk_size: Any) -> int | None:
+    """The chunk size, if it is one."""
+    chunk_size = None if chunk_size is None else _checks.as_int("chunk_size", chunk_size)
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size: expected an int >= 1 or None, got {chunk_size}")
+    return chunk_size
+
+
+def validate(hidden: Any, kernel: Any, labels: Any, bias: Any, class_weights: Any, token_weights: Any) -> HeadArguments:
+    """The arrays, if their dtypes and shapes fit together; else the error that names what doesn't."""
+    hidden, kernel = _checks.as_floating("hidden", hidden), _checks.as_floating("kernel", kernel)
+    if hidden.ndim == 0:
+        raise ValueError("hidden: expected shape [*batch, embed], got ()")
+    *batch, embed = hidden.shape
+    if kernel.ndim != 2 or kernel.shape[0] != embed:
+        raise ValueError(f"kernel: expected shape [embed, vocab] with the hidden's embed = {embed}, got {kernel.shape}")
+    vocab = kernel.shape[1]
+    if vocab == 0:
+        raise ValueError(f"kernel: expected at least one class, got {kernel.shape}")
+    if bias is not None:
+        bias = _checks.as_floating("bias", bias)
+        _checks.require_shape("bias", bias, (vocab,), "[vocab]")
+    labels = class_indices(labels, batch, vocab, of="hidden")
+    class_weights, token_weights = as_weights(class_weights, token_weights, batch, vocab)
+    return HeadArguments(hidden, labels, token_weights, kernel, bias, class_weights)
+
+
+# Without jit, an eager call would compile its loops each time.
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def head_loss(
+    rules: HeadRules,
+    options: LossOptions,
+    shards: Shards,
+    reduction: str,
+    chunk_size: int | None,
+    arguments: HeadArguments,
+) -> Array:
+    """Put the tokens in a row, normalise their labels, and hand over to the rule of the reduction."""
+    hidden, labels, token_weights, kernel, bias, class_weights = arguments
+    batch, local_vocab = labels.shape, kernel.shape[1]
+    tokens = math.prod(batch)
+    inputs = HeadInputs(hidden.reshape(tokens, kernel.shape[0]), kernel, bias)
+    scale = jnp.ones(batch) if token_weights is None else token_weights
+    _, (labels, scale) = match_vma(shards, (inputs, class_weights), (labels.reshape(tokens), scale.reshape(tokens)))
+    labels = token_labels(options, shards, labels, local_vocab)
+    scale = jnp.where(labels.ignored, 0, scale.astype(inputs.dtype))
+    if reduction == "none":
+        losses = rules.losses(options, shards, chunk_size, inputs, labels, class_weights)
+        return token_loss.weighted(scale, losses).reshape(batch)
+    if reduction == "mean":
+        normalizers = _integer_labels.label_weights(shards, labels, class_weights, inputs.dtype)
+        scale = token_loss.mean_weights(scale, shards.psum_over_tokens(jnp.sum(scale * normalizers)))
+    total = rules.total(options, shards, chunk_size, inputs, scale, labels, class_weights)
+    return shards.psum_over_tokens(total)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _total(
+    options: LossOptions,
+    shards: Shards,
+    chunk_size: int | None,
+    inputs: HeadInputs,
+    scale: Array,
+    labels: TokenLabels,
+    class_weights: Array | None,
+) -> Array:
+    losses = _losses_of_tokens(options, shards, chunk_size, inputs, labels, class_weights)
+    return jnp.sum(token_loss.weighted(scale, losses))
+
+
+def _total_fwd(options, shards, chunk_size, inputs, scale, labels, class_weights):
+    wanted = _perturbed(inputs)
+    arguments = _values((inputs, scale, labels, class_weights))
+    work = _losses_and_gradients(options, shards, chunk_size, wanted)
+    losses, grads = schedules.by_platform(work, *arguments)
+    scale = arguments[1]
+    losses = token_loss.drop_infinite_if_unweighted(scale, losses)
+    return jnp.sum(scale * losses), (wanted, grads, losses)  # gradients, shaped as their arguments; l_t [tokens]
+
+
+def _total_bwd(_options, _shards, _chunk_size, residuals, total_bar):
+    if isinstance(total_bar, SymbolicZero):
+        return None, None, None, None
+    wanted, grads, losses = residuals
+    grads = _as_wanted(wanted, jax.tree.map(lambda g: total_bar * g.astype(total_bar.dtype), grads))
+    return grads, total_bar * losses, None, None  # labels are integers; class weights are constants
+
+
+_total.defvjp(_total_fwd, _total_bwd, symbolic_zeros=True)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _losses(
+    options: LossOptions,
+    shards: Shards,
+    chunk_size: int | None,
+    inputs: HeadInputs,
+    labels: TokenLabels,
+    class_weights: Array | None,
+) -> Array:
+    return _losses_of_tokens(options, shards, chunk_size, inputs, labels, class_weights)
+
+
+def _losses_fwd(options, shards, chunk_size, inputs, labels, class_weights):
+    wanted, arguments = _perturbed(inputs), _values((inputs, labels, class_weights))
+    return _losses_of_tokens(options, shards, chunk_size, *arguments), (wanted, *arguments)  # the arguments
+
+
+def _losses_bwd(options, shards, chunk_size, residuals, losses_bar):
+    if isinstance(losses_bar, SymbolicZero):
+        return None, None, None
+    wanted, inputs, labels, class_weights = residuals
+    work = _losses_and_gradients(options, shards, chunk_size, wanted)
+    _, grads = schedules.by_platform(work, inputs, losses_bar, labels, class_weights)
+    return _as_wanted(wanted, grads), None, None  # labels are integers; class weights are constants
+
+
+_losses.defvjp(_losses_fwd, _losses_bwd, symbolic_zeros=True)
+
+
+def _losses_and_gradients(
+    options: LossOptions, shards: Shards, chunk_size: int | None, wanted: GradSpecs
+) -> Callable[..., tuple[Array, HeadGrads]]:
+    def by_schedule(schedule: Schedule, *arguments: Any) -> tuple[Array, HeadGrads]:
+        return token_chunks.losses_and_gradients(schedule, options, shards, chunk_size, wanted, *arguments)
+
+    return by_schedule
+
+
+def _losses_of_tokens(
+    options: LossOptions,
+    shards: Shards,
+    chunk_size: int | None,
+    inputs: HeadInputs,
+    labels: TokenLabels,
+    class_weights: Array | None,
+) -> Array:
+    def by_schedule(schedule: Schedule, inputs: HeadInputs, labels: TokenLabels, class_weights: Array | None) -> Array:
+        tokens, vocab = labels.local.shape[0], inputs.kernel.shape[1]
+        chunk = schedules.chunk_sizes(schedule.budget, tokens, vocab, inputs.dtype, chunk_size).tokens
+
+        def loss(x: Array, y: TokenLabels) -> Array:
+            return _integer_labels.losses_and_stats(options, shards, logits_of(x, inputs), y, class_weights, None)[0]
+
+        return token_chunks.losses_of_tokens(loss, options, shards, chunk, inputs, labels)
+
+    return schedules.by_platform(by_schedule, inputs, labels, class_weights)
+
+
+def _perturbed(inputs: HeadInputs) -> GradSpecs:
+    return GradSpecs(*(GradSpec.of(a.value) if a is not None and a.perturbed else None for a in inputs))
+
+
+def _as_wanted(wanted: GradSpecs, grads: HeadGrads) -> HeadInputs:
+    """Each gradient summed over the devices that share its argument, and then rounded as that is."""
+
+    def as_specified(spec: GradSpec, g: Array) -> Array:
+        return psum_to_vma(spec.axes, g).astype(spec.dtype)
+
+    return HeadInputs(*(None if s is None else as_specified(s, g) for s, g in zip(wanted, grads, strict=True)))
+
+
+def _values(arguments: Any) -> Any:
+    return jax.tree.map(lambda x: x.value, arguments, is_leaf=lambda x: isinstance(x, CustomVJPPrimal))
+
+
+CUSTOM_VJP_RULES = HeadRules(_total, _losses)

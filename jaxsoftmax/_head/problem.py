@@ -1,0 +1,87 @@
+"""What the fused head is given, which gradients are wanted of it, and the products that it is made of (M16)."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxsoftmax._math.precision import accumulation_dtype
+from jaxsoftmax._sharding import vma_of
+from jaxsoftmax._token_labels import TokenLabels
+
+
+class HeadInputs(NamedTuple):
+    """What is differentiated: logits are hidden @ kernel + bias."""
+
+    hidden: Any  # [tokens, embed]
+    kernel: Any  # [embed, vocab]
+    bias: Any  # [vocab], or None
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """The dtype of the logits, the loss and all sums."""
+        return accumulation_dtype(*(a.dtype for a in self if a is not None))
+
+    @property
+    def product_dtype(self) -> jnp.dtype:
+        """The dtype in which the logits' gradient is multiplied: hidden's and kernel's, if they share a wide one."""
+        shared = self.hidden.dtype == self.kernel.dtype and self.kernel.dtype.itemsize > 1
+        return self.kernel.dtype if shared else self.dtype
+
+
+class HeadGrads(NamedTuple):
+    """Gradients in the inputs, shaped as they are; None where not wanted."""
+
+    hidden: Any
+    kernel: Any
+    bias: Any
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class GradSpec:
+    """What a gradient has to share with its argument besides the shape."""
+
+    dtype: jnp.dtype
+    axes: frozenset[str]  # of the mesh, over which the argument varies
+
+    @classmethod
+    def of(cls, argument: Array) -> "GradSpec":
+        """The specification of the gradient in this argument."""
+        return cls(argument.dtype, vma_of(argument))
+
+
+class GradSpecs(NamedTuple):
+    """The gradients wanted; None where one isn't."""
+
+    hidden: GradSpec | None
+    kernel: GradSpec | None
+    bias: GradSpec | None
+
+
+class TokenChunk(NamedTuple):
+    """A chunk of tokens, and the weights of their losses."""
+
+    hidden: Any  # x [chunk, embed]
+    transposed: Any  # x^T [embed, chunk], where the schedule asks for it in memory; else None
+    labels: TokenLabels  # [chunk]
+    scale: Any  # u [chunk]
+
+
+def logits_of(hidden: Array, inputs: HeadInputs) -> Array:
+    """x W + b of a chunk's hidden states x, in the dtype of the logits."""
+    z = dot(hidden, inputs.kernel).astype(inputs.dtype)
+    return z if inputs.bias is None else z + inputs.bias.astype(z.dtype)[None]
+
+
+def dot(a: Array, b: Array, a_axis: int = 1, b_axis: int = 0) -> Array:
+    """Sums over a's and b's axis of operands as they are, added up in at least float32.
+
+    The axes are named, and nothing is transposed: XLA CPU would widen a transposed low-precision operand.
+    """
+    dtype = accumulation_dtype(a.dtype, b.dtype)
+    if a.dtype != b.dtype:
+        a, b = a.astype(dtype), b.astype(dtype)
+    return lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())), preferred_element_type=dtype)

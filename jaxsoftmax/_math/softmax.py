@@ -1,0 +1,70 @@
+"""Softmax and log-softmax from a row's state, and v - <s, v>, of which their derivatives are made (M4-M6, M10, M21)."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxsoftmax._math.lse_state import (
+    LseState,
+    denominator,
+    dominance_gap,
+    exponentials,
+    is_dominant,
+    is_empty,
+    log_denominator,
+    shifted,
+    shifted_logits,
+)
+
+
+def probabilities(x: Array, state: LseState) -> Array:
+    """s_j = e_j / (1 + r) (M4)."""
+    return exponentials(x, state) / denominator(state)
+
+
+def log_probabilities(x: Array, state: LseState) -> Array:
+    """log s_j = (x_j - m) - log1p(r) (M10, M19)."""
+    return shifted_logits(x, state) - log_denominator(state)
+
+
+def less_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
+    """v - <s, v>, for rows in which no probability exceeds 1/2."""
+    return v - jnp.sum(probabilities(x, state) * v, axes, keepdims=True)
+
+
+def centred_less_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
+    """v - <s, v>, as h - <s, h> where h = v - v_k 1 is exactly 0 at the dominant entry k, if there is one (M21).
+
+    There 1 - s cancels, and so does v - <s, v>; of h every remaining term is small of itself. As the Jacobian takes 1
+    to 0, centring changes no value.
+    """
+    dominant = is_dominant(x, state)
+    centre, mean = _centre_and_mean(dominant, probabilities(x, state), state, v, axes)
+    return jnp.where(dominant, -mean, v - centre - mean)
+
+
+def jacobian_product(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
+    """J v = s (v - <s, v>) (M6), for rows in which no probability exceeds 1/2."""
+    return probabilities(x, state) * less_mean(x, state, v, axes)
+
+
+def centred_jacobian_product(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
+    """J v = s (h - <s, h>) with the centred h (M6, M21)."""
+    s = probabilities(x, state)
+    # `is_dominant` of the difference that s is made of, or XLA's GPU compiler keeps the exponentials in memory.
+    dominant = shifted(x, state.maximum) > dominance_gap(state)
+    centre, mean = _centre_and_mean(dominant, s, state, v, axes)
+    return s * jnp.where(dominant, -mean, v - centre - mean)
+
+
+def _centre_and_mean(
+    dominant: Array, s: Array, state: LseState, v: Array, axes: tuple[int, ...]
+) -> tuple[Array, Array]:
+    """v_k at the dominant entry, or 0, and <s, h> = Σ_{j != k} s_j v_j - v_k r / (1 + r).
+
+    A sum over h itself would wait for v_k.
+    """
+    centre = jnp.sum(jnp.where(dominant, v, 0), axes, keepdims=True)
+    others = jnp.sum(jnp.where(dominant, 0, s * v), axes, keepdims=True)
+    # The select, where the sum is 0 anyway, ends XLA's fusion: on the CPU jaxlib 0.10.2 adds up wrong entries where a
+    # vmapped sum is fused with what isn't vmapped (jax#39103).
+    return centre, jnp.where(is_empty(state), 0, others) - centre * (state.remainder / denominator(state))

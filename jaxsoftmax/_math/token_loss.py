@@ -1,0 +1,177 @@
+"""One token's loss and its gradient from the statistics of its row (M23-M26), and the reductions over tokens (M27).
+
+Nothing here knows where the logits come from: the statistics are the state (m, r), the label's logit, and at most one
+weighted sum, so a head that never holds a whole row can use the same equations block by block.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxsoftmax._math.lse_state import (
+    LseState,
+    denominator,
+    exponentials,
+    is_dominant,
+    is_empty,
+    log_denominator,
+    log_sum_exp,
+    shifted_logits,
+)
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """The static constants of a loss; the defaults are the plain negative log-likelihood."""
+
+    ignore_index: int | None = None
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+    logit_softcap: float | None = None
+
+
+def softcap(options: LossOptions, logits: Array) -> Array:
+    """z = c tanh(x / c), or x itself without a soft cap."""
+    cap = options.logit_softcap
+    return logits if cap is None else cap * jnp.tanh(logits / cap)
+
+
+def softcap_slope(options: LossOptions, logits: Array) -> Array | float:
+    """dz/dx = sech^2(x / c) = 4q / (1 + q)^2 with q = exp(-2|x| / c), which never cancels (M23)."""
+    cap = options.logit_softcap
+    if cap is None:
+        return 1.0
+    q = jnp.exp(-2 * jnp.abs(logits) / cap)
+    return 4 * q / jnp.square(1 + q)
+
+
+class RowStats(NamedTuple):
+    """Statistics of rows with integer labels, each [*batch, 1]."""
+
+    state: LseState
+    label_weight: Array  # w_y
+    total_weight: Array  # Σ_j w_j
+
+
+def negative_log_likelihood(state: LseState, margin: Array) -> Array:
+    """(m - z) + log1p(r), two terms that are never negative (M19); +inf throughout an empty row."""
+    return margin + log_denominator(state)
+
+
+def integer_label_loss(
+    options: LossOptions, stats: RowStats, label_margin: Array, weighted_margin: Array | None, vocab: int
+) -> Array:
+    """(1 - eps) w_y nll_y + (eps / V) Σ_j w_j (L - z_j) + zeta w_y L^2 (M24).
+
+    `label_margin` is m - z_y; `weighted_margin` is Σ_j w_j (m - z_j), or None where the labels aren't smoothed.
+    """
+    smoothing = options.label_smoothing
+    nll = negative_log_likelihood(stats.state, label_margin)
+    loss = _zero_if_unweighted((1 - smoothing) * stats.label_weight, nll)
+    if weighted_margin is not None:
+        loss += smoothing / vocab * (weighted_margin + stats.total_weight * log_denominator(stats.state))
+    if options.z_loss:
+        loss += _zero_if_unweighted(options.z_loss * stats.label_weight, jnp.square(log_sum_exp(stats.state)))
+    return loss
+
+
+class LabelGradient(NamedTuple):
+    """A row's gradient in z, in coefficients [*batch, 1]: prob_coef e_j - smoothing_coef w_j, but at the label."""
+
+    prob_coef: Array  # A / (1 + r)
+    smoothing_coef: Array  # eps / V, so that C_j = smoothing_coef w_j
+    label_entry: Array  # B (s_y - 1) + (A - B) s_y - C_y
+
+
+def integer_label_gradient(options: LossOptions, stats: RowStats, label_exp: Array, vocab: int) -> LabelGradient:
+    """A s_j - B [j = y] - C_j as B (s_j - [j = y]) + (A - B) s_j - C_j: nothing cancels (M25).
+
+    `label_exp` is e_y. A - B is formed without subtracting, and s_y - 1 whole (M20).
+    """
+    state, label_weight, total_weight = stats
+    label_prob = label_exp / denominator(state)
+    label_prob_less_one = jnp.where(label_prob > 0.5, _dominant_less_one(state), label_prob - 1)
+    smoothing_coef = jnp.where(is_empty(state), 0.0, options.label_smoothing / vocab)
+    b = (1 - options.label_smoothing) * label_weight
+    a_less_b = 2 * options.z_loss * label_weight * _finite_log_sum_exp(state) if options.z_loss else 0.0
+    a_less_b += smoothing_coef * total_weight
+    label_entry = b * label_prob_less_one + a_less_b * label_prob - smoothing_coef * label_weight
+    label_entry = jnp.where(is_empty(state), 0, label_entry)
+    return LabelGradient((b + a_less_b) / denominator(state), smoothing_coef, label_entry)
+
+
+def float_label_targets(options: LossOptions, labels: Array, class_weights: Array | None, vocab: int) -> Array:
+    """t_j = w_j p'_j with p' = (1 - eps) p + eps / V (M26)."""
+    smoothing = options.label_smoothing
+    smoothed = (1 - smoothing) * labels + smoothing / max(vocab, 1) if smoothing else labels
+    return smoothed if class_weights is None else class_weights * smoothed
+
+
+def float_label_terms(state: LseState, targets: Array, logits: Array) -> Array:
+    """t_j (L - z_j), whose sum is the loss without z-loss (M26); a target 0 is left out, even of an infinite logit."""
+    return _zero_if_unweighted(targets, negative_log_likelihood(state, -shifted_logits(logits, state)))
+
+
+def z_penalty(options: LossOptions, state: LseState) -> Array | float:
+    """zeta L^2, the z-loss of a row with float labels (M26)."""
+    return options.z_loss * jnp.square(log_sum_exp(state)) if options.z_loss else 0.0
+
+
+class TargetTotals(NamedTuple):
+    """Sums of a row's targets, each [*batch, 1]."""
+
+    all: Array  # T = Σ_j t_j
+    others: Array  # T - t_k summed without the dominant entry k; T where there is none
+
+
+def float_label_gradient(
+    options: LossOptions, state: LseState, targets: Array, totals: TargetTotals, logits: Array
+) -> Array:
+    """(T + 2 zeta L) s_j - t_j (M26), as t_k (s_k - 1) + s_k (T - t_k) at a dominant entry (M20)."""
+    probs = exponentials(logits, state) / denominator(state)
+    centred = targets * _dominant_less_one(state) + probs * totals.others
+    gradient = jnp.where(is_dominant(logits, state), centred, totals.all * probs - targets)
+    if options.z_loss:
+        gradient += 2 * options.z_loss * _finite_log_sum_exp(state) * probs
+    return jnp.where(is_empty(state), 0, gradient)
+
+
+def _dominant_less_one(state: LseState) -> Array:
+    """s_k - 1 = -r / (1 + r) for the dominant entry k (M20)."""
+    return -state.remainder / denominator(state)
+
+
+def _finite_log_sum_exp(state: LseState) -> Array:
+    """L where it multiplies a probability: an empty row's probabilities are 0, and so is what they multiply."""
+    return jnp.where(is_empty(state), 0, log_sum_exp(state))
+
+
+def _zero_if_unweighted(weight: Array | float, term: Array) -> Array:
+    """Weight times term, and 0 where the weight is 0, even if the term is infinite."""
+    return jnp.where(weight == 0, 0, weight * term)
+
+
+def weighted(token_weights: Array, losses: Array) -> Array:
+    """u_t l_t; an infinite loss of weight 0 adds nothing."""
+    return token_weights * drop_infinite_if_unweighted(token_weights, losses)
+
+
+def drop_infinite_if_unweighted(token_weights: Array, losses: Array) -> Array:
+    """l_t, but 0 for an infinite loss of weight 0."""
+    return jnp.where((token_weights == 0) & jnp.isinf(losses), 0, losses)
+
+
+def mean_weights(token_weights: Array, normalizer: Array) -> Array:
+    """v_t with mean = Σ_t v_t l_t, which is u_t / Σ_t u_t n_t, or 0 of nothing (M27); `normalizer` is that sum."""
+    nothing = normalizer == 0
+    return jnp.where(nothing, 0, token_weights / jnp.where(nothing, 1, normalizer))
+
+
+def mean(total: Array, normalizer: Array) -> Array:
+    """Σ_t u_t l_t / Σ_t u_t n_t, or 0 of nothing (M27), from the two sums."""
+    nothing = normalizer == 0
+    return jnp.where(nothing, 0 * total, total / jnp.where(nothing, 1, normalizer))

@@ -1,0 +1,1 @@
+"""How rows are reduced: schedules for the equations of `_math`, their choice by platform, and one derivative rule."""

@@ -1,0 +1,38 @@
+"""Integer labels as the losses use them: which class of this shard, and whether the token counts."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxsoftmax._math.token_loss import LossOptions
+from jaxsoftmax._sharding import Shards
+
+_COUNTED, _IGNORED, _INVALID = 0, 1, 2
+
+
+class TokenLabels(NamedTuple):
+    """Labels of tokens, each [*batch]."""
+
+    local: Array  # int32, the number of the class on this shard; outside of [0, local_vocab) if it is on another
+    standing: Array  # int8
+
+    @property
+    def ignored(self) -> Array:
+        """Whether the label is `ignore_index`: loss and gradient are 0."""
+        return self.standing == _IGNORED
+
+    @property
+    def invalid(self) -> Array:
+        """Whether the label is neither in [0, V) nor `ignore_index`: loss and gradient are NaN."""
+        return self.standing == _INVALID
+
+
+def token_labels(options: LossOptions, shards: Shards, labels: Array, local_vocab: int) -> TokenLabels:
+    """Labels in [0, V) or `ignore_index`, counted from this shard's first class; all others are invalid."""
+    in_vocab = (labels >= 0) & (labels < jnp.asarray(shards.vocab(local_vocab), labels.dtype))
+    standing = jnp.where(in_vocab, _COUNTED, _INVALID)
+    if options.ignore_index is not None:
+        standing = jnp.where(labels == options.ignore_index, _IGNORED, standing)
+    local = jnp.where(in_vocab, labels, 0).astype(jnp.int32) - shards.class_offset(local_vocab)
+    return TokenLabels(local, standing.astype(jnp.int8))

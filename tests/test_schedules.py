@@ -1,0 +1,67 @@
+"""Which program a row reduction is on which platform: the default is one pass, and the CPU's gives the same numbers."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxsoftmax
+from jaxsoftmax import forward_mode
+from jaxsoftmax._reduction import blocked_cpu
+from tests.row_functions import FUNCTIONS, arrays, value_and_gradient
+
+SHAPE = (6, 640)
+FORBIDDEN = r"stablehlo\.(slice|dynamic_slice|gather|scatter|while|if|bitcast_convert|optimization_barrier)\b"
+
+
+def exported(function, platform):
+    """The text of the program that this process, which has a CPU alone, makes for a platform."""
+    shapes = [jax.ShapeDtypeStruct(SHAPE[: array.ndim], array.dtype) for array in arrays(*SHAPE)]
+    return jax.export.export(jax.jit(function), platforms=[platform])(*shapes).mlir_module()
+
+
+def choices_by_data(text):
+    """The booleans by which the program chooses; the platform, of which it knows in other ways, is none."""
+    found = []
+    for function in text.split("func.func"):
+        defined = dict(re.findall(r"(%\w+) = (stablehlo.convert .*tensor<i1>)", function))
+        found += [defined[by] for by in re.findall(r'"stablehlo.case"\((%\w+)\)', function) if by in defined]
+    return found
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_on_an_accelerator_there_is_no_slice_loop_gather_or_choice(name, platform):
+    text = exported(value_and_gradient(FUNCTIONS[name], jaxsoftmax), platform)
+    assert re.findall(FORBIDDEN, text) == []
+    assert choices_by_data(text) == []
+
+
+def test_on_a_cpu_long_rows_are_summed_in_pieces():
+    text = exported(value_and_gradient(FUNCTIONS["logsumexp"], jaxsoftmax), "cpu")
+    assert re.findall(FORBIDDEN, text)  # so that the check above can fail
+    assert choices_by_data(text)
+
+
+@pytest.mark.parametrize("module", [jaxsoftmax, forward_mode], ids=["reverse", "both modes"])
+@pytest.mark.parametrize("width", [10, 640])
+def test_either_schedule_gives_the_same_numbers(module, width, monkeypatch):
+    def run(here):
+        monkeypatch.setattr(blocked_cpu, "_on_one_device", lambda: here)
+        jax.clear_caches()
+        functions = {name: value_and_gradient(function, module) for name, function in FUNCTIONS.items()}
+        return jax.jit(lambda *a: {name: function(*a) for name, function in functions.items()})(*arrays(6, width))
+
+    blocked, one_pass = run(True), run(False)
+    for name in FUNCTIONS:
+        for got, expected in zip(blocked[name], one_pass[name], strict=True):
+            scale = np.max(np.abs(expected), initial=1e-30, where=np.isfinite(expected))
+            np.testing.assert_allclose(got, expected, rtol=4e-6, atol=2e-7 * scale, err_msg=name)
+
+
+def test_a_choice_stays_one_under_vmap():
+    text = exported(lambda x, y, t: jax.vmap(jaxsoftmax.softmax)(x), "cpu")
+    assert choices_by_data(text)
+    assert jnp.isfinite(jax.vmap(jaxsoftmax.softmax)(arrays(*SHAPE)[0])).all()
