@@ -16,11 +16,11 @@ SMALL = 16 << 20  # bytes of logits that are taken in one block of classes
 class Backend:
     """What XLA and the library do differently from one kind of device to the other."""
 
-    block: int  # classes in a block of the logits' gradient
+    block: int | None  # classes in a block of the logits' gradient; None: all
     widens: bool  # XLA CPU gathers bfloat16 as float32
 
 
-CPU, ACCELERATOR = Backend(2048, widens=True), Backend(8192, widens=False)
+CPU, ACCELERATOR = Backend(2048, widens=True), Backend(None, widens=False)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Program:
     def block(self, backend: Backend) -> int:
         """Classes whose gradient is held at a time: b."""
         small = self.chunk_tokens * self.own_classes * FLOAT32 <= SMALL
-        return self.own_classes if small else min(backend.block, self.own_classes)
+        return self.own_classes if small or backend.block is None else min(backend.block, self.own_classes)
 
 
 def flops(program: Program, backend: Backend) -> int:

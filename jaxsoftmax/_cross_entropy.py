@@ -51,7 +51,7 @@ def cross_entropy(
       z_loss: zeta >= 0, the weight of the squared log-sum-exp.
       logit_softcap: c > 0, or None for no cap.
       reduction: "mean" (the sum of u_t l_t over that of u_t w_y, or of u_t with float labels), "sum" or "none".
-      axis_name: mesh axis, or several, of the `jax.shard_map` around, over whose devices the classes are spread:
+      axis_name: mesh axis, or several, of the `jax.shard_map` around, over which the classes are sharded:
         logits, float labels and class weights are this device's contiguous shard, integer labels count all classes.
 
     Returns:

@@ -164,7 +164,7 @@ def sharded_linear_cross_entropy(
 ) -> Float[Array, "*batch"]:
     """`jaxsoftmax.sharded_linear_cross_entropy` with a forward-mode rule, as `linear_cross_entropy` has it here (M25).
 
-    Args, Returns, Raises, Source: as there; but over Auto axes XLA has the choice how a gradient is spread.
+    Args, Returns, Raises, Source: as there; but over Auto axes XLA has the choice how a gradient is sharded.
 
     Differentiation: both modes in hidden, kernel, bias and token weights, to any order.
 

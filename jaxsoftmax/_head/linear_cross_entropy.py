@@ -66,7 +66,7 @@ def linear_cross_entropy(
       reduction: "mean" (the sum of u_t l_t over that of u_t w_y), "sum" or "none".
       chunk_size: tokens whose logits are held at a time, at least 1. If None: all, where the logits fill at most
         16 MiB; else on a CPU as many as 256 MiB hold, but at most 512; on others 1 GiB and 4096; at least 128.
-      axis_name: mesh axis, or several, of the `jax.shard_map` around, over whose devices the classes are spread:
+      axis_name: mesh axis, or several, of the `jax.shard_map` around, over which the classes are sharded:
         kernel, bias and class weights are this device's contiguous shard, labels count the classes of all, and tokens
         are the same on all. "mean" and "sum" are of this device's tokens. For global arrays there is
         `sharded_linear_cross_entropy`.

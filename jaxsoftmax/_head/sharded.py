@@ -54,12 +54,12 @@ def sharded_linear_cross_entropy(
 
     Args:
       hidden: floating, [*batch, embed].
-      kernel: floating, [embed, vocab]. If it is spread over embed too (FSDP), each device gathers that for its classes.
+      kernel: floating, [embed, vocab]. Where it is sharded over embed too (FSDP), each device gathers its classes.
       labels: integers in [0, vocab), [*batch].
       mesh: of Auto and Explicit axes. Over those named neither here nor there all devices compute the same.
-      token_axes: the axis or axes over which the first batch dimension is spread; or a `PartitionSpec` of [*batch],
+      token_axes: the axis or axes over which the first batch dimension is sharded; or a `PartitionSpec` of [*batch],
         such as P("data", "sequence").
-      vocab_axis: the axis or axes over which the classes are spread, in contiguous shards; None if each device has
+      vocab_axis: the axis or axes over which the classes are sharded, contiguously; None if each device has
         them all.
       bias: as in `linear_cross_entropy`, and so are all the following.
       class_weights: w, [vocab].
@@ -72,9 +72,9 @@ def sharded_linear_cross_entropy(
       chunk_size: tokens of each device whose logits are held at a time.
 
     Returns:
-      The loss, as of `linear_cross_entropy`. Sizes that the mesh doesn't divide are filled up, the kernel by a copy;
-      what is filled in has no part in any number. Over Explicit axes gradients come back spread as their arguments;
-      over Auto axes XLA has the choice, and spreads the kernel's over embed too where the kernel is.
+      The loss, as of `linear_cross_entropy`. Sizes that the mesh doesn't divide are padded, the kernel by a copy;
+      padding has no part in any number. Over Explicit axes gradients come back sharded as their arguments; over
+      Auto axes XLA has the choice, and shards the kernel's over embed too where the kernel is.
 
     Raises:
       TypeError: as `linear_cross_entropy`; `mesh` is no mesh, or an axis no name.
@@ -203,7 +203,7 @@ def _with_last_repeated(hidden: Array, times: list[int]) -> Array:
     """The hidden states, padded in each dimension with its last token: zeros would be NaN times an infinite kernel."""
     for axis, missing in enumerate(times):
         size = hidden.shape[axis]
-        if missing:  # else the dimension may be spread over an Explicit axis, and can't be sliced
+        if missing:  # else the dimension may be sharded over an Explicit axis, and can't be sliced
             last = lax.slice_in_dim(hidden, size - 1, size, axis=axis)
             hidden = jnp.concatenate([hidden, *[last] * missing], axis)
     return hidden
