@@ -140,8 +140,7 @@ def gradient_entries(
     if options.label_smoothing:
         weights = 1 if class_weights is None else weights_over(x, class_weights)
         entries -= coefs.smoothing_coef * weights
-    is_label = (labels.local - first)[..., None] == class_numbers(x)
-    entries = jnp.where(is_label, coefs.label_entry, entries)
+    entries = jnp.where(schedules.is_at(x, labels.local - first), coefs.label_entry, entries)
     entries *= token_loss.softcap_slope(options, x)  # (M23)
     return entries if options.ignore_index is None else jnp.where(labels.ignored[..., None], 0, entries)
 

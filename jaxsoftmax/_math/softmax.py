@@ -26,9 +26,9 @@ def log_probabilities(x: Array, state: LseState) -> Array:
     return shifted_logits(x, state) - log_denominator(state)
 
 
-def less_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
-    """v - <s, v>, for rows in which no probability exceeds 1/2."""
-    return v - jnp.sum(probabilities(x, state) * v, axes, keepdims=True)
+def less_mean(s: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
+    """v - <s, v>; at a dominant entry of s the difference cancels, unless v is 0 there."""
+    return v - _ending_fusion(state, jnp.sum(s * v, axes, keepdims=True))
 
 
 def centred_less_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
@@ -40,11 +40,6 @@ def centred_less_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]
     dominant = is_dominant(x, state)
     centre, mean = _centre_and_mean(dominant, probabilities(x, state), state, v, axes)
     return jnp.where(dominant, -mean, v - centre - mean)
-
-
-def jacobian_product(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
-    """J v = s (v - <s, v>) (M6), for rows in which no probability exceeds 1/2."""
-    return probabilities(x, state) * less_mean(x, state, v, axes)
 
 
 def centred_jacobian_product(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
@@ -64,7 +59,13 @@ def _centre_and_mean(
     A sum over h itself would wait for v_k.
     """
     centre = jnp.sum(jnp.where(dominant, v, 0), axes, keepdims=True)
-    others = jnp.sum(jnp.where(dominant, 0, s * v), axes, keepdims=True)
-    # The select, where the sum is 0 anyway, ends XLA's fusion: on the CPU jaxlib 0.10.2 adds up wrong entries where a
-    # vmapped sum is fused with what isn't vmapped (jax#39103).
-    return centre, jnp.where(is_empty(state), 0, others) - centre * (state.remainder / denominator(state))
+    others = _ending_fusion(state, jnp.sum(jnp.where(dominant, 0, s * v), axes, keepdims=True))
+    return centre, others - centre * (state.remainder / denominator(state))
+
+
+def _ending_fusion(state: LseState, row_sum: Array) -> Array:
+    """A sum that is 0 in an empty row, which ends XLA's fusion.
+
+    On the CPU jaxlib 0.10.2 adds up wrong entries where a vmapped sum is fused with what isn't vmapped (jax#39103).
+    """
+    return jnp.where(is_empty(state), 0, row_sum)

@@ -1,28 +1,26 @@
 """The schedule of a row reduction for XLA's CPU compiler, of rows that lie whole on one device.
 
-What differs from the default: long rows are summed in pieces; what only confident rows need is computed if there are
-any; an entry is fetched, not looked for; results are kept in memory where XLA would compute them again.
+What differs from the default: long rows are summed in pieces; confident rows alone are summed again without their
+maximum; an entry is fetched, not looked for; results are kept in memory where XLA would compute them again.
 """
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.custom_batching import custom_vmap
 from jax.sharding import AxisType
 
 from jaxsoftmax._math import softmax
 from jaxsoftmax._math.classes import class_numbers
 from jaxsoftmax._math.lse_state import CONFIDENT, LseState, exp_shifted, state_of_sums
 
-# Rows from SHORT_ROW on are summed in pieces, if a length near PIECE (in short rows an eighth) divides theirs: XLA CPU
-# is slow at long sums, and of a confident row only one piece is summed again.
-SHORT_ROW = 1 << 9
-PIECE = 1 << 8
+SHORT_ROW = 32  # up to here XLA CPU forms two sums at once in the time of one; in longer rows it is slow at that
+LONG_ROW = 1 << 11  # from here on it is slow at one sum, and faster at sums of pieces
+PIECE = 1 << 8  # the length of a piece, or the divisor of the row's length nearest to it
+BLOCK = 1 << 17  # entries of the confident rows that are summed again at a time
 
 
 def fits(rows: Array) -> bool:
@@ -46,20 +44,36 @@ def _on_one_device() -> bool:
 def lse_state(x: Array, axes: tuple[int, ...]) -> LseState:
     """The state of x over `axes`, which are kept with size 1."""
     maximum = jnp.max(x, axes, keepdims=True, initial=-jnp.inf)
-    piece = _piece_of(x.shape[-1]) if axes == (x.ndim - 1,) else None
-    total, others = _in_pieces(x, maximum, piece) if piece else _whole(x, maximum, axes)
-    others = lax.cond(_anywhere(total < CONFIDENT), others, lambda: total)
+    if axes == (x.ndim - 1,) and x.size:
+        rows = x.reshape(-1, x.shape[-1]), maximum.reshape(-1, 1)
+        total, others = (_of_short_rows if x.shape[-1] <= SHORT_ROW else _of_rows)(*rows)
+        total, others = total.reshape(maximum.shape), others.reshape(maximum.shape)
+    else:
+        e = exp_shifted(x, maximum)
+        total, others = (jnp.sum(terms, axes, keepdims=True) for terms in (e, _without_maximum(e)))
     return lax.optimization_barrier(state_of_sums(maximum, total, others))
 
 
 def less_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
-    """v - <s, v> over `axes`, s the softmax of x (M21)."""
-    return _centred_if_any_dominant(softmax.centred_less_mean, softmax.less_mean, x, state, v, axes)
+    """v - <s, v> over `axes`, s the softmax of x, as h - <s, h> where h = v - v_k 1 (M21)."""
+    if axes != (x.ndim - 1,) or not x.size:
+        return softmax.centred_less_mean(x, state, v, axes)
+    lead, leads = _leads_of(x, state)
+    return softmax.less_mean(softmax.probabilities(x, state), state, _centred(v, lead, leads), axes)
 
 
 def jacobian_product(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
-    """J v over `axes`, J the Jacobian of the softmax of x (M21)."""
-    return _centred_if_any_dominant(softmax.centred_jacobian_product, softmax.jacobian_product, x, state, v, axes)
+    """J v over `axes`, J the Jacobian of the softmax of x, as P^T J P v where P v = v - v_k 1 (M21).
+
+    As J 1 = 0, P^T adds nothing but its transpose: then the cotangent is centred first, as here the tangent is.
+    """
+    if axes != (x.ndim - 1,) or not x.size:
+        return softmax.centred_jacobian_product(x, state, v, axes)
+    (lead, leads), s = _leads_of(x, state), softmax.probabilities(x, state)
+    product = s * softmax.less_mean(s, state, _centred(v, lead, leads), axes)
+    excess = jnp.where(leads, jnp.sum(product, -1, keepdims=True), 0)
+    rows = product.reshape(-1, x.shape[-1]), lead.reshape(-1), excess.reshape(-1)
+    return _subtract_at(*rows).reshape(x.shape)
 
 
 def entry_at(rows: Array, index: Array) -> Array:
@@ -71,6 +85,18 @@ def entry_at(rows: Array, index: Array) -> Array:
     else:
         entry = rows.reshape(-1)[index][..., None]
     return jnp.where(inside[..., None], entry, jnp.zeros((), rows.dtype))
+
+
+def is_at(rows: Array, index: Array) -> Array:
+    """Whether an entry of rows [*batch, vocab] is number index [*batch].
+
+    Compared as floats, which are exact for so few classes: XLA CPU does not vectorise a comparison of integers.
+    """
+    numbers = class_numbers(rows)
+    exact = rows.shape[-1] <= 1 << 24
+    return (
+        (index.astype(jnp.float32)[..., None] == numbers.astype(jnp.float32)) if exact else index[..., None] == numbers
+    )
 
 
 def in_memory(array: Array) -> Array:
@@ -92,77 +118,91 @@ def flatten_batch(of_rows: Callable[..., Array]) -> Callable[..., Array]:
         def flat(array: Array) -> Array:
             return array.reshape(math.prod(batch), *array.shape[len(batch) :])
 
-        return of_rows(flat(rows), *jax.tree.map(flat, others)).reshape(rows.shape)
+        # Coefficients of rows stay in memory: XLA would form them again for every entry.
+        others = lax.optimization_barrier(jax.tree.map(flat, others))
+        return of_rows(flat(rows), *others).reshape(rows.shape)
 
     return of_batch
 
 
-def _centred_if_any_dominant(
-    centred: Callable[..., Array],
-    plain: Callable[..., Array],
-    x: Array,
-    state: LseState,
-    v: Array,
-    axes: tuple[int, ...],
-) -> Array:
-    of_rows = (partial(of_row, axes=axes) for of_row in (centred, plain))
-    return lax.cond(_anywhere(state.remainder < 1), *of_rows, x, state, v)
+def _centred(v: Array, lead: Array, leads: Array) -> Array:
+    """v - v_k 1 in rows with a leading entry k."""
+    return v - jnp.where(leads, jnp.take_along_axis(v, lead[..., None], -1, mode="promise_in_bounds"), 0)
 
 
-@custom_vmap
-def _anywhere(mask: Array) -> Array:
-    """Whether any entry is true, of all batches of a `jax.vmap` together: a choice by it remains one."""
-    return jnp.any(mask)
+def _subtract_at(rows: Array, index: Array, entry: Array) -> Array:
+    return rows.at[jnp.arange(len(rows)), index].add(-entry, mode="promise_in_bounds", unique_indices=True)
 
 
-@_anywhere.def_vmap
-def _anywhere_of_batches(_axis_size, _in_batched, mask):
-    return _anywhere(mask), False
+def _leads_of(x: Array, state: LseState) -> tuple[Array, Array]:
+    """In confident rows, the index [*batch] of the maximum, and whether [*batch, 1] it is a row of those."""
+    rows, confident = lax.stop_gradient(x).reshape(-1, x.shape[-1]), state.remainder < CONFIDENT - 1
+
+    def first_maximum(block: Array) -> Array:
+        return jnp.argmax(rows[block], -1).astype(jnp.int32)
+
+    lead = _of_confident_rows(first_maximum, confident.reshape(-1), jnp.zeros(len(rows), jnp.int32), x.shape[-1])
+    return lead.reshape(x.shape[:-1]), confident
 
 
-# The sum of all exponentials, and how to sum those but the maximum's in a confident row.
-_Sums = tuple[Array, Callable[[], Array]]
+def _of_short_rows(x: Array, maximum: Array) -> tuple[Array, Array]:
+    """The sums of each row's exponentials, and of those without the maximum, in one reduction."""
+    e, zero = exp_shifted(x, maximum), jnp.zeros((), x.dtype)
+    sums = lax.reduce((e, _without_maximum(e)), (zero, zero), _add_pairs, (1,))
+    return sums[0][:, None], sums[1][:, None]
 
 
-def _whole(x: Array, maximum: Array, axes: tuple[int, ...]) -> _Sums:
-    def others() -> Array:
-        return jnp.sum(_without_maximum(exp_shifted(x, maximum)), axes, keepdims=True)
-
-    return jnp.sum(exp_shifted(x, maximum), axes, keepdims=True), others
+def _add_pairs(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+    return a[0] + b[0], a[1] + b[1]
 
 
-def _in_pieces(x: Array, maximum: Array, piece: int) -> _Sums:
-    """Only the piece with the maximum is summed again: in a confident row, the one whose sum is the largest."""
-    pieces = x.reshape(*x.shape[:-1], x.shape[-1] // piece, piece)
+def _of_rows(x: Array, maximum: Array) -> tuple[Array, Array]:
+    """The sums of each row's exponentials, and in confident rows of those without the maximum."""
+    total = _sum_of_rows(exp_shifted, x, maximum)
+
+    def without_maximum(rows: Array) -> Array:
+        return _sum_of_rows(_exp_without_maximum, x[rows], maximum[rows])
+
+    return total, _of_confident_rows(without_maximum, total[:, 0] < CONFIDENT, total, x.shape[-1])
+
+
+def _of_confident_rows(of_rows: Callable[[Array], Array], confident: Array, others: Array, width: int) -> Array:
+    """`others` [rows, ...], but `of_rows(indices)` in confident rows, of which a block is at work at a time."""
+    count = len(confident)
+    block = max(1, min(count, BLOCK // width))
+    until = jnp.cumsum(confident.astype(jnp.int32))
+    places = jnp.where(confident, until - 1, count + block)
+    order = jnp.zeros(count + block, jnp.int32).at[places].set(jnp.arange(count, dtype=jnp.int32), mode="drop")
+
+    def more(carry: tuple[Array, Array]) -> Array:
+        return carry[0] < until[-1]
+
+    def step(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        # Beyond the last confident row stands row 0: it is computed too, and dropped.
+        done, results = carry
+        rows = lax.dynamic_slice_in_dim(order, done, block)
+        kept = jnp.where(done + jnp.arange(block) < until[-1], rows, count)
+        return done + block, results.at[kept].set(of_rows(rows), mode="drop")
+
+    return lax.while_loop(more, step, (jnp.zeros((), jnp.int32), others))[1]
+
+
+def _sum_of_rows(terms: Callable[[Array, Array], Array], x: Array, maximum: Array) -> Array:
+    """Σ_j terms(x_j, m) of each row, [rows, 1]; of a long row in pieces, if a length near PIECE divides its own."""
+    count, width = x.shape
+    near = [n for n in range(PIECE // 4, 16 * PIECE + 1) if width >= LONG_ROW and width % n == 0]
+    piece = min(near, key=lambda n: max(n / PIECE, PIECE / n), default=None)
+    if piece is None:
+        return jnp.sum(terms(x, maximum), -1, keepdims=True)
+    pieces = x.reshape(count, width // piece, piece)
     # Without the barrier XLA makes one sum of all of them.
-    sums = lax.optimization_barrier(jnp.sum(exp_shifted(pieces, maximum[..., None]), -1))
+    return jnp.sum(lax.optimization_barrier(jnp.sum(terms(pieces, maximum[..., None]), -1)), -1, keepdims=True)
 
-    def others() -> Array:
-        lead = jnp.argmax(sums, -1, keepdims=True)
-        leading = exp_shifted(_slices(x, piece * lead[..., 0], piece), maximum)
-        rest = jnp.sum(_without_maximum(leading), -1, keepdims=True)
-        return rest + jnp.sum(jnp.where(class_numbers(sums) == lead, 0, sums), -1, keepdims=True)
 
-    return jnp.sum(sums, -1, keepdims=True), others
+def _exp_without_maximum(x: Array, maximum: Array) -> Array:
+    return _without_maximum(exp_shifted(x, maximum))
 
 
 def _without_maximum(e: Array) -> Array:
     """`lse_state.without_maximum` by rounding: a mask would keep XLA CPU from fusing the exponential and its sum."""
     return e - e * jnp.floor(e + 0.0625)
-
-
-def _slices(rows: Array, starts: Array, length: int) -> Array:
-    """Of each row the entries from its start on; by slices, as XLA CPU would keep a reshaped copy."""
-    of_row = partial(lax.dynamic_slice_in_dim, slice_size=length)
-    for _ in rows.shape[:-1]:
-        of_row = jax.vmap(of_row)
-    return of_row(rows, starts)
-
-
-def _piece_of(length: int) -> int | None:
-    """The divisor nearest to PIECE or an eighth of the length, a quarter to 16 times that; None where there is none."""
-    if length < SHORT_ROW:
-        return None
-    aim = min(PIECE, length // 8)
-    divisors = [n for n in range(aim // 4, 16 * aim + 1) if length % n == 0 and n < length]
-    return min(divisors, key=lambda n: max(n / aim, aim / n), default=None)

@@ -33,10 +33,13 @@ def entry_at(rows: Array, index: Array) -> Array:
     return _on_cpu_or_else(blocked_cpu.entry_at, one_pass.entry_at, rows, index)
 
 
+def is_at(rows: Array, index: Array) -> Array:
+    """Whether an entry of rows [*batch, vocab] is number index [*batch]."""
+    return _on_cpu_or_else(blocked_cpu.is_at, one_pass.is_at, rows, index)
+
+
 def over_rows(of_rows: Callable[..., Array], rows: Array, *others: Any) -> Array:
     """`of_rows(rows, *others)`, an array of the shape of rows [*batch, vocab]; all others are arrays [*batch, ...]."""
-    if rows.ndim < 3:
-        return of_rows(rows, *others)
     return _on_cpu_or_else(blocked_cpu.flatten_batch(of_rows), of_rows, rows, *others)
 
 
