@@ -13,7 +13,6 @@ from jaxtyping import Float, Num
 from jaxsoftmax import _checks
 from jaxsoftmax._logsumexp import masked_logits
 from jaxsoftmax._math.lse_state import LseState
-from jaxsoftmax._math.precision import widen
 from jaxsoftmax._math.softmax import log_probabilities, probabilities
 from jaxsoftmax._reduction import schedules
 from jaxsoftmax._reduction.row_state import lse_state
@@ -95,51 +94,53 @@ def _validate(x: Any, axis: Any, where: Any) -> tuple[tuple[int, ...], Array, Ar
     return _checks.as_axes(axis, len(shape)), jnp.broadcast_to(x, shape), jnp.broadcast_to(where, shape)
 
 
-@partial(jax.jit, static_argnums=(0, 1))  # else eager calls would compile their branches each time
+@partial(jax.jit, static_argnums=(0, 1))  # else eager calls would compile their loops each time
 def _of_rows(function: Callable[..., Array], axes: tuple[int, ...], x: Array, where: Array | None) -> Array:
-    return function(axes, widen(x), where).astype(x.dtype)
+    return function(axes, x, where).astype(x.dtype)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _softmax(axes: tuple[int, ...], x: Array, where: Array | None) -> Array:
-    x = masked_logits(x, where)
-    return probabilities(x, lse_state(x, axes))  # (M4)
+    wide = masked_logits(x, where)
+    return probabilities(wide, lse_state(wide, axes))  # (M4)
 
 
 @_softmax.defjvp
 def _softmax_jvp(axes, primals, tangents):
     (x, where), (x_dot, _) = primals, tangents
-    x, x_dot = masked_logits(x, where), _zero_where_masked(x_dot, where)
-    state = lse_state(x, axes)
-    return probabilities(x, state), _jacobian_product(axes, x, state, x_dot)  # J v (M5, M6, M21)
+    wide = masked_logits(x, where)
+    state = lse_state(wide, axes)
+    return probabilities(wide, state), _softmax_tangent(axes, x, where, state, x_dot)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _log_softmax(axes: tuple[int, ...], x: Array, where: Array | None) -> Array:
-    x = masked_logits(x, where)
-    return log_probabilities(x, lse_state(x, axes))  # (M10)
+    wide = masked_logits(x, where)
+    return log_probabilities(wide, lse_state(wide, axes))  # (M10)
 
 
 @_log_softmax.defjvp
 def _log_softmax_jvp(axes, primals, tangents):
     (x, where), (x_dot, _) = primals, tangents
-    x, x_dot = masked_logits(x, where), _zero_where_masked(x_dot, where)
-    state = lse_state(x, axes)
-    log_s_dot = _less_mean(axes, x, state, x_dot)  # v - <s, v> (M10, M21)
-    return log_probabilities(x, state), _zero_where_masked(log_s_dot, where)
+    wide = masked_logits(x, where)
+    state = lse_state(wide, axes)
+    return log_probabilities(wide, state), _log_softmax_tangent(axes, x, where, state, x_dot)
 
 
-# Of all that these two compute, x and two numbers a row are saved: the exponentials are formed again.
+# Of all that these two compute, their arguments are saved: x as it came, and two numbers a row.
 @partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
-def _jacobian_product(axes: tuple[int, ...], x: Array, state: LseState, v: Array) -> Array:
-    """J v = s * (v - <s, v>) (M6)."""
-    return schedules.jacobian_product(x, state, v, axes)
+def _softmax_tangent(axes: tuple[int, ...], x: Array, where: Array | None, state: LseState, x_dot: Array) -> Array:
+    """J v = s * (v - <s, v>) (M5, M6, M21)."""
+    wide = masked_logits(x, where)
+    return schedules.jacobian_product(wide, state, _zero_where_masked(x_dot.astype(wide.dtype), where), axes)
 
 
 @partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
-def _less_mean(axes: tuple[int, ...], x: Array, state: LseState, v: Array) -> Array:
-    """v - <s, v>."""
-    return schedules.less_mean(x, state, v, axes)
+def _log_softmax_tangent(axes: tuple[int, ...], x: Array, where: Array | None, state: LseState, x_dot: Array) -> Array:
+    """v - <s, v> (M10, M21)."""
+    wide = masked_logits(x, where)
+    log_s_dot = schedules.less_mean(wide, state, _zero_where_masked(x_dot.astype(wide.dtype), where), axes)
+    return _zero_where_masked(log_s_dot, where)
 
 
 def _zero_where_masked(array: Array, where: Array | None) -> Array:

@@ -115,9 +115,10 @@ def test_fused_head_saves_gradients_or_arguments_and_a_few_numbers_a_token(reduc
     assert_a_few_numbers_a_row([leaf for leaf in leaves if leaf.shape not in (hidden.shape, kernel.shape)])
 
 
-@pytest.mark.parametrize("name", ["integer labels", "training, every keyword"])
+@pytest.mark.parametrize("name", ["integer labels", "training, every keyword", "softmax", "log_softmax"])
 def test_bfloat16_logits_wait_as_bfloat16(name):
-    leaves = jax.tree.leaves(backward_pass(OF_LOGITS[name], logits_in("bfloat16")))
+    function = OF_LOGITS.get(name) or getattr(jaxsoftmax, name)
+    leaves = jax.tree.leaves(backward_pass(function, logits_in("bfloat16")))
     assert [str(leaf.dtype) for leaf in leaves if leaf.shape == (ROWS, VOCAB)] == ["bfloat16"]
     assert sum(leaf.size for leaf in leaves) <= ROWS * VOCAB + VOCAB + A_FEW_A_ROW * ROWS
 
