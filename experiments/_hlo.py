@@ -60,7 +60,7 @@ def device_work(text: str, mesh_shape: tuple[int, ...]) -> DeviceWork:
         mesh_shape: of the mesh whose devices are numbered in order.
 
     Raises:
-        UnreadableHloError: a loop of unknown length, work in one branch of a choice, an asynchronous collective, a
+        UnreadableHloError: work in a loop of unknown length or in one branch of a choice, an asynchronous collective, a
             matrix product that is no dot, or devices grouped in an unknown notation.
     """
     entry, computations = _computations(text)
@@ -100,10 +100,10 @@ def _times_run(entry: str, computations: dict[str, list[_Instruction]]) -> dict[
         times[name] += runs
         for each in computations[name]:
             if chosen and _counts(each):
-                raise UnreadableHloError(f"work in a branch that may not be taken: {each.name}")
+                raise UnreadableHloError(f"work that depends on data: {each.name}")
             turns = _turns(each) if each.opcode == "while" and not chosen else 1
             for called in _CALLED.findall(each.rest):
-                enter(called, runs * turns, chosen)
+                enter(called, runs * (turns or 1), chosen or turns is None)
             for branch in re.findall(r"%([\w.-]+)", " ".join(map("".join, _BRANCHES.findall(each.rest)))):
                 enter(branch, runs, True)
 
@@ -115,11 +115,10 @@ def _counts(each: _Instruction) -> bool:
     return each.opcode == "dot" or each.opcode.removesuffix("-start") in _COLLECTIVES
 
 
-def _turns(loop: _Instruction) -> int:
+def _turns(loop: _Instruction) -> int | None:
+    """Returns how often a loop turns; None if that depends on data, as may whether it turns at all."""
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.rest)
-    if known is None:
-        raise UnreadableHloError(f"a loop of unknown length: {loop.name}")
-    return int(known[1])
+    return None if known is None else int(known[1])
 
 
 def _flops(dot: _Instruction, results: dict[str, str]) -> int:

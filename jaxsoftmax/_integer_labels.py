@@ -114,11 +114,14 @@ def gradient_coefs(
 ) -> LabelGradient:
     """`scale` times the coefficients that the gradient of each row is made of."""
     # Right on the shard that has the label, which alone makes use of it.
-    label_exp = exponentials(_label_logit(options, logits, labels, where), stats.state)
+    label_logit = _label_logit(logits, labels, where)
+    label_exp = exponentials(token_loss.softcap(options, label_logit), stats.state)
     wrong = labels.invalid if where is None else labels.invalid & jnp.any(where, -1)
     scale = jnp.where(wrong, jnp.nan, scale)[..., None]
     coefs = token_loss.integer_label_gradient(options, stats, label_exp, shards.vocab(logits.shape[-1]))
-    return LabelGradient(*(scale * coef for coef in coefs))
+    coefs = LabelGradient(*(scale * coef for coef in coefs))
+    label_entry = coefs.label_entry * token_loss.softcap_slope(options, label_logit)  # (M23)
+    return coefs._replace(label_entry=jnp.where(labels.ignored[..., None], 0, label_entry))
 
 
 def gradient_entries(
@@ -140,9 +143,10 @@ def gradient_entries(
     if options.label_smoothing:
         weights = 1 if class_weights is None else weights_over(x, class_weights)
         entries -= coefs.smoothing_coef * weights
-    entries = jnp.where(schedules.is_at(x, labels.local - first), coefs.label_entry, entries)
     entries *= token_loss.softcap_slope(options, x)  # (M23)
-    return entries if options.ignore_index is None else jnp.where(labels.ignored[..., None], 0, entries)
+    if options.ignore_index is not None:
+        entries = jnp.where(labels.ignored[..., None], 0, entries)
+    return schedules.with_entry_at(entries, labels.local - first, coefs.label_entry)
 
 
 def is_on_this_shard(labels: TokenLabels, local_vocab: int) -> Array:
@@ -187,19 +191,17 @@ def _weighted_margin(z: Array, class_weights: Array | None, state: LseState) -> 
     return jnp.sum(margins, -1, keepdims=True)
 
 
-def _label_logit(options: LossOptions, logits: Array, labels: TokenLabels, where: Array | None) -> Array:
-    """z_y [*batch, 1]; -inf where the label is masked."""
+def _label_logit(logits: Array, labels: TokenLabels, where: Array | None) -> Array:
+    """x_y [*batch, 1]; -inf where the label is masked."""
     logit = widen(schedules.entry_at(logits, labels.local))
-    if where is not None:
-        logit = jnp.where(schedules.entry_at(where, labels.local), logit, -jnp.inf)
-    return token_loss.softcap(options, logit)
+    return logit if where is None else jnp.where(schedules.entry_at(where, labels.local), logit, -jnp.inf)
 
 
 def _label_margin(
     options: LossOptions, logits: Array, labels: TokenLabels, where: Array | None, state: LseState
 ) -> Array:
     """m - z_y [*batch, 1]; a masked label still names its own logit, which may lie above m."""
-    logit = _label_logit(options, logits, labels, None)
+    logit = token_loss.softcap(options, _label_logit(logits, labels, None))
     margin = -shifted_logits(logit, state)
     if where is None:
         return margin

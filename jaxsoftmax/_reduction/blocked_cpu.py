@@ -87,16 +87,19 @@ def entry_at(rows: Array, index: Array) -> Array:
     return jnp.where(inside[..., None], entry, jnp.zeros((), rows.dtype))
 
 
-def is_at(rows: Array, index: Array) -> Array:
-    """Whether an entry of rows [*batch, vocab] is number index [*batch].
+def with_entry_at(rows: Array, index: Array, entry: Array) -> Array:
+    """Rows [*batch, vocab] with `entry` [*batch, 1] at number index [*batch], where that is inside of the row.
 
-    Compared as floats, which are exact for so few classes: XLA CPU does not vectorise a comparison of integers.
+    In short rows by comparison as floats, which are exact there: XLA CPU does not vectorise a comparison of integers.
     """
-    numbers = class_numbers(rows)
-    exact = rows.shape[-1] <= 1 << 24
-    return (
-        (index.astype(jnp.float32)[..., None] == numbers.astype(jnp.float32)) if exact else index[..., None] == numbers
-    )
+    width = rows.shape[-1]
+    if width < LONG_ROW:
+        here = index.astype(jnp.float32)[..., None] == class_numbers(rows).astype(jnp.float32)
+        return jnp.where(here, entry, rows)
+    flat, index = rows.reshape(-1, width), index.reshape(-1)
+    inside = jnp.where((index >= 0) & (index < width), index, width)
+    flat = flat.at[jnp.arange(len(flat)), inside].set(entry.reshape(-1), mode="drop", unique_indices=True)
+    return flat.reshape(rows.shape)
 
 
 def in_memory(array: Array) -> Array:
@@ -189,14 +192,15 @@ def _of_confident_rows(of_rows: Callable[[Array], Array], confident: Array, othe
 
 def _sum_of_rows(terms: Callable[[Array, Array], Array], x: Array, maximum: Array) -> Array:
     """Σ_j terms(x_j, m) of each row, [rows, 1]; of a long row in pieces, if a length near PIECE divides its own."""
-    count, width = x.shape
+    (count, width), zero = x.shape, jnp.zeros((), x.dtype)
     near = [n for n in range(PIECE // 4, 16 * PIECE + 1) if width >= LONG_ROW and width % n == 0]
     piece = min(near, key=lambda n: max(n / PIECE, PIECE / n), default=None)
     if piece is None:
         return jnp.sum(terms(x, maximum), -1, keepdims=True)
     pieces = x.reshape(count, width // piece, piece)
-    # Without the barrier XLA makes one sum of all of them.
-    return jnp.sum(lax.optimization_barrier(jnp.sum(terms(pieces, maximum[..., None]), -1)), -1, keepdims=True)
+    sums = jnp.sum(terms(pieces, maximum[..., None]), -1)
+    # A sum of pairs, of which one is 0: of a sum of sums XLA would make one sum of all terms.
+    return lax.reduce((sums, jnp.zeros_like(sums)), (zero, zero), _add_pairs, (1,))[0][:, None]
 
 
 def _exp_without_maximum(x: Array, maximum: Array) -> Array:

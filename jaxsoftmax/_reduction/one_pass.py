@@ -33,13 +33,13 @@ def jacobian_product(x: Array, state: LseState, v: Array, axes: tuple[int, ...])
 
 def entry_at(rows: Array, index: Array) -> Array:
     """rows[..., index], as [*batch, 1], of rows [*batch or 1s, vocab]; 0 where the index is outside of the row."""
-    here = is_at(rows, index)
+    here = index[..., None] == class_numbers(rows)
     if rows.dtype == bool:
         return jnp.any(here & rows, -1, keepdims=True)
     wide = rows.astype(accumulation_dtype(rows.dtype))
     return jnp.sum(jnp.where(here, wide, 0), -1, keepdims=True).astype(rows.dtype)
 
 
-def is_at(rows: Array, index: Array) -> Array:
-    """Whether an entry of rows [*batch, vocab] is number index [*batch]."""
-    return index[..., None] == class_numbers(rows)
+def with_entry_at(rows: Array, index: Array, entry: Array) -> Array:
+    """Rows [*batch, vocab] with `entry` [*batch, 1] at number index [*batch], where that is inside of the row."""
+    return jnp.where(index[..., None] == class_numbers(rows), entry, rows)

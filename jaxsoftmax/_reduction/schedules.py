@@ -33,9 +33,9 @@ def entry_at(rows: Array, index: Array) -> Array:
     return _on_cpu_or_else(blocked_cpu.entry_at, one_pass.entry_at, rows, index)
 
 
-def is_at(rows: Array, index: Array) -> Array:
-    """Whether an entry of rows [*batch, vocab] is number index [*batch]."""
-    return _on_cpu_or_else(blocked_cpu.is_at, one_pass.is_at, rows, index)
+def with_entry_at(rows: Array, index: Array, entry: Array) -> Array:
+    """Rows [*batch, vocab] with `entry` [*batch, 1] at number index [*batch], where that is inside of the row."""
+    return _on_cpu_or_else(blocked_cpu.with_entry_at, one_pass.with_entry_at, rows, index, entry)
 
 
 def over_rows(of_rows: Callable[..., Array], rows: Array, *others: Any) -> Array:
