@@ -90,16 +90,12 @@ def entry_at(rows: Array, index: Array) -> Array:
 def with_entry_at(rows: Array, index: Array, entry: Array) -> Array:
     """Rows [*batch, vocab] with `entry` [*batch, 1] at number index [*batch], where that is inside of the row.
 
-    In short rows by comparison as floats, which are exact there: XLA CPU does not vectorise a comparison of integers.
+    Compared as floats, where they are exact: XLA CPU does not vectorise a comparison of integers. A scatter would be
+    as fast, but keeps logits that are formed in the same program beside their gradient.
     """
-    width = rows.shape[-1]
-    if width < LONG_ROW:
-        here = index.astype(jnp.float32)[..., None] == class_numbers(rows).astype(jnp.float32)
-        return jnp.where(here, entry, rows)
-    flat, index = rows.reshape(-1, width), index.reshape(-1)
-    inside = jnp.where((index >= 0) & (index < width), index, width)
-    flat = flat.at[jnp.arange(len(flat)), inside].set(entry.reshape(-1), mode="drop", unique_indices=True)
-    return flat.reshape(rows.shape)
+    numbers, exact = class_numbers(rows), rows.shape[-1] <= 1 << 24
+    dtype = jnp.float32 if exact else index.dtype
+    return jnp.where(index.astype(dtype)[..., None] == numbers.astype(dtype), entry, rows)
 
 
 def in_memory(array: Array) -> Array:
