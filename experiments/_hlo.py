@@ -103,7 +103,7 @@ def _times_run(entry: str, computations: dict[str, list[_Instruction]]) -> dict[
                 raise UnreadableHloError(f"work that depends on data: {each.name}")
             turns = _turns(each) if each.opcode == "while" and not chosen else 1
             for called in _CALLED.findall(each.rest):
-                enter(called, runs * (turns or 1), chosen or turns is None)
+                enter(called, runs * (1 if turns is None else turns), chosen or turns is None)
             for branch in re.findall(r"%([\w.-]+)", " ".join(map("".join, _BRANCHES.findall(each.rest)))):
                 enter(branch, runs, True)
 

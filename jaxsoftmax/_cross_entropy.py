@@ -104,14 +104,14 @@ def cross_entropy_with(
     *batch, local_vocab = logits.shape
     class_weights, token_weights = as_weights(class_weights, token_weights, batch, local_vocab)
     labels = _checks.as_array("labels", labels)
-    arrays = logits, labels, class_weights, token_weights
     if jnp.issubdtype(labels.dtype, jnp.floating):
         if options.ignore_index is not None:
             raise ValueError(f"ignore_index: expected None with float labels, got {options.ignore_index}")
         _checks.require_shape("labels", labels, logits.shape, "[*batch, vocab], as they are floating")
-        return _of_float_labels(rules, options, shards, reduction, *arrays)
-    labels = class_indices(labels, batch, local_vocab)
-    return _of_integer_labels(rules, options, shards, reduction, logits, labels, class_weights, token_weights)
+        of_labels = _of_float_labels
+    else:
+        labels, of_labels = class_indices(labels, batch, local_vocab), _of_integer_labels
+    return of_labels(rules, options, shards, reduction, logits, labels, class_weights, token_weights)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))

@@ -28,14 +28,14 @@ from jaxsoftmax._cross_entropy import cross_entropy_with
 from jaxsoftmax._drop_in_losses import LossRules
 from jaxsoftmax._forward_logsumexp import logsumexp as logsumexp
 from jaxsoftmax._head import schedules, token_chunks
-from jaxsoftmax._head.linear_cross_entropy import HeadRules, as_chunk_size, head_loss, validate
+from jaxsoftmax._head.linear_cross_entropy import HeadRules, as_chunk_size, linear_cross_entropy_with, validate
 from jaxsoftmax._head.problem import HeadInputs, logits_of
 from jaxsoftmax._head.sharded import AxisNames, mesh_plan, sharded_head_loss
 from jaxsoftmax._loss_arguments import loss_options, require_reduction
 from jaxsoftmax._math import token_loss
 from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._math.token_loss import LossOptions
-from jaxsoftmax._sharding import Shards, match_vma, require_sharded, shards_of_axis
+from jaxsoftmax._sharding import Shards, match_vma
 from jaxsoftmax._softmax import log_softmax as log_softmax
 from jaxsoftmax._softmax import softmax as softmax
 from jaxsoftmax._tangents import inner
@@ -136,12 +136,9 @@ def linear_cross_entropy(
     >>> print(jax.jacfwd(linear_cross_entropy)(jnp.array([[1.0]]), kernel + jnp.array([2.0, 0.0]), labels))
     [[-0.23840584]]
     """
-    require_reduction(reduction)
     options = loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
-    shards = shards_of_axis(axis_name)
-    arguments = validate(hidden, kernel, labels, bias, class_weights, token_weights)
-    require_sharded(shards, "kernel", arguments.kernel)
-    return head_loss(_CUSTOM_JVP_HEAD_RULES, options, shards, reduction, as_chunk_size(chunk_size), arguments)
+    arrays = hidden, kernel, labels, bias, class_weights, token_weights
+    return linear_cross_entropy_with(_CUSTOM_JVP_HEAD_RULES, options, reduction, chunk_size, axis_name, *arrays)
 
 
 def sharded_linear_cross_entropy(

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 import jaxsoftmax
 from jaxsoftmax import forward_mode
+from jaxsoftmax._reduction import blocked_cpu
 from tests.row_functions import FUNCTIONS, arrays, value_and_gradient
 
 pytestmark = [pytest.mark.mesh, pytest.mark.usefixtures("fresh_compilation")]
@@ -83,6 +84,11 @@ def test_a_row_that_is_nan_on_every_shard_is_nan():
         for got in program(*placed):
             assert np.isnan(np.asarray(got)[0]).all(), name
             assert np.isfinite(np.asarray(got)[1:]).all(), name
+
+
+def test_among_several_devices_rows_are_not_taken_to_lie_on_one():
+    assert jax.device_count() > 1
+    assert not blocked_cpu.fits(jax.numpy.zeros(SHAPE))
 
 
 def test_gathering_is_seen():

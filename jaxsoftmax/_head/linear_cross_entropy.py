@@ -93,12 +93,9 @@ def linear_cross_entropy(
     >>> print(linear_cross_entropy(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, -20.0], [0.0, 0.0]]), jnp.array([0])))
     2.0611537e-09
     """
-    require_reduction(reduction)
     options = loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
-    shards = shards_of_axis(axis_name)
-    arguments = validate(hidden, kernel, labels, bias, class_weights, token_weights)
-    require_sharded(shards, "kernel", arguments.kernel)
-    return head_loss(CUSTOM_VJP_RULES, options, shards, reduction, as_chunk_size(chunk_size), arguments)
+    arrays = hidden, kernel, labels, bias, class_weights, token_weights
+    return linear_cross_entropy_with(CUSTOM_VJP_RULES, options, reduction, chunk_size, axis_name, *arrays)
 
 
 class HeadRules(NamedTuple):
@@ -117,6 +114,17 @@ class HeadArguments(NamedTuple):
     kernel: Any  # [embed, vocab]
     bias: Any  # [vocab], or None
     class_weights: Any  # [vocab], or None
+
+
+def linear_cross_entropy_with(
+    rules: HeadRules, options: LossOptions, reduction: str, chunk_size: Any, axis_name: Any, *arrays: Any
+) -> Array:
+    """Validate the arguments of `linear_cross_entropy`, its arrays in the order of `validate`, and form the loss."""
+    require_reduction(reduction)
+    shards = shards_of_axis(axis_name)
+    arguments = validate(*arrays)
+    require_sharded(shards, "kernel", arguments.kernel)
+    return head_loss(rules, options, shards, reduction, as_chunk_size(chunk_size), arguments)
 
 
 def as_chunk_size(chunk_size: Any) -> int | None:

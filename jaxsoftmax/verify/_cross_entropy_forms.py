@@ -39,7 +39,7 @@ def call(f, x, y):
 
 
 def by_targets(f, t, x):
-    """The same, as a function of the targets."""
+    """The loss of each row, as a function of the targets."""
     return f(x, t)
 
 
@@ -114,7 +114,7 @@ def nothing_but_nan(x, y):
 
 
 def nan_gradient(x, y):
-    """The same of the gradient."""
+    """A NaN gradient for a label that isn't a class, and the gradient of the loss of one that is."""
     return textbook_label_gradient(x, y) if 0 <= y < len(x) else itself(exact(np.full(len(x), np.nan)))
 
 

@@ -68,7 +68,7 @@ def sign(f, a, b):
 
 
 def exact_sign(a, b):
-    """The same."""
+    """The sign of a weighted sum, in high precision."""
     e = np.array([mpmath.exp(v) for v in exact(a)], object)
     return itself(exact(np.sign(float(np.dot(exact(b), e)))))
 
@@ -101,7 +101,7 @@ def along_targets(f, x, t, g):
 
 
 def mixed_gradient(x, t, g):
-    """Of the above (M12)."""
+    """s sum(g) - g, the gradient in x of <g, dC/dt> (M12)."""
     del t
     return target_gradient(x, g)
 

@@ -62,7 +62,7 @@ def weighted(dtype: str) -> list[Inputs]:
 
 
 def with_no_class(dtype: str) -> list[Inputs]:
-    """The same, and some labels no class."""
+    """Token weights, an ignored token, and some labels that are no class."""
     (data,) = weighted(dtype)
     labels = np.array([[0, -1, 2, 7, IGNORED, -7, 5]], np.int32)
     return [Inputs("weighted, one ignored, and labels -1, V and -V", (data.arrays[0], labels))]

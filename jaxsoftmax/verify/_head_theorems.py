@@ -45,7 +45,7 @@ def means(f, theta, y):
 
 
 def mean_exactly(theta, y):
-    """The same of one."""
+    """The mean and its gradient of one data set, in high precision."""
     head = ExactHead(EVERYTHING, theta, y)
     return end_to_end(head.value, head.gradient)
 
