@@ -10,9 +10,9 @@ from jax import Array
 from jaxsoftmax._logsumexp import masked_logits
 from jaxsoftmax._math import token_loss
 from jaxsoftmax._math.classes import weights_over
-from jaxsoftmax._math.lse_state import LseState, is_dominant, shifted_logits
+from jaxsoftmax._math.lse_state import LseState, shifted_logits
 from jaxsoftmax._math.precision import accumulation_dtype
-from jaxsoftmax._math.token_loss import LossOptions, TargetTotals
+from jaxsoftmax._math.token_loss import LossOptions, TargetSums
 from jaxsoftmax._reduction import schedules
 from jaxsoftmax._reduction.row_state import lse_state
 from jaxsoftmax._sharding import Shards
@@ -22,7 +22,7 @@ class TargetStats(NamedTuple):
     """What the gradient needs of each row besides the inputs, each [*batch, 1]."""
 
     state: LseState
-    totals: TargetTotals
+    sums: TargetSums
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -35,7 +35,7 @@ def float_label_losses(
 
 def _fwd(options, shards, logits, labels, class_weights, where):
     losses, stats = losses_and_stats(options, shards, logits, labels, class_weights, where)
-    return losses, (logits, labels, class_weights, where, stats)  # the inputs; four numbers per row
+    return losses, (logits, labels, class_weights, where, stats)  # the inputs; five numbers per row
 
 
 def _bwd(options, shards, residuals, losses_bar):
@@ -65,11 +65,8 @@ def losses_and_stats(
     z = token_loss.softcap(options, _wide_logits(logits, labels, where))
     targets = _targets(options, shards, z, labels, class_weights, where)
     state, _ = shards.merge_lse(lse_state(z, (z.ndim - 1,)))  # (M22)
-    losses = shards.psum(jnp.sum(token_loss.float_label_terms(state, targets, z), -1, keepdims=True))  # (M26)
-    losses += token_loss.z_penalty(options, state)
-    leads = is_dominant(z, state)
-    totals = (jnp.sum(t, -1, keepdims=True) for t in (targets, jnp.where(leads, 0, targets)))
-    return losses[..., 0], TargetStats(state, shards.psum(TargetTotals(*totals)))
+    sums = shards.psum(schedules.target_sums(z, state, targets))
+    return token_loss.float_label_loss(options, state, sums)[..., 0], TargetStats(state, sums)  # (M26)
 
 
 def logits_gradient(
@@ -85,7 +82,7 @@ def logits_gradient(
     x = _wide_logits(logits, labels, where)
     targets = _targets(options, shards, x, labels, class_weights, where)
     z = token_loss.softcap(options, x)
-    gradient = token_loss.float_label_gradient(options, stats.state, targets, stats.totals, z)
+    gradient = token_loss.float_label_gradient(options, stats.state, targets, stats.sums, z)
     return gradient * token_loss.softcap_slope(options, x)  # (M23)
 
 

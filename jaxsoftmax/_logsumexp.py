@@ -95,7 +95,7 @@ def logsumexp(
         or isn't an axis of a `jax.shard_map` with `check_vma=True`.
 
     Differentiation: reverse mode in `a` and `b` to any order, and forward over reverse (`jax.custom_vjp`); saved are
-    the arguments and two or three numbers a row. For pure forward mode use `jaxsoftmax.forward_mode.logsumexp`.
+    the arguments and two numbers a row, four with `b`. For pure forward mode use `jaxsoftmax.forward_mode.logsumexp`.
 
     Source: M8, M18, M22.
 
@@ -202,10 +202,12 @@ def weighted_sum(a: Array, b: Array, where: Array | None) -> tuple[tuple[Array, 
 def weighted_gradients(a: Array, b: Array, where: Array | None, state: SignedSum) -> tuple[Array, Array]:
     """b exp(a) / sum in `a`; exp(a) / sum in `b`, which a weight 0 has too, and which is NaN for an empty sum."""
     x, weights = _weighted_terms(a, b, where)
-    total = 1 + state.remainder
+    summands, exponentials = signed_sum.relative(x, weights, state)
+    total = state.lead + state.others
+    total = jnp.where(jnp.isinf(total), jnp.nan, total)
     empty = signed_sum.is_empty(state)
-    by_a = jnp.where(empty, 0, signed_sum.relative(x, weights, state) / jnp.where(empty, 1, total))
-    by_b = signed_sum.relative(x, jnp.ones_like(x), state) / jnp.where(empty, jnp.nan, total)
+    by_a = jnp.where(empty, 0, summands / jnp.where(empty, 1, total))
+    by_b = exponentials / jnp.where(empty, jnp.nan, total)
     return by_a, jnp.where(jnp.isneginf(x), 0, by_b)
 
 
@@ -240,7 +242,7 @@ def _weighted(a: Array, b: Array, where: Array | None) -> tuple[Array, Array]:
 
 def _weighted_fwd(a, b, where):
     log_sum_and_sign, state = weighted_sum(a, b, where)
-    return log_sum_and_sign, (a, b, where, state)  # the inputs, and (a_k, b_k, r) per row
+    return log_sum_and_sign, (a, b, where, state)  # the inputs, and the four numbers of the state per row
 
 
 def _weighted_bwd(residuals, cotangents):

@@ -148,8 +148,6 @@ def _merged(
     remainder = jnp.where(leads, state.remainder - drop * total, jnp.exp(-drop) * total)
     margins = jax.tree.map(lambda margin, w: margin + jnp.where(w == 0, 0, w * drop), margins, weights)
     remainder, leaders, margins = _summed((remainder, leads.astype(remainder.dtype), margins), axes)
-    # XLA CPU leaves NaN out of a maximum over devices: where all are NaN, -inf remains.
-    maximum = jnp.where((maximum == -jnp.inf) & jnp.isnan(remainder), jnp.nan, maximum)
     return LseState(maximum, remainder + (leaders - 1)), margins
 
 

@@ -12,10 +12,10 @@ from jaxtyping import Float, Num
 
 from jaxsoftmax import _checks
 from jaxsoftmax._logsumexp import masked_logits
-from jaxsoftmax._math.lse_state import LseState
-from jaxsoftmax._math.softmax import log_probabilities, probabilities
+from jaxsoftmax._math.lse_state import LseState, is_dominant
+from jaxsoftmax._math.softmax import is_dominant_probability, log_probabilities, probabilities
 from jaxsoftmax._reduction import schedules
-from jaxsoftmax._reduction.row_state import lse_state
+from jaxsoftmax._reduction.row_state import lse_state, softmax_and_state
 
 
 def softmax(
@@ -39,7 +39,8 @@ def softmax(
       TypeError: `x` or `where` is not a real array, or `axis` not made of ints.
       ValueError: the shapes don't broadcast, or an axis is out of range or given twice.
 
-    Differentiation: both modes, to any order (`jax.custom_jvp`); saved are `x` and two numbers a row.
+    Differentiation: both modes, to any order (`jax.custom_jvp`); saved are the probabilities, or `x` if its precision
+    is less than float32, and two numbers a row.
 
     Source: M4, M5, M6, M21.
 
@@ -101,16 +102,15 @@ def _of_rows(function: Callable[..., Array], axes: tuple[int, ...], x: Array, wh
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _softmax(axes: tuple[int, ...], x: Array, where: Array | None) -> Array:
-    wide = masked_logits(x, where)
-    return probabilities(wide, lse_state(wide, axes))  # (M4)
+    return softmax_and_state(masked_logits(x, where), axes)[0]  # (M4)
 
 
 @_softmax.defjvp
 def _softmax_jvp(axes, primals, tangents):
     (x, where), (x_dot, _) = primals, tangents
-    wide = masked_logits(x, where)
-    state = lse_state(wide, axes)
-    return probabilities(wide, state), _softmax_tangent(axes, x, where, state, x_dot)
+    s, state = softmax_and_state(masked_logits(x, where), axes)
+    x, saved = (None, s) if x.dtype == s.dtype else (x, None)
+    return s, _softmax_tangent(axes, x, where, saved, state, x_dot)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -127,12 +127,18 @@ def _log_softmax_jvp(axes, primals, tangents):
     return log_probabilities(wide, state), _log_softmax_tangent(axes, x, where, state, x_dot)
 
 
-# Of all that these two compute, their arguments are saved: x as it came, and two numbers a row.
+# Of all that these two compute, their arguments are saved: one array of x's shape and dtype, and two numbers a row.
 @partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
-def _softmax_tangent(axes: tuple[int, ...], x: Array, where: Array | None, state: LseState, x_dot: Array) -> Array:
-    """J v = s * (v - <s, v>) (M5, M6, M21)."""
-    wide = masked_logits(x, where)
-    return schedules.jacobian_product(wide, state, _zero_where_masked(x_dot.astype(wide.dtype), where), axes)
+def _softmax_tangent(
+    axes: tuple[int, ...], x: Array | None, where: Array | None, s: Array | None, state: LseState, x_dot: Array
+) -> Array:
+    """J v = s * (v - <s, v>) (M5, M6, M21), of s, or of x where s had to be rounded to be saved."""
+    if s is None:
+        wide = masked_logits(x, where)
+        s, dominant = probabilities(wide, state), is_dominant(wide, state)
+    else:
+        dominant = is_dominant_probability(s, state)
+    return schedules.jacobian_product(s, dominant, state, _zero_where_masked(x_dot.astype(s.dtype), where), axes)
 
 
 @partial(jax.checkpoint, prevent_cse=False, static_argnums=0)

@@ -8,10 +8,11 @@ For one row x let m = max x and r = Σ_j exp(x_j - m) with ONE maximum left out.
     s_k - 1 = -r / (1 + r)                        (M20)
 
 and each of these is relatively accurate however confident the row is: a tail of 1e-30 survives in r, which
-`1 + 1e-30` would absorb. In the last line k is the *dominant* entry, the one with s_k > 1/2, if the row has one:
-the only entry for which s - 1 would cancel.
+`1 + 1e-30` would absorb. In the last line k is the *dominant* entry of a row, if it has one: the maximum, where all
+exponentials add up to less than 1.875. Of no other entry would s - 1 cancel.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -20,6 +21,8 @@ from jax import Array
 
 # Below this sum of exponentials, taking the maximum's own 1 away again would cost bits.
 CONFIDENT = 1.875
+# And below it the maximum's exponential alone is this large, by a margin that no rounding bridges.
+_NEAR_ONE = 0.9375
 
 
 class LseState(NamedTuple):
@@ -31,14 +34,12 @@ class LseState(NamedTuple):
 
 def state_of_sums(maximum: Array, total: Array, others: Array) -> LseState:
     """The state of rows from Σ_j e_j and, where that is below CONFIDENT, the same sum without the maximum (M18)."""
-    remainder = jnp.where(total < CONFIDENT, jnp.where(total == 0, -1, others), total - 1)
-    # XLA's maximum over the devices of a CPU leaves NaN out; the sum does not.
-    return LseState(jnp.where((maximum == -jnp.inf) & jnp.isnan(total), jnp.nan, maximum), remainder)
+    return LseState(maximum, jnp.where(total < CONFIDENT, jnp.where(total == 0, -1, others), total - 1))
 
 
 def without_maximum(e: Array) -> Array:
-    """e, but 0 where that is 15/16 or more: at the maximum alone, in a row whose sum is below CONFIDENT."""
-    return jnp.where(e < 0.9375, e, 0)
+    """e, but 0 near the maximum: at it alone, in a row whose sum is below CONFIDENT."""
+    return jnp.where(e < _NEAR_ONE, e, 0)
 
 
 def shifted(x: Array, maximum: Array) -> Array:
@@ -52,8 +53,8 @@ def exp_shifted(x: Array, maximum: Array) -> Array:
 
 
 def is_empty(state: LseState) -> Array:
-    """Whether a row has no element, or -inf alone."""
-    return state.maximum == -jnp.inf
+    """Whether a row has no element, or -inf alone; by r, as XLA's maximum over a CPU's devices leaves NaN out."""
+    return state.remainder == -1
 
 
 def denominator(state: LseState) -> Array:
@@ -71,18 +72,22 @@ def log_sum_exp(state: LseState) -> Array:
     return jnp.where(state.maximum == jnp.inf, jnp.inf, state.maximum + log_denominator(state))
 
 
-def is_dominant(x: Array, state: LseState) -> Array:
-    """Whether the probability of an entry exceeds 1/2: at most one entry of a row.
+def near_maximum(x: Array, maximum: Array) -> Array:
+    """Whether an entry is so near the maximum that in a confident row it is the maximum.
 
-    XLA may compute x again where it is used, a rounding apart from the x that m was taken of: the dominant entry is
-    known by its probability, not by x = m.
+    XLA may compute x again where it is used, a rounding apart from the x that m was taken of: hence not x = m.
     """
-    return x > state.maximum + dominance_gap(state)
+    return shifted(x, maximum) > math.log(_NEAR_ONE)
 
 
-def dominance_gap(state: LseState) -> Array:
-    """What x - m exceeds at the dominant entry alone, log(1 + r) - log 2; inf in a row without one."""
-    return jnp.where(state.remainder < 1, log_denominator(state) - jnp.log(2.0).astype(state.remainder.dtype), jnp.inf)
+def is_confident(state: LseState) -> Array:
+    """Whether a row has a dominant entry: its exponentials add up to less than CONFIDENT."""
+    return state.remainder < CONFIDENT - 1
+
+
+def is_dominant(x: Array, state: LseState) -> Array:
+    """Whether an entry is the dominant one of its row: the maximum, if the row is confident."""
+    return shifted(x, state.maximum) > jnp.where(is_confident(state), math.log(_NEAR_ONE), jnp.inf)
 
 
 def shifted_logits(x: Array, state: LseState) -> Array:

@@ -6,12 +6,11 @@ from jax import Array
 from jaxsoftmax._math.lse_state import (
     LseState,
     denominator,
-    dominance_gap,
     exponentials,
-    is_dominant,
+    is_confident,
     is_empty,
     log_denominator,
-    shifted,
+    near_maximum,
     shifted_logits,
 )
 
@@ -19,6 +18,11 @@ from jaxsoftmax._math.lse_state import (
 def probabilities(x: Array, state: LseState) -> Array:
     """s_j = e_j / (1 + r) (M4)."""
     return exponentials(x, state) / denominator(state)
+
+
+def is_dominant_probability(s: Array, state: LseState) -> Array:
+    """`is_dominant` of a probability: in a confident row that of the maximum exceeds 8/15, and no other 7/15."""
+    return s > jnp.where(is_confident(state), 0.5, jnp.inf)
 
 
 def log_probabilities(x: Array, state: LseState) -> Array:
@@ -35,18 +39,15 @@ def centred_less_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]
     """v - <s, v>, as h - <s, h> where h = v - v_k 1 is exactly 0 at the dominant entry k, if there is one (M21).
 
     There 1 - s cancels, and so does v - <s, v>; of h every remaining term is small of itself. As the Jacobian takes 1
-    to 0, centring changes no value.
+    to 0, centring changes no value. The transpose sums without r: on TPU and GPU it shares a pass with those for r.
     """
-    dominant = is_dominant(x, state)
-    centre, mean = _centre_and_mean(dominant, probabilities(x, state), state, v, axes)
-    return jnp.where(dominant, -mean, v - centre - mean)
+    near, confident = near_maximum(x, state.maximum), is_confident(state)
+    centre, mean = _centre_and_mean(near & confident, probabilities(x, state), state, v, axes)
+    return jnp.where(near, jnp.where(confident, 0, v), v - centre) - mean
 
 
-def centred_jacobian_product(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
+def centred_jacobian_product(s: Array, dominant: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
     """J v = s (h - <s, h>) with the centred h (M6, M21)."""
-    s = probabilities(x, state)
-    # `is_dominant` of the difference that s is made of, or XLA's GPU compiler keeps the exponentials in memory.
-    dominant = shifted(x, state.maximum) > dominance_gap(state)
     centre, mean = _centre_and_mean(dominant, s, state, v, axes)
     return s * jnp.where(dominant, -mean, v - centre - mean)
 

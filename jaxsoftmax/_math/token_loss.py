@@ -18,7 +18,6 @@ from jaxsoftmax._math.lse_state import (
     is_empty,
     log_denominator,
     log_sum_exp,
-    shifted_logits,
 )
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -111,30 +110,32 @@ def float_label_targets(options: LossOptions, labels: Array, class_weights: Arra
     return smoothed if class_weights is None else class_weights * smoothed
 
 
-def float_label_terms(state: LseState, targets: Array, logits: Array) -> Array:
-    """t_j (L - z_j), whose sum is the loss without z-loss (M26); a target 0 is left out, even of an infinite logit."""
-    return _zero_if_unweighted(targets, negative_log_likelihood(state, -shifted_logits(logits, state)))
+class TargetSums(NamedTuple):
+    """Sums over a row with float labels, each [*batch, 1]."""
 
-
-def z_penalty(options: LossOptions, state: LseState) -> Array | float:
-    """zeta L^2, the z-loss of a row with float labels (M26)."""
-    return options.z_loss * jnp.square(log_sum_exp(state)) if options.z_loss else 0.0
-
-
-class TargetTotals(NamedTuple):
-    """Sums of a row's targets, each [*batch, 1]."""
-
+    margin: Array  # Σ_j t_j (m - z_j)
     all: Array  # T = Σ_j t_j
     others: Array  # T - t_k summed without the dominant entry k; T where there is none
 
 
+def float_label_loss(options: LossOptions, state: LseState, sums: TargetSums) -> Array:
+    """Σ_j t_j (m - z_j) + T log1p(r) + zeta L^2 (M26)."""
+    loss = sums.margin + sums.all * log_denominator(state)
+    return loss + options.z_loss * jnp.square(log_sum_exp(state)) if options.z_loss else loss
+
+
+def target_margins(targets: Array, margins: Array) -> Array:
+    """t_j (m - z_j); a target 0 is left out, even of an infinite logit."""
+    return _zero_if_unweighted(targets, margins)
+
+
 def float_label_gradient(
-    options: LossOptions, state: LseState, targets: Array, totals: TargetTotals, logits: Array
+    options: LossOptions, state: LseState, targets: Array, sums: TargetSums, logits: Array
 ) -> Array:
     """(T + 2 zeta L) s_j - t_j (M26), as t_k (s_k - 1) + s_k (T - t_k) at a dominant entry (M20)."""
     probs = exponentials(logits, state) / denominator(state)
-    centred = targets * _dominant_less_one(state) + probs * totals.others
-    gradient = jnp.where(is_dominant(logits, state), centred, totals.all * probs - targets)
+    centred = targets * _dominant_less_one(state) + probs * sums.others
+    gradient = jnp.where(is_dominant(logits, state), centred, sums.all * probs - targets)
     if options.z_loss:
         gradient += 2 * options.z_loss * _finite_log_sum_exp(state) * probs
     return jnp.where(is_empty(state), 0, gradient)

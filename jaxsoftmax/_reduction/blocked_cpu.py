@@ -13,9 +13,19 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import AxisType
 
-from jaxsoftmax._math import softmax
+from jaxsoftmax._math import softmax, token_loss
 from jaxsoftmax._math.classes import class_numbers
-from jaxsoftmax._math.lse_state import CONFIDENT, LseState, exp_shifted, state_of_sums
+from jaxsoftmax._math.lse_state import (
+    CONFIDENT,
+    LseState,
+    denominator,
+    exp_shifted,
+    is_confident,
+    is_dominant,
+    shifted_logits,
+    state_of_sums,
+)
+from jaxsoftmax._math.token_loss import TargetSums
 
 SHORT_ROW = 32  # up to here XLA CPU forms two sums at once in the time of one; in longer rows it is slow at that
 LONG_ROW = 1 << 11  # from here on it is slow at one sum, and faster at sums of pieces
@@ -44,36 +54,42 @@ def _on_one_device() -> bool:
 def lse_state(x: Array, axes: tuple[int, ...]) -> LseState:
     """The state of x over `axes`, which are kept with size 1."""
     maximum = jnp.max(x, axes, keepdims=True, initial=-jnp.inf)
-    if axes == (x.ndim - 1,) and x.size:
-        rows = x.reshape(-1, x.shape[-1]), maximum.reshape(-1, 1)
-        total, others = (_of_short_rows if x.shape[-1] <= SHORT_ROW else _of_rows)(*rows)
-        total, others = total.reshape(maximum.shape), others.reshape(maximum.shape)
-    else:
-        e = exp_shifted(x, maximum)
-        total, others = (jnp.sum(terms, axes, keepdims=True) for terms in (e, _without_maximum(e)))
-    return lax.optimization_barrier(state_of_sums(maximum, total, others))
+    return lax.optimization_barrier(state_of_sums(maximum, *_sums(exp_shifted, x, maximum, axes)))
+
+
+def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]:
+    """The softmax of x over `axes`, and the state, from exponentials that are formed once and kept in memory."""
+    maximum = jnp.max(x, axes, keepdims=True, initial=-jnp.inf)
+    e = lax.optimization_barrier(exp_shifted(x, maximum))
+    state = lax.optimization_barrier(state_of_sums(maximum, *_sums(_unchanged, e, maximum, axes)))
+    return e / denominator(state), state
 
 
 def less_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
     """v - <s, v> over `axes`, s the softmax of x, as h - <s, h> where h = v - v_k 1 (M21)."""
     if axes != (x.ndim - 1,) or not x.size:
         return softmax.centred_less_mean(x, state, v, axes)
-    lead, leads = _leads_of(x, state)
-    return softmax.less_mean(softmax.probabilities(x, state), state, _centred(v, lead, leads), axes)
+    centred = _centring(x, state)(v)
+    return softmax.less_mean(softmax.probabilities(x, state), state, centred, axes)
 
 
-def jacobian_product(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
-    """J v over `axes`, J the Jacobian of the softmax of x, as P^T J P v where P v = v - v_k 1 (M21).
+def jacobian_product(s: Array, dominant: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
+    """J v over `axes`, J the Jacobian of the softmax s, as J P v where P v = v - v_k 1 (M21).
 
-    As J 1 = 0, P^T adds nothing but its transpose: then the cotangent is centred first, as here the tangent is.
+    J is its own transpose, and J = J P = P^T J: here the tangent is centred, and in the transpose the cotangent is.
     """
-    if axes != (x.ndim - 1,) or not x.size:
-        return softmax.centred_jacobian_product(x, state, v, axes)
-    (lead, leads), s = _leads_of(x, state), softmax.probabilities(x, state)
-    product = s * softmax.less_mean(s, state, _centred(v, lead, leads), axes)
-    excess = jnp.where(leads, jnp.sum(product, -1, keepdims=True), 0)
-    rows = product.reshape(-1, x.shape[-1]), lead.reshape(-1), excess.reshape(-1)
-    return _subtract_at(*rows).reshape(x.shape)
+    if axes != (s.ndim - 1,) or not s.size:
+        return softmax.centred_jacobian_product(s, dominant, state, v, axes)
+    centred = _centring(s, state)
+    h = _with_transpose(centred, _unchanged, v)
+    return _with_transpose(_unchanged, centred, s * softmax.less_mean(s, state, h, axes))
+
+
+def target_sums(z: Array, state: LseState, targets: Array) -> TargetSums:
+    """The sums of a row with float labels."""
+    margins = token_loss.target_margins(targets, -shifted_logits(z, state))
+    others = jnp.where(is_dominant(z, state), 0, targets)
+    return TargetSums(*(jnp.sum(terms, -1, keepdims=True) for terms in (margins, targets, others)))
 
 
 def entry_at(rows: Array, index: Array) -> Array:
@@ -124,29 +140,45 @@ def flatten_batch(of_rows: Callable[..., Array]) -> Callable[..., Array]:
     return of_batch
 
 
-def _centred(v: Array, lead: Array, leads: Array) -> Array:
-    """v - v_k 1 in rows with a leading entry k."""
-    return v - jnp.where(leads, jnp.take_along_axis(v, lead[..., None], -1, mode="promise_in_bounds"), 0)
-
-
-def _subtract_at(rows: Array, index: Array, entry: Array) -> Array:
-    return rows.at[jnp.arange(len(rows)), index].add(-entry, mode="promise_in_bounds", unique_indices=True)
-
-
-def _leads_of(x: Array, state: LseState) -> tuple[Array, Array]:
-    """In confident rows, the index [*batch] of the maximum, and whether [*batch, 1] it is a row of those."""
-    rows, confident = lax.stop_gradient(x).reshape(-1, x.shape[-1]), state.remainder < CONFIDENT - 1
+def _centring(x: Array, state: LseState) -> Callable[[Array], Array]:
+    """v -> v - v_k 1 in rows with a dominant entry k, that of x, or of its softmax."""
+    rows, confident = lax.stop_gradient(x).reshape(-1, x.shape[-1]), is_confident(state)
 
     def first_maximum(block: Array) -> Array:
         return jnp.argmax(rows[block], -1).astype(jnp.int32)
 
     lead = _of_confident_rows(first_maximum, confident.reshape(-1), jnp.zeros(len(rows), jnp.int32), x.shape[-1])
-    return lead.reshape(x.shape[:-1]), confident
+    lead = lead.reshape(confident.shape)
+
+    def centred(v: Array) -> Array:
+        return v - jnp.where(confident, jnp.take_along_axis(v, lead, -1, mode="promise_in_bounds"), 0)
+
+    return centred
 
 
-def _of_short_rows(x: Array, maximum: Array) -> tuple[Array, Array]:
-    """The sums of each row's exponentials, and of those without the maximum, in one reduction."""
-    e, zero = exp_shifted(x, maximum), jnp.zeros((), x.dtype)
+def _with_transpose(of: Callable[[Array], Array], transpose: Callable[[Array], Array], v: Array) -> Array:
+    """A linear function of v, and what JAX is to take for its transpose; it lets that be said of solutions alone."""
+    return lax.custom_linear_solve(_unchanged, v, lambda _, b: of(b), lambda _, b: transpose(b))
+
+
+def _unchanged(array: Array, *_: Array) -> Array:
+    return array
+
+
+def _sums(terms: Callable[[Array, Array], Array], x: Array, maximum: Array, axes: tuple[int, ...]) -> Any:
+    """Σ_j e_j with e = terms(x, m), and where that is below CONFIDENT the same sum without the maximum."""
+    if axes != (x.ndim - 1,) or not x.size:
+        e = terms(x, maximum)
+        return tuple(jnp.sum(summed, axes, keepdims=True) for summed in (e, _without_maximum(e)))
+    sums = (_of_short_rows if x.shape[-1] <= SHORT_ROW else _of_rows)(
+        terms, x.reshape(-1, x.shape[-1]), maximum.reshape(-1, 1)
+    )
+    return tuple(summed.reshape(maximum.shape) for summed in sums)
+
+
+def _of_short_rows(terms: Callable[[Array, Array], Array], x: Array, maximum: Array) -> tuple[Array, Array]:
+    """The sums of each row's terms, and of those without the maximum, in one reduction."""
+    e, zero = terms(x, maximum), jnp.zeros((), x.dtype)
     sums = lax.reduce((e, _without_maximum(e)), (zero, zero), _add_pairs, (1,))
     return sums[0][:, None], sums[1][:, None]
 
@@ -155,14 +187,17 @@ def _add_pairs(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, A
     return a[0] + b[0], a[1] + b[1]
 
 
-def _of_rows(x: Array, maximum: Array) -> tuple[Array, Array]:
-    """The sums of each row's exponentials, and in confident rows of those without the maximum."""
-    total = _sum_of_rows(exp_shifted, x, maximum)
+def _of_rows(terms: Callable[[Array, Array], Array], x: Array, maximum: Array) -> tuple[Array, Array]:
+    """The sums of each row's terms, and in confident rows of those without the maximum."""
+    total = _sum_of_rows(terms, x, maximum)
 
-    def without_maximum(rows: Array) -> Array:
-        return _sum_of_rows(_exp_without_maximum, x[rows], maximum[rows])
+    def others(x: Array, maximum: Array) -> Array:
+        return _without_maximum(terms(x, maximum))
 
-    return total, _of_confident_rows(without_maximum, total[:, 0] < CONFIDENT, total, x.shape[-1])
+    def sums_of_others(rows: Array) -> Array:
+        return _sum_of_rows(others, x[rows], maximum[rows])
+
+    return total, _of_confident_rows(sums_of_others, total[:, 0] < CONFIDENT, total, x.shape[-1])
 
 
 def _of_confident_rows(of_rows: Callable[[Array], Array], confident: Array, others: Array, width: int) -> Array:
@@ -197,10 +232,6 @@ def _sum_of_rows(terms: Callable[[Array, Array], Array], x: Array, maximum: Arra
     sums = jnp.sum(terms(pieces, maximum[..., None]), -1)
     # A sum of pairs, of which one is 0: of a sum of sums XLA would make one sum of all terms.
     return lax.reduce((sums, jnp.zeros_like(sums)), (zero, zero), _add_pairs, (1,))[0][:, None]
-
-
-def _exp_without_maximum(x: Array, maximum: Array) -> Array:
-    return _without_maximum(exp_shifted(x, maximum))
 
 
 def _without_maximum(e: Array) -> Array:

@@ -5,12 +5,21 @@ sizes, and is what the compilers for TPU and GPU fuse best.
 """
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
-from jaxsoftmax._math import softmax
+from jaxsoftmax._math import softmax, token_loss
 from jaxsoftmax._math.classes import class_numbers
-from jaxsoftmax._math.lse_state import LseState, exp_shifted, state_of_sums, without_maximum
+from jaxsoftmax._math.lse_state import (
+    LseState,
+    exp_shifted,
+    is_confident,
+    near_maximum,
+    shifted,
+    state_of_sums,
+    without_maximum,
+)
 from jaxsoftmax._math.precision import accumulation_dtype
+from jaxsoftmax._math.token_loss import TargetSums
 
 
 def lse_state(x: Array, axes: tuple[int, ...]) -> LseState:
@@ -18,7 +27,14 @@ def lse_state(x: Array, axes: tuple[int, ...]) -> LseState:
     maximum = jnp.max(x, axes, keepdims=True, initial=-jnp.inf)
     e = exp_shifted(x, maximum)
     total, others = (jnp.sum(terms, axes, keepdims=True) for terms in (e, without_maximum(e)))
-    return state_of_sums(maximum, total, others)
+    # Apart, or XLA's GPU compiler keeps these exponentials in memory for what is formed of them next.
+    return LseState(*(lax.optimization_barrier(number) for number in state_of_sums(maximum, total, others)))
+
+
+def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]:
+    """The softmax of x over `axes`, and the state."""
+    state = lse_state(x, axes)
+    return softmax.probabilities(x, state), state
 
 
 def less_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
@@ -26,9 +42,23 @@ def less_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Arr
     return softmax.centred_less_mean(x, state, v, axes)
 
 
-def jacobian_product(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
-    """J v over `axes`, J the Jacobian of the softmax of x (M21)."""
-    return softmax.centred_jacobian_product(x, state, v, axes)
+def jacobian_product(s: Array, dominant: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
+    """J v over `axes`, J the Jacobian of the softmax s (M21)."""
+    return softmax.centred_jacobian_product(s, dominant, state, v, axes)
+
+
+def target_sums(z: Array, state: LseState, targets: Array) -> TargetSums:
+    """The sums of a row with float labels.
+
+    What is near the maximum is summed apart from the rest, and not by r: so they share a pass with the sums for r.
+    """
+    near = near_maximum(z, state.maximum)
+    terms = token_loss.target_margins(targets, -shifted(z, state.maximum)), targets
+    (margin, near_margin), (target, near_target) = (
+        tuple(jnp.sum(jnp.where(where, term, 0), -1, keepdims=True) for where in (~near, near)) for term in terms
+    )
+    confident, total = is_confident(state), target + near_target
+    return TargetSums(jnp.where(confident, margin, margin + near_margin), total, jnp.where(confident, target, total))
 
 
 def entry_at(rows: Array, index: Array) -> Array:

@@ -1,11 +1,11 @@
-"""The state (m, r) of rows, with its derivative: one rule over every schedule."""
+"""The state (m, r) of rows, and their softmax, with derivatives: one rule over every schedule."""
 
 from functools import partial
 
 import jax
 from jax import Array
 
-from jaxsoftmax._math.lse_state import LseState, state_tangent
+from jaxsoftmax._math.lse_state import LseState, is_dominant, state_tangent
 from jaxsoftmax._reduction import schedules
 
 
@@ -20,3 +20,17 @@ def _lse_state_jvp(axes, primals, tangents):
     (x,), (x_dot,) = primals, tangents
     state = lse_state(x, axes)
     return state, state_tangent(x, x_dot, state, axes)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]:
+    """The softmax of x, which is in its accumulation dtype, over `axes`, and the state (M4)."""
+    return schedules.softmax_and_state(x, axes)
+
+
+@softmax_and_state.defjvp
+def _softmax_and_state_jvp(axes, primals, tangents):
+    (x,), (x_dot,) = primals, tangents
+    s, state = softmax_and_state(x, axes)
+    s_dot = schedules.jacobian_product(s, is_dominant(x, state), state, x_dot, axes)  # (M6)
+    return (s, state), (s_dot, state_tangent(x, x_dot, state, axes))

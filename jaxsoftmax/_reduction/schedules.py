@@ -7,6 +7,7 @@ from typing import Any
 from jax import Array, lax
 
 from jaxsoftmax._math.lse_state import LseState
+from jaxsoftmax._math.token_loss import TargetSums
 from jaxsoftmax._reduction import blocked_cpu, one_pass
 
 
@@ -16,16 +17,27 @@ def lse_state(x: Array, axes: tuple[int, ...]) -> LseState:
     return _on_cpu_or_else(blocked, default, x)
 
 
+def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]:
+    """The softmax of x over `axes`, and the state; without a derivative rule."""
+    blocked, default = (partial(schedule.softmax_and_state, axes=axes) for schedule in (blocked_cpu, one_pass))
+    return _on_cpu_or_else(blocked, default, x)
+
+
 def less_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
     """v - <s, v> over `axes`, s the softmax of x; relatively accurate at a dominant entry too (M21)."""
     blocked, default = (partial(schedule.less_mean, axes=axes) for schedule in (blocked_cpu, one_pass))
     return _on_cpu_or_else(blocked, default, x, state, v)
 
 
-def jacobian_product(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
-    """J v over `axes`, J the Jacobian of the softmax of x; relatively accurate at a dominant entry too (M21)."""
+def jacobian_product(s: Array, dominant: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
+    """J v over `axes`, J the Jacobian of the softmax s; relatively accurate at a dominant entry too (M21)."""
     blocked, default = (partial(schedule.jacobian_product, axes=axes) for schedule in (blocked_cpu, one_pass))
-    return _on_cpu_or_else(blocked, default, x, state, v)
+    return _on_cpu_or_else(blocked, default, s, dominant, state, v)
+
+
+def target_sums(z: Array, state: LseState, targets: Array) -> TargetSums:
+    """The sums over rows [*batch, vocab] that losses with float labels are made of."""
+    return _on_cpu_or_else(blocked_cpu.target_sums, one_pass.target_sums, z, state, targets)
 
 
 def entry_at(rows: Array, index: Array) -> Array:
