@@ -143,7 +143,7 @@ def _benchmark(path: Path) -> Benchmark:
     document = _document(path)
     try:
         ratios = [
-            row["to_optax"]["median"] for row in document["rows"] if row["subject"] == "jaxsoftmax" and row["to_optax"]
+            row["to_base"]["median"] for row in document["rows"] if row["subject"] == "jaxsoftmax" and row["to_base"]
         ]
         return Benchmark(
             name=path.stem,

@@ -9,7 +9,7 @@ from jax import Array
 from jaxsoftmax._logsumexp import masked_logits
 from jaxsoftmax._math import token_loss
 from jaxsoftmax._math.classes import class_numbers, weights_over
-from jaxsoftmax._math.lse_state import LseState, exponentials, shifted, shifted_logits
+from jaxsoftmax._math.lse_state import LseState, exponentials, shifted_logits
 from jaxsoftmax._math.precision import widen
 from jaxsoftmax._math.token_loss import LabelGradient, LossOptions, RowStats
 from jaxsoftmax._reduction import schedules
@@ -205,4 +205,4 @@ def _label_margin(
     margin = -shifted_logits(logit, state)
     if where is None:
         return margin
-    return jnp.where(schedules.entry_at(where, labels.local), margin, -shifted(logit, state.maximum))
+    return jnp.where(schedules.entry_at(where, labels.local), margin, state.maximum - logit)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxsoftmax import _checks
-from jaxsoftmax._math.lse_state import LseState, exp_shifted
+from jaxsoftmax._math.lse_state import LseState
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _merged_jvp(axes, primals, tangents):
     dominates = (state.maximum == merged.maximum) & (merged.remainder < 1)
     maximum_dot = lax.psum(jnp.where(dominates, state_dot.maximum, 0), axes)
     moved = state_dot.maximum - maximum_dot
-    share = exp_shifted(state.maximum, merged.maximum)
+    share = jnp.exp(state.maximum - merged.maximum)
     remainder_dot = share * (state_dot.remainder + (1 + state.remainder) * moved)
     margins_dot = jax.tree.map(lambda margin_dot, w: margin_dot - w * moved, margins_dot, weights)
     remainder_dot, margins_dot = _summed((remainder_dot, margins_dot), axes)

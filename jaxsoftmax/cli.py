@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from jaxsoftmax import __version__, _terminal
 from jaxsoftmax._terminal import RefusedError
-from jaxsoftmax.bench._case import DTYPES, KINDS
+from jaxsoftmax.bench._case import DTYPES, FUNCTIONS, KINDS
 from jaxsoftmax.bench._presets import PEERS, PRESETS
 
 
@@ -115,6 +115,7 @@ def _add_bench(commands: Any) -> None:
     add = bench.add_argument
     add("kind", nargs="?", choices=KINDS, help="the loss over given logits, or of hidden @ kernel (default: both)")
     add("--shape", **_MANY, type=_shape, metavar="N,[D,]V", help="tokens, width (linear) and classes")
+    add("--function", **_MANY, choices=FUNCTIONS, metavar="FUNCTION", help=f"some of {', '.join(FUNCTIONS)} (plain)")
     add("--dtype", **_MANY, choices=DTYPES, metavar="DTYPE", help=f"some of {', '.join(DTYPES)}")
     add("--peer", **_MANY, choices=PEERS, metavar="PEER", help=f"some of {', '.join(PEERS)} (optax is always there)")
     add("--preset", choices=PRESETS, help="the shapes, dtypes and peers where none are given (default: cpu)")

@@ -13,9 +13,10 @@ from docs.generate.text import details, in_figures, plain, table
 
 FOLDER = RESULTS / "bench"
 ASSETS = "assets/benchmarks"
-_OWN, _BASE = "jaxsoftmax", "optax"
+_OWN = "jaxsoftmax"
 _KINDS = {"linear": "The fused head, over hidden states and a kernel", "plain": "The loss over given logits"}
 _DRAWN = "value and gradient"
+_DRAWN_OF = ("integer-labels", _DRAWN, "ordinary")
 _MEBIBYTE = 2.0**20
 
 Row = Mapping[str, Any]
@@ -57,7 +58,7 @@ def cases(rows: Iterable[Row]) -> list[dict[str, Row]]:
     grouped: dict[tuple[Any, ...], dict[str, Row]] = {}
     for row in rows:
         case = row["case"]
-        key = (tuple(case["shape"]), case["dtype"], case["quantity"], case["logits"])
+        key = (tuple(case["shape"]), case["dtype"], case["function"], case["quantity"], case["logits"])
         grouped.setdefault(key, {})[row["subject"]] = row
     return list(grouped.values())
 
@@ -85,17 +86,17 @@ def _longest(kind: str) -> list[Record]:
 
 
 def _points(rows: Sequence[Row]) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """Returns the quartiles of each subject's ratios to optax, by case and subject."""
+    """Returns the quartiles of each subject's ratios to the base, by case and subject."""
     points: dict[str, dict[str, tuple[float, float, float]]] = {}
     for by_subject in cases(rows):
         case = by_subject[_OWN]["case"]
-        if case["quantity"] != _DRAWN or case["logits"] != "ordinary":
+        if (case["function"], case["quantity"], case["logits"]) != _DRAWN_OF:
             continue
         label = f"{shape_of(by_subject[_OWN])}, {case['dtype']}"
         points[label] = {
-            subject: (row["to_optax"]["lower"], row["to_optax"]["median"], row["to_optax"]["upper"])
+            subject: (row["to_base"]["lower"], row["to_base"]["median"], row["to_base"]["upper"])
             for subject, row in by_subject.items()
-            if subject != _BASE and row["to_optax"]
+            if subject != base_of(by_subject) and row["to_base"]
         }
     return points
 
@@ -115,30 +116,40 @@ def _of_kind(kind: str, title: str) -> str:
 
 
 def _of_record(record: Record, rows: Sequence[Row]) -> str:
-    subjects = [name for name in dict.fromkeys(row["subject"] for row in rows) if name not in (_OWN, _BASE)]
-    header = ("shape", "dtype", "quantity", "this library", *subjects, "temp MiB", "optax's", "error", "optax's")
-    lines = [_line(by_subject, [_OWN, *subjects]) for by_subject in cases(rows)]
+    by_case = cases(rows)
+    bases = {base_of(by_subject) for by_subject in by_case}
+    subjects = [name for name in dict.fromkeys(row["subject"] for row in rows) if name not in (_OWN, *bases)]
+    header = ("shape", "dtype", "quantity", "base", "this library", *subjects, "temp MiB", "base's", "error", "base's")
+    lines = [_line(by_subject, [_OWN, *subjects]) for by_subject in by_case]
     made = f"`{record.command}`\n\nMade on {plain(record.made_on)}.\n"
     anchor = f"{record.stem.replace('.', '-')}-{rows[0]['case']['kind']}"
     title = f"#### `{record.stem}`, jax {record.jax} {{#{anchor}}}"
-    return f"{title}\n\n{table(header, lines, len(header) - 3)}\n{details('note', 'How it was made', made)}"
+    return f"{title}\n\n{table(header, lines, len(header) - 4)}\n{details('note', 'How it was made', made)}"
 
 
 def _line(by_subject: Mapping[str, Row], subjects: Sequence[str]) -> tuple[str, ...]:
-    own, base = by_subject[_OWN], by_subject[_BASE]
+    name = base_of(by_subject)
+    own, base = by_subject[_OWN], by_subject[name]
     case = own["case"]
     ratios = (ratio(by_subject.get(subject)) for subject in subjects)
     memory = (mebibytes(own["temp_bytes"]), mebibytes(base["temp_bytes"]))
     errors = (_error(own["gradient_error"]), _error(base["gradient_error"]))
-    quantity = case["quantity"] + (", confident" if case["logits"] == "confident" else "")
-    return (shape_of(own), case["dtype"], quantity, *ratios, *memory, *errors)
+    function = [] if case["function"] == "integer-labels" else [case["function"]]
+    logits = [] if case["logits"] == "ordinary" else [case["logits"]]
+    quantity = ", ".join([*function, case["quantity"], *logits])
+    return (shape_of(own), case["dtype"], quantity, name, *ratios, *memory, *errors)
+
+
+def base_of(by_subject: Mapping[str, Row]) -> str:
+    """Returns the peer that a case's ratios are taken to: optax, or jax for what optax has not."""
+    return "optax" if "optax" in by_subject else "jax"
 
 
 def ratio(row: Row | None) -> str:
-    """Returns the median of the ratios to optax, with the quartiles."""
-    if row is None or row["to_optax"] is None:
+    """Returns the median of the ratios to the base, with the quartiles."""
+    if row is None or row["to_base"] is None:
         return ""
-    spread = row["to_optax"]
+    spread = row["to_base"]
     return f"{spread['median']:.2f} ({spread['lower']:.2f}–{spread['upper']:.2f})"
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 # Below this sum of exponentials, taking the maximum's own 1 away again would cost bits.
 CONFIDENT = 1.875
@@ -26,15 +26,15 @@ _NEAR_ONE = 0.9375
 
 
 class LseState(NamedTuple):
-    """The pair (m, r), each with the reduced axes of size 1; the state of an empty sum is (-inf, -1)."""
+    """The pair (m, r), each with the reduced axes of size 1; r is -1 for an empty sum, and m the lowest number."""
 
     maximum: Array
     remainder: Array
 
 
-def state_of_sums(maximum: Array, total: Array, others: Array) -> LseState:
-    """The state of rows from Σ_j e_j and, where that is below CONFIDENT, the same sum without the maximum (M18)."""
-    return LseState(maximum, jnp.where(total < CONFIDENT, jnp.where(total == 0, -1, others), total - 1))
+def remainder(total: Array, others: Array) -> Array:
+    """r of rows from Σ_j e_j and, where that is below CONFIDENT, the sum without the maximum (M18)."""
+    return jnp.where(total < CONFIDENT, jnp.where(total == 0, -1, others), total - 1)
 
 
 def without_maximum(e: Array) -> Array:
@@ -42,14 +42,10 @@ def without_maximum(e: Array) -> Array:
     return jnp.where(e < _NEAR_ONE, e, 0)
 
 
-def shifted(x: Array, maximum: Array) -> Array:
-    """x - m; -inf throughout an empty row."""
-    return x - jnp.where(maximum == -jnp.inf, 0, maximum)
-
-
-def exp_shifted(x: Array, maximum: Array) -> Array:
-    """exp(x - m); 0 throughout an empty row."""
-    return jnp.exp(shifted(x, maximum))
+def finite_maximum(x: Array, axes: tuple[int, ...]) -> Array:
+    """m, which is finite for a row of nothing, or of -inf alone, so that x - m is -inf there, and no NaN."""
+    lowest = jnp.asarray(jnp.finfo(x.dtype).min, x.dtype)
+    return jnp.expand_dims(lax.reduce(x, lowest, lax.max, axes), axes)
 
 
 def is_empty(state: LseState) -> Array:
@@ -69,7 +65,7 @@ def log_denominator(state: LseState) -> Array:
 
 def log_sum_exp(state: LseState) -> Array:
     """m + log1p(r) (M18)."""
-    return jnp.where(state.maximum == jnp.inf, jnp.inf, state.maximum + log_denominator(state))
+    return jnp.where(state.maximum == jnp.inf, jnp.inf, state.maximum + jnp.log1p(state.remainder))
 
 
 def near_maximum(x: Array, maximum: Array) -> Array:
@@ -77,7 +73,7 @@ def near_maximum(x: Array, maximum: Array) -> Array:
 
     XLA may compute x again where it is used, a rounding apart from the x that m was taken of: hence not x = m.
     """
-    return shifted(x, maximum) > math.log(_NEAR_ONE)
+    return x - maximum > math.log(_NEAR_ONE)
 
 
 def is_confident(state: LseState) -> Array:
@@ -87,7 +83,7 @@ def is_confident(state: LseState) -> Array:
 
 def is_dominant(x: Array, state: LseState) -> Array:
     """Whether an entry is the dominant one of its row: the maximum, if the row is confident."""
-    return shifted(x, state.maximum) > jnp.where(is_confident(state), math.log(_NEAR_ONE), jnp.inf)
+    return x - state.maximum > jnp.where(is_confident(state), math.log(_NEAR_ONE), jnp.inf)
 
 
 def shifted_logits(x: Array, state: LseState) -> Array:
@@ -96,13 +92,13 @@ def shifted_logits(x: Array, state: LseState) -> Array:
     It is not differentiated there as if it varied: a transpose would add and subtract 1 where it should see the tail
     alone.
     """
-    return jnp.where(is_dominant(x, state), 0, shifted(x, state.maximum))
+    return jnp.where(is_dominant(x, state), 0, x - state.maximum)
 
 
 @jax.custom_jvp
 def exponentials(x: Array, state: LseState) -> Array:
     """e = exp(x - m); 0 throughout an empty row."""
-    return exp_shifted(x, state.maximum)
+    return jnp.exp(x - state.maximum)
 
 
 @exponentials.defjvp

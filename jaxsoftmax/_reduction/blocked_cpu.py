@@ -19,11 +19,11 @@ from jaxsoftmax._math.lse_state import (
     CONFIDENT,
     LseState,
     denominator,
-    exp_shifted,
+    finite_maximum,
     is_confident,
     is_dominant,
+    remainder,
     shifted_logits,
-    state_of_sums,
 )
 from jaxsoftmax._math.token_loss import TargetSums
 
@@ -53,16 +53,16 @@ def _on_one_device() -> bool:
 
 def lse_state(x: Array, axes: tuple[int, ...]) -> LseState:
     """The state of x over `axes`, which are kept with size 1."""
-    maximum = jnp.max(x, axes, keepdims=True, initial=-jnp.inf)
-    return lax.optimization_barrier(state_of_sums(maximum, *_sums(exp_shifted, x, maximum, axes)))
+    maximum = finite_maximum(x, axes)
+    return lax.optimization_barrier(LseState(maximum, _remainder(x, jnp.exp(x - maximum), axes)))
 
 
 def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]:
-    """The softmax of x over `axes`, and the state, from exponentials that are formed once and kept in memory."""
-    maximum = jnp.max(x, axes, keepdims=True, initial=-jnp.inf)
-    e = lax.optimization_barrier(exp_shifted(x, maximum))
-    state = lax.optimization_barrier(state_of_sums(maximum, *_sums(_unchanged, e, maximum, axes)))
-    return e / denominator(state), state
+    """The softmax of x over `axes`, and the state, from exponentials that are formed once and then divided in place."""
+    maximum = finite_maximum(x, axes)
+    e = lax.optimization_barrier(jnp.exp(x - maximum))
+    state = LseState(maximum, lax.optimization_barrier(_remainder(x, e, axes)))
+    return lax.optimization_barrier(e / denominator(state)), state
 
 
 def less_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
@@ -151,7 +151,8 @@ def _centring(x: Array, state: LseState) -> Callable[[Array], Array]:
     lead = lead.reshape(confident.shape)
 
     def centred(v: Array) -> Array:
-        return v - jnp.where(confident, jnp.take_along_axis(v, lead, -1, mode="promise_in_bounds"), 0)
+        centre = jnp.where(confident, jnp.take_along_axis(v, lead, -1, mode="promise_in_bounds"), 0)
+        return v - lax.optimization_barrier(centre)
 
     return centred
 
@@ -161,75 +162,71 @@ def _with_transpose(of: Callable[[Array], Array], transpose: Callable[[Array], A
     return lax.custom_linear_solve(_unchanged, v, lambda _, b: of(b), lambda _, b: transpose(b))
 
 
-def _unchanged(array: Array, *_: Array) -> Array:
+def _unchanged(array: Array) -> Array:
     return array
 
 
-def _sums(terms: Callable[[Array, Array], Array], x: Array, maximum: Array, axes: tuple[int, ...]) -> Any:
-    """Σ_j e_j with e = terms(x, m), and where that is below CONFIDENT the same sum without the maximum."""
+def _remainder(x: Array, e: Array, axes: tuple[int, ...]) -> Array:
+    """r of rows x over `axes`, of which e are the exponentials."""
     if axes != (x.ndim - 1,) or not x.size:
-        e = terms(x, maximum)
-        return tuple(jnp.sum(summed, axes, keepdims=True) for summed in (e, _without_maximum(e)))
-    sums = (_of_short_rows if x.shape[-1] <= SHORT_ROW else _of_rows)(
-        terms, x.reshape(-1, x.shape[-1]), maximum.reshape(-1, 1)
-    )
-    return tuple(summed.reshape(maximum.shape) for summed in sums)
+        return remainder(*(jnp.sum(terms, axes, keepdims=True) for terms in (e, _without_maximum(e))))
+    total, others = _sums_of_rows(*(array.reshape(-1, x.shape[-1]) for array in (x, e)))
+    return remainder(total, others).reshape(*x.shape[:-1], 1)
 
 
-def _of_short_rows(terms: Callable[[Array, Array], Array], x: Array, maximum: Array) -> tuple[Array, Array]:
-    """The sums of each row's terms, and of those without the maximum, in one reduction."""
-    e, zero = terms(x, maximum), jnp.zeros((), x.dtype)
-    sums = lax.reduce((e, _without_maximum(e)), (zero, zero), _add_pairs, (1,))
-    return sums[0][:, None], sums[1][:, None]
+def _sums_of_rows(x: Array, e: Array) -> tuple[Array, Array]:
+    """The sums of each row's exponentials, and in confident rows of those without the maximum."""
+    if x.shape[-1] <= SHORT_ROW:
+        zero = jnp.zeros((), e.dtype)
+        total, others = lax.reduce((e, _without_maximum(e)), (zero, zero), _add_pairs, (1,))
+        return total[:, None], others[:, None]
+    total = _sum_of_rows(e)
+    confident = total[:, 0] < CONFIDENT
+
+    def sums_of_others(rows: Array) -> Array:
+        block = x[rows]
+        return _sum_of_rows(_without_maximum(jnp.exp(block - finite_maximum(block, (1,)))))
+
+    return total, _of_confident_rows(sums_of_others, confident, total, x.shape[-1])
 
 
 def _add_pairs(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
     return a[0] + b[0], a[1] + b[1]
 
 
-def _of_rows(terms: Callable[[Array, Array], Array], x: Array, maximum: Array) -> tuple[Array, Array]:
-    """The sums of each row's terms, and in confident rows of those without the maximum."""
-    total = _sum_of_rows(terms, x, maximum)
-
-    def others(x: Array, maximum: Array) -> Array:
-        return _without_maximum(terms(x, maximum))
-
-    def sums_of_others(rows: Array) -> Array:
-        return _sum_of_rows(others, x[rows], maximum[rows])
-
-    return total, _of_confident_rows(sums_of_others, total[:, 0] < CONFIDENT, total, x.shape[-1])
-
-
 def _of_confident_rows(of_rows: Callable[[Array], Array], confident: Array, others: Array, width: int) -> Array:
     """`others` [rows, ...], but `of_rows(indices)` in confident rows, of which a block is at work at a time."""
     count = len(confident)
     block = max(1, min(count, BLOCK // width))
-    until = jnp.cumsum(confident.astype(jnp.int32))
-    places = jnp.where(confident, until - 1, count + block)
-    order = jnp.zeros(count + block, jnp.int32).at[places].set(jnp.arange(count, dtype=jnp.int32), mode="drop")
 
-    def more(carry: tuple[Array, Array]) -> Array:
-        return carry[0] < until[-1]
+    def with_confident() -> Array:
+        until = jnp.cumsum(confident.astype(jnp.int32))
+        places = jnp.where(confident, until - 1, count + block)
+        order = jnp.zeros(count + block, jnp.int32).at[places].set(jnp.arange(count, dtype=jnp.int32), mode="drop")
 
-    def step(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        # Beyond the last confident row stands row 0: it is computed too, and dropped.
-        done, results = carry
-        rows = lax.dynamic_slice_in_dim(order, done, block)
-        kept = jnp.where(done + jnp.arange(block) < until[-1], rows, count)
-        return done + block, results.at[kept].set(of_rows(rows), mode="drop")
+        def more(carry: tuple[Array, Array]) -> Array:
+            return carry[0] < until[-1]
 
-    return lax.while_loop(more, step, (jnp.zeros((), jnp.int32), others))[1]
+        def step(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            # Beyond the last confident row stands row 0: it is computed too, and dropped.
+            done, results = carry
+            rows = lax.dynamic_slice_in_dim(order, done, block)
+            kept = jnp.where(done + jnp.arange(block) < until[-1], rows, count)
+            return done + block, results.at[kept].set(of_rows(rows), mode="drop")
+
+        return lax.while_loop(more, step, (jnp.zeros((), jnp.int32), others))[1]
+
+    return lax.cond(jnp.any(confident), with_confident, lambda: others)
 
 
-def _sum_of_rows(terms: Callable[[Array, Array], Array], x: Array, maximum: Array) -> Array:
-    """Σ_j terms(x_j, m) of each row, [rows, 1]; of a long row in pieces, if a length near PIECE divides its own."""
-    (count, width), zero = x.shape, jnp.zeros((), x.dtype)
+def _sum_of_rows(e: Array) -> Array:
+    """The sum of each row, [rows, 1]; of a long row in pieces, if a length near PIECE divides its own."""
+    (count, width), zero = e.shape, jnp.zeros((), e.dtype)
     near = [n for n in range(PIECE // 4, 16 * PIECE + 1) if width >= LONG_ROW and width % n == 0]
     piece = min(near, key=lambda n: max(n / PIECE, PIECE / n), default=None)
     if piece is None:
-        return jnp.sum(terms(x, maximum), -1, keepdims=True)
-    pieces = x.reshape(count, width // piece, piece)
-    sums = jnp.sum(terms(pieces, maximum[..., None]), -1)
+        return jnp.sum(e, -1, keepdims=True)
+    sums = jnp.sum(e.reshape(count, width // piece, piece), -1)
     # A sum of pairs, of which one is 0: of a sum of sums XLA would make one sum of all terms.
     return lax.reduce((sums, jnp.zeros_like(sums)), (zero, zero), _add_pairs, (1,))[0][:, None]
 

@@ -9,26 +9,18 @@ from jax import Array, lax
 
 from jaxsoftmax._math import softmax, token_loss
 from jaxsoftmax._math.classes import class_numbers
-from jaxsoftmax._math.lse_state import (
-    LseState,
-    exp_shifted,
-    is_confident,
-    near_maximum,
-    shifted,
-    state_of_sums,
-    without_maximum,
-)
+from jaxsoftmax._math.lse_state import LseState, finite_maximum, is_confident, near_maximum, remainder, without_maximum
 from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._math.token_loss import TargetSums
 
 
 def lse_state(x: Array, axes: tuple[int, ...]) -> LseState:
     """The state of x over `axes`, which are kept with size 1."""
-    maximum = jnp.max(x, axes, keepdims=True, initial=-jnp.inf)
-    e = exp_shifted(x, maximum)
+    maximum = finite_maximum(x, axes)
+    e = jnp.exp(x - maximum)
     total, others = (jnp.sum(terms, axes, keepdims=True) for terms in (e, without_maximum(e)))
     # Apart, or XLA's GPU compiler keeps these exponentials in memory for what is formed of them next.
-    return LseState(*(lax.optimization_barrier(number) for number in state_of_sums(maximum, total, others)))
+    return LseState(*(lax.optimization_barrier(number) for number in (maximum, remainder(total, others))))
 
 
 def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]:
@@ -53,7 +45,7 @@ def target_sums(z: Array, state: LseState, targets: Array) -> TargetSums:
     What is near the maximum is summed apart from the rest, and not by r: so they share a pass with the sums for r.
     """
     near = near_maximum(z, state.maximum)
-    terms = token_loss.target_margins(targets, -shifted(z, state.maximum)), targets
+    terms = token_loss.target_margins(targets, state.maximum - z), targets
     (margin, near_margin), (target, near_target) = (
         tuple(jnp.sum(jnp.where(where, term, 0), -1, keepdims=True) for where in (~near, near)) for term in terms
     )

@@ -4,9 +4,13 @@ from dataclasses import dataclass
 
 KINDS = ("plain", "linear")
 DTYPES = ("float32", "bfloat16", "float16")
-ORDINARY, CONFIDENT = "ordinary", "confident"
+INTEGER, FLOAT, ONE_HOT, SEQUENCES = "integer-labels", "float-labels", "one-hot", "sequences"
+SOFTMAX, LOG_SOFTMAX = "softmax", "log_softmax"
+FUNCTIONS = (INTEGER, FLOAT, ONE_HOT, SEQUENCES, SOFTMAX, LOG_SOFTMAX)
+ORDINARY, TRAINED, CONFIDENT = "ordinary", "trained", "confident"
 VALUE, GRADIENT, IN_GRAPH = "value", "value and gradient", "logits in the graph"
 GRAPH_WIDTH = 64  # of the hidden states whose product with a kernel makes the logits in the graph
+BATCH = 8  # sequences
 
 Shape = tuple[int, ...]
 AXES = {"plain": "N,V", "linear": "N,D,V"}
@@ -14,26 +18,42 @@ AXES = {"plain": "N,V", "linear": "N,D,V"}
 
 @dataclass(frozen=True)
 class Case:
-    """A mean cross-entropy with integer labels, of given logits (plain) or of hidden @ kernel (linear)."""
+    """A mean cross-entropy of given logits (plain) or of hidden @ kernel (linear); or softmax or log_softmax."""
 
     kind: str
     shape: Shape  # tokens N, width D (linear only), classes V
     dtype: str
-    logits: str = ORDINARY  # or CONFIDENT: every second token's logit at its label is 30 larger
+    logits: str = ORDINARY  # normal; TRAINED: normal times 3; CONFIDENT: every second token's label 30 larger
     quantity: str = VALUE  # or GRADIENT, in the logits, or in hidden and kernel; IN_GRAPH: in the hidden states alone
+    function: str = INTEGER  # SEQUENCES: integer labels, and logits [8, N / 8, V]; the gradient of softmax is a VJP
 
     def __post_init__(self) -> None:
         known = (
             (self.kind, KINDS),
             (self.dtype, DTYPES),
-            (self.logits, (ORDINARY, CONFIDENT)),
+            (self.logits, (ORDINARY, TRAINED, CONFIDENT)),
             (self.quantity, (VALUE, GRADIENT, IN_GRAPH)),
+            (self.function, FUNCTIONS if self.kind == "plain" else (INTEGER,)),
         )
         for value, values in known:
             if value not in values:
                 raise ValueError(f"expected one of {', '.join(values)}, got {value!r}")
         if kind_of(self.shape) != self.kind:
             raise ValueError(f"{self.kind} takes {AXES[self.kind]}, got {shape_text(self.shape)}")
+        if self.function == SEQUENCES and self.tokens % BATCH:
+            raise ValueError(f"{SEQUENCES} take a multiple of {BATCH} tokens, got {self.tokens}")
+        if self.quantity == IN_GRAPH and self.function != INTEGER:
+            raise ValueError(f"{IN_GRAPH} goes with {INTEGER} alone, got {self.function}")
+
+    @property
+    def base(self) -> str:
+        """The peer that ratios are taken to: optax, and jax for what optax has not."""
+        return "jax" if self.function in (ONE_HOT, SOFTMAX, LOG_SOFTMAX) else "optax"
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether it has one value for each token, of which the mean is taken."""
+        return self.function not in (SOFTMAX, LOG_SOFTMAX)
 
     @property
     def tokens(self) -> int:
@@ -55,8 +75,9 @@ class Case:
     @property
     def label(self) -> str:
         """The case in a few words."""
-        confident = [CONFIDENT] if self.logits == CONFIDENT else []
-        return ", ".join([f"{self.kind} {shape_text(self.shape)} {self.dtype}", *confident, self.quantity])
+        function = [self.function] if self.function != INTEGER else []
+        logits = [self.logits] if self.logits != ORDINARY else []
+        return ", ".join([f"{self.kind} {shape_text(self.shape)} {self.dtype}", *function, *logits, self.quantity])
 
 
 def kind_of(shape: Shape) -> str | None:

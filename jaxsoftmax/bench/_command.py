@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace, command: list[str]) -> int:
 def _plan(arguments: argparse.Namespace) -> _Plan:
     quick = {"seconds": _QUICK_SECONDS, "fresh": False} if arguments.quick else {}
     if arguments.check is not None:
-        for option in ("shape", "dtype", "peer", "preset"):
+        for option in ("shape", "dtype", "function", "peer", "preset"):
             if getattr(arguments, option):
                 raise RefusedError(f"--check runs the cases of its file: leave out --{option}")
         earlier = _earlier(arguments.check)
@@ -77,7 +77,7 @@ def _plan(arguments: argparse.Namespace) -> _Plan:
         return _Plan(cases, (), effort, earlier)
     preset = PRESETS[arguments.preset or "cpu"]
     try:
-        cases = cases_of(preset, arguments.kind, arguments.shape, arguments.dtype, arguments.quick)
+        cases = cases_of(preset, arguments.kind, arguments.shape, arguments.dtype, arguments.function, arguments.quick)
     except ValueError as error:
         raise RefusedError(str(error)) from error
     effort = Effort(**quick, repetitions=arguments.repetitions)

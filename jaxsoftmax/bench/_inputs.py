@@ -3,19 +3,33 @@
 import ml_dtypes
 import numpy as np
 
-from jaxsoftmax.bench._case import CONFIDENT, Case
+from jaxsoftmax.bench._case import BATCH, CONFIDENT, FLOAT, LOG_SOFTMAX, SEQUENCES, SOFTMAX, TRAINED, Case
 
 _CONFIDENCE = 30.0  # nats
+_SPREAD = 3.0  # of trained logits
 
 
 def inputs(case: Case) -> tuple[np.ndarray, ...]:
-    """Returns logits [N, V], or hidden [N, D] and kernel [D, V], in the case's dtype; and labels int32 [N]."""
+    """Returns logits [N, V], or hidden [N, D] and kernel [D, V], in the case's dtype; and labels int32 [N].
+
+    In place of these: float labels [N, V]; of softmax and log_softmax, for their VJP, a cotangent [N, V].
+    """
     random = np.random.default_rng(0)
     labels = random.integers(case.vocab, size=case.tokens, dtype=np.int32)
     if case.width is None:
         logits = random.standard_normal((case.tokens, case.vocab), np.float32)
+        if case.logits == TRAINED:
+            logits *= np.float32(_SPREAD)
         if case.logits == CONFIDENT:
             logits[np.arange(0, case.tokens, 2), labels[::2]] += _CONFIDENCE
+        if case.function in (FLOAT, SOFTMAX, LOG_SOFTMAX):
+            other = random.standard_normal(logits.shape, np.float32)
+            if case.function == FLOAT:
+                np.exp(other, out=other)
+                other /= other.sum(-1, keepdims=True)
+            return rounded(logits, case.dtype), rounded(other, case.dtype)
+        if case.function == SEQUENCES:
+            logits, labels = logits.reshape(BATCH, -1, case.vocab), labels.reshape(BATCH, -1)
         return rounded(logits, case.dtype), labels
     hidden = random.standard_normal((case.tokens, case.width), np.float32)
     kernel = random.standard_normal((case.width, case.vocab), np.float32)

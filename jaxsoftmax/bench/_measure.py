@@ -14,7 +14,7 @@ from jaxsoftmax.bench._jax_runner import JaxRunner
 from jaxsoftmax.bench._memory import PeakMemory
 from jaxsoftmax.bench._record import Row
 from jaxsoftmax.bench._reference import judge
-from jaxsoftmax.bench._subjects import BASE, FLOOR, subjects_of
+from jaxsoftmax.bench._subjects import FLOOR, subjects_of
 from jaxsoftmax.bench._timing import interleaved, ratios, spread
 from jaxsoftmax.bench._torch_runner import RemoteTorch
 from jaxsoftmax.bench._worker import Worker, WorkerError
@@ -57,7 +57,7 @@ def measure(cases: Sequence[Case], peers: tuple[str, ...], effort: Effort, advan
 
     Args:
       cases: what to measure.
-      peers: beside jaxsoftmax, optax and the floor; those that are installed.
+      peers: beside jaxsoftmax, the base of its ratios and the floor; those that are installed.
       effort: how long.
       advance: called as advance(done, total, label) before each step.
     """
@@ -137,13 +137,13 @@ class _Measurement:
                 del runners[error.subject]
 
     def _timed(self, name: str, runner: Any, times: dict[str, list[float]]) -> Row:
-        base, floor = times.get(BASE), times.get(FLOOR)
+        base, floor = times.get(self.case.base), times.get(FLOOR)
         return Row(
             self.case,
             name,
             rounds=len(times[name]),
             seconds=spread(times[name]),
-            to_optax=None if base is None else ratios(times[name], base),
+            to_base=None if base is None else ratios(times[name], base),
             to_floor=None if floor is None else ratios(times[name], floor),
             compile_seconds=runner.compile_seconds,
             temp_bytes=runner.temp_bytes,

@@ -13,11 +13,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from jaxsoftmax.bench._case import Case
 from jaxsoftmax.bench._record import Row
-from jaxsoftmax.bench._subjects import BASE, FLOOR, SUBJECT
+from jaxsoftmax.bench._subjects import FLOOR, SUBJECT
 
 _COLOURS = {
     SUBJECT: "#0b5fd0",
-    BASE: "#d1495b",
+    "optax": "#d1495b",
     "jax": "#edae49",
     "tokamax": "#6a994e",
     "torch": "#8e6bb8",

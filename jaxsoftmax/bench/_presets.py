@@ -1,14 +1,21 @@
 """Which cases are measured where none are named."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxsoftmax.bench._case import (
     AXES,
     CONFIDENT,
+    FLOAT,
     GRADIENT,
     IN_GRAPH,
+    INTEGER,
+    LOG_SOFTMAX,
+    ONE_HOT,
     ORDINARY,
+    SEQUENCES,
+    SOFTMAX,
+    TRAINED,
     VALUE,
     Case,
     Shape,
@@ -31,6 +38,7 @@ class Preset:
     dtypes: dict[str, tuple[str, ...]]  # by kind
     quantities: dict[str, tuple[str, ...]]  # by kind
     confident: bool = False  # whether plain losses are measured on confident rows too
+    more: tuple[Case, ...] = ()  # where neither shapes, dtypes nor quick ones are asked for: values
     peers: tuple[str, ...] = PEERS
 
 
@@ -45,6 +53,15 @@ PRESETS = {
         dtypes={"plain": _ONE_DTYPE, "linear": _TWO_DTYPES},
         quantities=_EVERY_PASS,
         confident=True,
+        more=(
+            *(Case("plain", shape, "float32", TRAINED) for shape in ((4096, 1000), (65536, 10))),
+            Case("plain", (2048, 8192), "float32", function=SEQUENCES),
+            *(
+                Case("plain", shape, "float32", function=function)
+                for function in (FLOAT, ONE_HOT, SOFTMAX, LOG_SOFTMAX)
+                for shape in ((1024, 8192), (65536, 64))
+            ),
+        ),
     ),
     "gpu": Preset(
         shapes=((8192, 2304, 256000), (16384, 4096, 128256)),
@@ -66,13 +83,21 @@ PRESETS = {
 
 
 def cases_of(
-    preset: Preset, kind: str | None, shapes: Sequence[Shape], dtypes: Sequence[str], quick: bool
+    preset: Preset,
+    kind: str | None,
+    shapes: Sequence[Shape],
+    dtypes: Sequence[str],
+    functions: Sequence[str],
+    quick: bool,
 ) -> tuple[Case, ...]:
     """Returns the cases asked for; what was not asked for is the preset's.
 
     Raises:
-      ValueError: a shape of the other kind; a preset without cases of the kind.
+      ValueError: a shape or a function of the other kind; a preset without cases of the kind.
     """
+    kind = "plain" if functions and kind is None else kind
+    if functions and kind == "linear":
+        raise ValueError("--function is of plain losses")
     for shape in shapes:
         if kind not in (None, kind_of(shape)):
             raise ValueError(f"--shape {shape_text(shape)}: {kind} takes {AXES[kind]}")
@@ -83,15 +108,29 @@ def cases_of(
     ]
     if not chosen:
         raise ValueError(f"the preset has no {kind} cases: give a --shape")
-    return tuple(dict.fromkeys(case for shape in chosen for case in _cases(preset, shape, dtypes)))
+    cases = [
+        case
+        for function in functions or (INTEGER,)
+        for shape in chosen
+        for case in _cases(preset, shape, dtypes, function)
+    ]
+    if not (shapes or functions or quick) and kind != "linear":
+        cases += [
+            replace(case, dtype=dtype, quantity=quantity)
+            for case in preset.more
+            for dtype in dtypes or (case.dtype,)
+            for quantity in (VALUE, GRADIENT)
+        ]
+    return tuple(dict.fromkeys(cases))
 
 
-def _cases(preset: Preset, shape: Shape, dtypes: Sequence[str]) -> list[Case]:
+def _cases(preset: Preset, shape: Shape, dtypes: Sequence[str], function: str) -> list[Case]:
     kind = kind_of(shape) or ""
+    quantities = [quantity for quantity in preset.quantities[kind] if function == INTEGER or quantity != IN_GRAPH]
     regimes = (ORDINARY, CONFIDENT) if kind == "plain" and preset.confident else (ORDINARY,)
     return [
-        Case(kind, shape, dtype, logits, quantity)
+        Case(kind, shape, dtype, logits, quantity, function)
         for dtype in dtypes or preset.dtypes.get(kind, _ONE_DTYPE)
-        for quantity in preset.quantities[kind]
+        for quantity in quantities
         for logits in (regimes if quantity != IN_GRAPH else (ORDINARY,))
     ]

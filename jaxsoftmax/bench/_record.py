@@ -17,7 +17,7 @@ class Row:
     subject: str  # "jaxsoftmax", a peer, or "floor"
     rounds: int = 0
     seconds: Spread | None = None
-    to_optax: Spread | None = None  # of the ratios within each round
+    to_base: Spread | None = None  # of the ratios, within each round, to optax; or to jax.nn, see `Case.base`
     to_floor: Spread | None = None
     compile_seconds: float | None = None
     temp_bytes: int | None = None  # as XLA has planned them
@@ -66,7 +66,7 @@ def _row(row: Mapping[str, Any]) -> Row:
     case = row["case"]
     spreads = {
         name: None if row[name] is None else Spread(**{at: float(value) for at, value in row[name].items()})
-        for name in ("seconds", "to_optax", "to_floor")
+        for name in ("seconds", "to_base", "to_floor")
     }
     errors = {name: None if row[name] is None else float(row[name]) for name in ("gradient_error", "worst_token_error")}
     return Row(**{**row, **spreads, **errors, "case": Case(**case | {"shape": tuple(map(int, case["shape"]))})})

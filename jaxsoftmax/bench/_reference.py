@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxsoftmax.bench._case import IN_GRAPH, Case
+from jaxsoftmax.bench._case import FLOAT, IN_GRAPH, LOG_SOFTMAX, SOFTMAX, Case
 
 _ENTRIES = 1 << 22  # of logits held in float64 at a time
 
@@ -26,7 +26,7 @@ def judge(case: Case, arrays: Sequence[np.ndarray]) -> Callable[[Sequence[np.nda
       arrays: its inputs in its dtype, labels last.
     """
     if case.width is None:
-        return lambda gradients: _error_in_logits(arrays[0], arrays[1], gradients[0])
+        return lambda gradients: _error_in_logits(case, *arrays, gradients[0])
     exact = _product_gradients(*arrays)[: 1 if case.quantity == IN_GRAPH else 2]
 
     def error(gradients: Sequence[np.ndarray]) -> GradientError:
@@ -41,20 +41,42 @@ def _rows(tokens: int, vocab: int) -> Iterator[slice]:
     return (slice(first, first + size) for first in range(0, tokens, size))
 
 
+def _probabilities(logits: np.ndarray) -> np.ndarray:
+    s = np.exp(logits - logits.max(-1, keepdims=True))
+    s /= s.sum(-1, keepdims=True)
+    return s
+
+
 def _logit_gradient(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """s − one-hot, of float64 logits; its label entry is minus the sum of the others, which cancels nothing."""
-    gradient = np.exp(logits - logits.max(-1, keepdims=True))
-    gradient /= gradient.sum(-1, keepdims=True)
+    gradient = _probabilities(logits)
     rows = np.arange(len(labels))
     gradient[rows, labels] = 0
     gradient[rows, labels] = -gradient.sum(-1)
     return gradient
 
 
-def _error_in_logits(logits: np.ndarray, labels: np.ndarray, gradient: np.ndarray) -> GradientError:
+def _dense_gradient(case: Case, logits: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Of float64 logits, with float labels, or a cotangent of softmax or log_softmax; a mean's token counts 1 / N."""
+    s = _probabilities(logits)
+    if case.function == SOFTMAX:  # less its value at the largest s, or what is left of it there would cancel
+        h = other - np.take_along_axis(other, np.argmax(s, -1)[:, None], -1)
+        return s * (h - np.sum(s * h, -1, keepdims=True))
+    total = np.sum(other, -1, keepdims=True)
+    return other - s * total if case.function == LOG_SOFTMAX else (s * total - other) / case.tokens
+
+
+def _error_in_logits(case: Case, logits: np.ndarray, other: np.ndarray, gradient: np.ndarray) -> GradientError:
     off, size, worst = 0.0, 0.0, []
+    logits, gradient = logits.reshape(-1, case.vocab), gradient.reshape(-1, case.vocab)
+    dense = case.function in (FLOAT, SOFTMAX, LOG_SOFTMAX)
+    other = other if dense else other.reshape(-1)
     for rows in _rows(*logits.shape):
-        exact = _logit_gradient(logits[rows].astype(np.float64), labels[rows]) / len(labels)
+        x = logits[rows].astype(np.float64)
+        if dense:
+            exact = _dense_gradient(case, x, other[rows].astype(np.float64))
+        else:
+            exact = _logit_gradient(x, other[rows]) / len(other)
         mine = gradient[rows].astype(np.float64) - exact
         apart, norms = np.einsum("nv,nv->n", mine, mine), np.einsum("nv,nv->n", exact, exact)
         off, size = off + apart.sum(), size + norms.sum()

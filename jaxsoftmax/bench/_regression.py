@@ -1,4 +1,4 @@
-"""The gate: whether jaxsoftmax has become slower, beside optax, or larger than in an earlier record."""
+"""The gate: whether jaxsoftmax has become slower, beside its base, or larger than in an earlier record."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,10 +34,10 @@ def _size(case: Case) -> int:
 def regressions(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
     """Returns what has become worse in the rows of jaxsoftmax, a line each.
 
-    Time is compared as its ratio to optax in the same rounds. It is worse where the new lower quartile is more than
-    `TIME_MARGIN` times the earlier upper one; temporary memory where it is more than `MEMORY_MARGIN` times the
-    earlier, and by more than `MEMORY_SLACK`; a gradient where its error is NaN or more than `ERROR_MARGIN` times the
-    earlier.
+    Time is compared as its ratio to the base (`Case.base`) in the same rounds. It is worse where the new lower
+    quartile is more than `TIME_MARGIN` times the earlier upper one; temporary memory where it is more than
+    `MEMORY_MARGIN` times the earlier, and by more than `MEMORY_SLACK`; a gradient where its error is NaN or more than
+    `ERROR_MARGIN` times the earlier.
     """
     earlier = {row.case: row for row in before if row.subject == SUBJECT}
     return [
@@ -52,12 +52,12 @@ def _changes(before: Row, after: Row) -> list[str]:
     if after.failure:
         return [] if before.failure else [f"failed: {after.failure}"]
     changes = []
-    old, new = before.to_optax, after.to_optax
+    old, new = before.to_base, after.to_base
     if old is not None and new is None:
-        changes.append("could not be compared with optax")
+        changes.append(f"could not be compared with {after.case.base}")
     elif old is not None and new is not None and new.lower > TIME_MARGIN * old.upper:
         changes.append(
-            f"{new.median:.3g} times optax ({new.lower:.3g}–{new.upper:.3g}), "
+            f"{new.median:.3g} times {after.case.base} ({new.lower:.3g}–{new.upper:.3g}), "
             f"was {old.median:.3g} ({old.lower:.3g}–{old.upper:.3g})"
         )
     if before.temp_bytes is not None and after.temp_bytes is not None:

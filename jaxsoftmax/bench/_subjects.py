@@ -17,9 +17,20 @@ import optax
 from jax import Array, lax
 
 import jaxsoftmax
-from jaxsoftmax.bench._case import GRADIENT, IN_GRAPH, VALUE, Case
+from jaxsoftmax.bench._case import (
+    FLOAT,
+    GRADIENT,
+    IN_GRAPH,
+    INTEGER,
+    LOG_SOFTMAX,
+    ONE_HOT,
+    SEQUENCES,
+    SOFTMAX,
+    VALUE,
+    Case,
+)
 
-SUBJECT, BASE, FLOOR = "jaxsoftmax", "optax", "floor"
+SUBJECT, FLOOR = "jaxsoftmax", "floor"
 _SCAN_CHUNK = 512  # tokens
 _ONLY_LINEAR = ("tokamax",)
 
@@ -35,8 +46,10 @@ def absent(peers: tuple[str, ...], kinds: Collection[str]) -> dict[str, str]:
 
 def subjects_of(case: Case, peers: tuple[str, ...]) -> tuple[str, ...]:
     """Returns what is measured for a case, in the order of a round."""
-    offered = [peer for peer in peers if case.kind == "linear" or peer not in _ONLY_LINEAR]
-    return tuple(dict.fromkeys([SUBJECT, BASE, *offered, FLOOR]))
+    own = _LINEAR if case.kind == "linear" else _PLAIN[case.function]
+    foreign = {"linear": ("tokamax", "torch"), "plain": ("torch",)}[case.kind] if case.function == INTEGER else ()
+    offered = [peer for peer in peers if peer in own or peer in foreign]
+    return tuple(dict.fromkeys([SUBJECT, case.base, *offered, FLOOR]))
 
 
 def program(subject: str, case: Case) -> Callable[..., Any]:
@@ -44,12 +57,27 @@ def program(subject: str, case: Case) -> Callable[..., Any]:
     if subject == FLOOR:
         return _floor(case)
     linear = case.kind == "linear"
-    loss = _tokamax_linear() if subject == "tokamax" else (_LINEAR if linear else _PLAIN)[subject]
+    own = _LINEAR if linear else _PLAIN[case.function]
+    function = _tokamax_linear() if subject == "tokamax" else own[subject]
+    if not case.is_loss:
+        return _value_of(function) if case.quantity == VALUE else _with_vjp(function)
     if case.quantity == VALUE:
-        return loss
+        return function
     if case.quantity == IN_GRAPH:
-        return jax.value_and_grad(_of_product(loss))
-    return jax.value_and_grad(loss, argnums=(0, 1) if linear else 0)
+        return jax.value_and_grad(_of_product(function))
+    return jax.value_and_grad(function, argnums=(0, 1) if linear else 0)
+
+
+def _value_of(function: Callable[[Array], Array]) -> Callable[..., Any]:
+    return lambda logits, cotangent: function(logits)
+
+
+def _with_vjp(function: Callable[[Array], Array]) -> Callable[..., Any]:
+    def value_and_product(logits: Array, cotangent: Array) -> tuple[Array, Array]:
+        value, vjp = jax.vjp(function, logits)
+        return value, vjp(cotangent)[0]
+
+    return value_and_product
 
 
 def _of_product(loss: Loss) -> Loss:
@@ -65,7 +93,23 @@ def _optax(logits: Array, labels: Array) -> Array:
 
 
 def _jax(logits: Array, labels: Array) -> Array:
-    return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=-1).mean()
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], axis=-1).mean()
+
+
+def _jaxsoftmax_float(logits: Array, labels: Array) -> Array:
+    return jaxsoftmax.softmax_cross_entropy(logits, labels).mean()
+
+
+def _optax_float(logits: Array, labels: Array) -> Array:
+    return optax.softmax_cross_entropy(logits, labels).mean()
+
+
+def _one_hot(log_softmax: Callable[[Array], Array]) -> Loss:
+    def loss(logits: Array, labels: Array) -> Array:
+        one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+        return -jnp.sum(log_softmax(logits) * one_hot, axis=-1).mean()
+
+    return loss
 
 
 def _jax_linear(hidden: Array, kernel: Array, labels: Array) -> Array:
@@ -104,11 +148,21 @@ def _jaxsoftmax_linear(hidden: Array, kernel: Array, labels: Array) -> Array:
     return jaxsoftmax.linear_cross_entropy(hidden, kernel, labels)
 
 
-_PLAIN: dict[str, Loss] = {SUBJECT: _jaxsoftmax, BASE: _optax, "jax": _jax}
-_LINEAR: dict[str, Loss] = {SUBJECT: _jaxsoftmax_linear, BASE: _of_product(_optax), "jax": _jax_linear}
+_OF_INTEGERS = {SUBJECT: _jaxsoftmax, "optax": _optax, "jax": _jax}
+_PLAIN: dict[str, dict[str, Callable[..., Array]]] = {
+    INTEGER: _OF_INTEGERS,
+    SEQUENCES: _OF_INTEGERS,
+    FLOAT: {SUBJECT: _jaxsoftmax_float, "optax": _optax_float},
+    ONE_HOT: {SUBJECT: _one_hot(jaxsoftmax.log_softmax), "jax": _one_hot(jax.nn.log_softmax)},
+    SOFTMAX: {SUBJECT: jaxsoftmax.softmax, "jax": jax.nn.softmax},
+    LOG_SOFTMAX: {SUBJECT: jaxsoftmax.log_softmax, "jax": jax.nn.log_softmax},
+}
+_LINEAR: dict[str, Loss] = {SUBJECT: _jaxsoftmax_linear, "optax": _of_product(_optax), "jax": _jax_linear}
 
 
 def _floor(case: Case) -> Callable[..., Any]:
+    if not case.is_loss:
+        return _read_and_write if case.quantity == VALUE else _read_and_write_both
     if case.width is None:
         return _read if case.quantity == VALUE else _read_and_write
     return {VALUE: _one_product, GRADIENT: _three_products, IN_GRAPH: _two_products}[case.quantity]
@@ -120,6 +174,10 @@ def _read(logits: Array, labels: Array) -> Array:
 
 def _read_and_write(logits: Array, labels: Array) -> Array:
     return logits * 2
+
+
+def _read_and_write_both(logits: Array, cotangent: Array) -> tuple[Array, Array]:
+    return logits * 2, cotangent * 2
 
 
 def _one_product(hidden: Array, kernel: Array, labels: Array) -> Array:

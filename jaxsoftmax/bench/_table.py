@@ -11,7 +11,7 @@ from jaxsoftmax.bench._record import Record, Row
 from jaxsoftmax.bench._subjects import SUBJECT
 from jaxsoftmax.bench._timing import Spread
 
-_COLUMNS = ("", "median", "× optax", "× floor", "temp MiB", "peak MiB", "compile s", "grad error", "worst token")
+_COLUMNS = ("× floor", "temp MiB", "peak MiB", "compile s", "grad error", "worst token")
 _WIDTH = 100  # enough for every column
 _UNITS = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
 
@@ -42,10 +42,11 @@ def _print_case(case: Case, rows: Sequence[Row], console: Console) -> None:
     rounds = max(row.rounds for row in rows)
     console.print(Text.assemble((case.label, "bold"), (f"  {rounds} rounds", "dim")), soft_wrap=True)
     lines = [_cells(row) for row in rows if not row.failure]
-    shown = [at for at in range(len(_COLUMNS)) if any(cells[at] for cells in lines)]
+    columns = ("", "median", f"× {case.base}", *_COLUMNS)
+    shown = [at for at in range(len(columns)) if any(cells[at] for cells in lines)]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for at in shown:
-        table.add_column(_COLUMNS[at], justify="right" if at else "left", no_wrap=True)
+        table.add_column(columns[at], justify="right" if at else "left", no_wrap=True)
     for cells in lines:
         table.add_row(*(cells[at] for at in shown), style="bold" if cells[0] == SUBJECT else "")
     console.print(table, width=max(console.width, _WIDTH), crop=False)  # wrapped by a narrow terminal, but whole
@@ -59,7 +60,7 @@ def _cells(row: Row) -> list[str]:
     return [
         row.subject,
         "" if row.seconds is None else duration(row.seconds.median),
-        _ratio(row.to_optax, with_spread=True),
+        _ratio(row.to_base, with_spread=True),
         _ratio(row.to_floor, with_spread=False),
         _mebibytes(row.temp_bytes),
         _mebibytes(row.peak_bytes),

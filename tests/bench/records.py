@@ -16,7 +16,7 @@ def row(case=LINEAR, subject="jaxsoftmax", **changes):
         subject,
         rounds=5,
         seconds=Spread(0.001, 0.002, 0.003),
-        to_optax=Spread(0.45, 0.5, 0.55),
+        to_base=Spread(0.45, 0.5, 0.55),
         to_floor=Spread(1.1, 1.2, 1.3),
         compile_seconds=0.25,
         temp_bytes=10 << 20,

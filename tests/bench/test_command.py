@@ -183,7 +183,7 @@ def test_a_failure_of_jaxsoftmax_exits_with_1_and_is_shown(measure, capsys):
     ("changes", "code", "said"),
     [
         ({}, 0, "jaxsoftmax is no slower, no larger and no less exact than on 2026-01-01"),
-        ({"to_optax": Spread(0.6, 0.7, 0.8)}, 1, "worse: linear 16,4,32 bfloat16, value and gradient: 0.7 times optax"),
+        ({"to_base": Spread(0.6, 0.7, 0.8)}, 1, "worse: linear 16,4,32 bfloat16, value and gradient: 0.7 times optax"),
         ({"temp_bytes": 12 << 20}, 1, "worse: plain 8,10 float32, value: 12582912 bytes of temporary memory, was 10"),
     ],
 )

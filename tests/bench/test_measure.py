@@ -64,7 +64,7 @@ def test_after_a_warm_up_of_each_the_subjects_take_turns(fake):
 
 def test_ratios_are_those_of_the_planted_clock(fake):
     rows = {row.subject: row for row in measure([PLAIN], (), BRIEF, _ignore)}
-    assert {name: row.to_optax.median for name, row in rows.items()} == {"jaxsoftmax": 0.5, "optax": 1.0, "floor": 0.25}
+    assert {name: row.to_base.median for name, row in rows.items()} == {"jaxsoftmax": 0.5, "optax": 1.0, "floor": 0.25}
     assert {name: row.to_floor.median for name, row in rows.items()} == {"jaxsoftmax": 2.0, "optax": 4.0, "floor": 1.0}
     assert rows["jaxsoftmax"].gradient_error == pytest.approx(1.0)
     assert rows["floor"].gradient_error is None
@@ -88,7 +88,7 @@ def test_a_subject_that_fails_in_a_later_round_is_recorded_and_the_others_start_
     monkeypatch.setattr(fake, "seconds", seconds)
     rows = {row.subject: row for row in measure([PLAIN], (), BRIEF, _ignore)}
     assert rows["optax"].failure == "MemoryError: out of memory"
-    assert rows["jaxsoftmax"].to_optax is None
+    assert rows["jaxsoftmax"].to_base is None
     assert rows["jaxsoftmax"].rounds == rows["floor"].rounds == 5
 
 

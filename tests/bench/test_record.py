@@ -24,7 +24,7 @@ def test_an_error_of_nan_is_read_back_as_nan():
     "plant",
     [
         lambda document: document.pop("machine"),
-        lambda document: document["rows"][0].pop("to_optax"),
+        lambda document: document["rows"][0].pop("to_base"),
         lambda document: document["rows"][0]["case"].update(kind="quadratic"),
         lambda document: document["rows"][0]["case"].update(shape=[1]),
         lambda document: document["rows"][0]["seconds"].update(median="long"),

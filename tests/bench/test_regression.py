@@ -13,13 +13,13 @@ def test_a_record_is_no_worse_than_itself():
 
 
 def test_a_planted_slowdown_is_caught():
-    (line,) = regressions([row(), row(PLAIN)], [row(to_optax=Spread(0.6, 0.65, 0.7)), row(PLAIN)])
+    (line,) = regressions([row(), row(PLAIN)], [row(to_base=Spread(0.6, 0.65, 0.7)), row(PLAIN)])
     assert line == f"{LINEAR.label}: 0.65 times optax (0.6–0.7), was 0.5 (0.45–0.55)"
 
 
 @pytest.mark.parametrize("lower", [0.3, 0.55, 0.57])
 def test_a_slowdown_within_both_spreads_and_the_margin_is_none(lower):
-    assert regressions([row()], [row(to_optax=Spread(lower, 0.9, 1.2))]) == []
+    assert regressions([row()], [row(to_base=Spread(lower, 0.9, 1.2))]) == []
 
 
 def test_a_planted_growth_of_memory_is_caught():
@@ -33,13 +33,13 @@ def test_growth_by_a_few_row_statistics_is_none():
 
 
 def test_a_failure_that_is_new_is_caught_and_an_old_one_is_not():
-    failed = row(failure="ValueError: no", to_optax=None)
+    failed = row(failure="ValueError: no", to_base=None)
     assert regressions([row()], [failed]) == [f"{LINEAR.label}: failed: ValueError: no"]
     assert regressions([failed], [failed]) == []
 
 
 def test_a_case_that_can_no_longer_be_compared_is_caught():
-    (line,) = regressions([row()], [row(to_optax=None)])
+    (line,) = regressions([row()], [row(to_base=None)])
     assert line == f"{LINEAR.label}: could not be compared with optax"
 
 
@@ -51,7 +51,7 @@ def test_a_planted_error_of_the_gradient_is_caught(error):
 
 
 def test_other_subjects_may_become_slower():
-    assert regressions([row(subject="torch")], [row(subject="torch", to_optax=Spread(7, 8, 9))]) == []
+    assert regressions([row(subject="torch")], [row(subject="torch", to_base=Spread(7, 8, 9))]) == []
 
 
 def test_the_cases_to_repeat_are_those_that_ran_and_the_smallest_if_quick():

@@ -36,7 +36,7 @@ def each(rows, subject, cell):
 
 
 def ratio(row):
-    return f"{row['to_optax']['median']:.2f}"
+    return f"{row['to_base']['median']:.2f}"
 
 
 def mebibytes(row):

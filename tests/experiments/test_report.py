@@ -154,7 +154,7 @@ def test_failed_claim_and_quick_run_are_marked(page):
 
 def test_benchmark_is_summarised(results):
     spread = {"lower": 0.5, "median": 0.75, "upper": 1.0}
-    row = {"subject": "jaxsoftmax", "to_optax": spread}
+    row = {"subject": "jaxsoftmax", "to_base": spread}
     record = {"command": ["jaxsoftmax", "bench"], "date": "2026", "versions": {"jax": "0.10.2"}, "rows": [row]}
     (results / "bench").mkdir()
     (results / "bench" / "mine.json").write_text(json.dumps(record))
