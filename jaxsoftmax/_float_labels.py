@@ -35,7 +35,7 @@ def float_label_losses(
 
 def _fwd(options, shards, logits, labels, class_weights, where):
     losses, stats = losses_and_stats(options, shards, logits, labels, class_weights, where)
-    return losses, (logits, labels, class_weights, where, stats)  # the inputs; five numbers per row
+    return losses, (logits, labels, class_weights, where, stats)  # the inputs; four numbers per row
 
 
 def _bwd(options, shards, residuals, losses_bar):
@@ -66,7 +66,8 @@ def losses_and_stats(
     targets = _targets(options, shards, z, labels, class_weights, where)
     state, _ = shards.merge_lse(lse_state(z, (z.ndim - 1,)))  # (M22)
     sums = shards.psum(schedules.target_sums(z, state, targets))
-    return token_loss.float_label_loss(options, state, sums)[..., 0], TargetStats(state, sums)  # (M26)
+    losses = token_loss.float_label_loss(options, state, sums)[..., 0]  # (M26)
+    return losses, TargetStats(state, sums._replace(margin=None))
 
 
 def logits_gradient(

@@ -70,8 +70,9 @@ def test_memory_of_a_device_is_that_of_the_peer(name):
 
     shard = 4 * SHAPE[0] * SHAPE[1] // 4
     a_few_numbers_a_row = 64 * 4 * SHAPE[0]
-    # XLA's CPU compiler keeps softmax's exponentials besides, for the centred derivative; those of TPU and GPU don't.
-    kept = shard if name == "softmax" else 0
+    # XLA's CPU compiler keeps softmax's exponentials besides, for the centred derivative, and the margins of float
+    # labels, which are summed twice; those of TPU and GPU keep neither.
+    kept = shard if name in ("softmax", "float labels") else 0
     assert temporaries(FUNCTIONS[name]) <= max(temporaries(PEERS[name]), shard) + kept + a_few_numbers_a_row
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 # Below this sum of exponentials, taking the maximum's own 1 away again would cost bits.
 CONFIDENT = 1.875
@@ -44,8 +44,7 @@ def without_maximum(e: Array) -> Array:
 
 def finite_maximum(x: Array, axes: tuple[int, ...]) -> Array:
     """m, which is finite for a row of nothing, or of -inf alone, so that x - m is -inf there, and no NaN."""
-    lowest = jnp.asarray(jnp.finfo(x.dtype).min, x.dtype)
-    return jnp.expand_dims(lax.reduce(x, lowest, lax.max, axes), axes)
+    return jnp.max(x, axes, keepdims=True, initial=jnp.finfo(x.dtype).min)
 
 
 def is_empty(state: LseState) -> Array:

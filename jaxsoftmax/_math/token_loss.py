@@ -5,7 +5,7 @@ weighted sum, so a head that never holds a whole row can use the same equations 
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -113,7 +113,7 @@ def float_label_targets(options: LossOptions, labels: Array, class_weights: Arra
 class TargetSums(NamedTuple):
     """Sums over a row with float labels, each [*batch, 1]."""
 
-    margin: Array  # Σ_j t_j (m - z_j)
+    margin: Any  # Σ_j t_j (m - z_j); None for the gradient, which has no use for it
     all: Array  # T = Σ_j t_j
     others: Array  # T - t_k summed without the dominant entry k; T where there is none
 

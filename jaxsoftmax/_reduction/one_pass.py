@@ -42,15 +42,15 @@ def jacobian_product(s: Array, dominant: Array, state: LseState, v: Array, axes:
 def target_sums(z: Array, state: LseState, targets: Array) -> TargetSums:
     """The sums of a row with float labels.
 
-    What is near the maximum is summed apart from the rest, and not by r: so they share a pass with the sums for r.
+    The sums without the maximum don't wait for r to say whether they are wanted: all share a pass with those for r.
     """
-    near = near_maximum(z, state.maximum)
-    terms = token_loss.target_margins(targets, state.maximum - z), targets
-    (margin, near_margin), (target, near_target) = (
-        tuple(jnp.sum(jnp.where(where, term, 0), -1, keepdims=True) for where in (~near, near)) for term in terms
+    near, confident = near_maximum(z, state.maximum), is_confident(state)
+    margins = token_loss.target_margins(targets, state.maximum - z)
+    margin, other_margin, total, others = (
+        jnp.sum(terms, -1, keepdims=True)
+        for terms in (margins, jnp.where(near, 0, margins), targets, jnp.where(near, 0, targets))
     )
-    confident, total = is_confident(state), target + near_target
-    return TargetSums(jnp.where(confident, margin, margin + near_margin), total, jnp.where(confident, target, total))
+    return TargetSums(jnp.where(confident, other_margin, margin), total, jnp.where(confident, others, total))
 
 
 def entry_at(rows: Array, index: Array) -> Array:

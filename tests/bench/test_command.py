@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,9 @@ def test_help_imports_no_extra():
 def test_without_a_choice_the_preset_for_a_cpu_is_measured(measure, capsys):
     assert cli.main(["bench"]) == 0
     cases = measure.asked["cases"]
+    more = {replace(case, quantity=quantity) for case in PRESETS["cpu"].more for quantity in (VALUE, GRADIENT)}
+    assert more <= set(cases)
+    cases = set(cases) - more
     assert {case.shape for case in cases} == set(PRESETS["cpu"].shapes)
     assert {(case.logits, case.quantity) for case in cases if case.kind == "plain"} == {
         *((logits, quantity) for logits in ("ordinary", CONFIDENT) for quantity in (VALUE, GRADIENT)),

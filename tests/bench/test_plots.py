@@ -13,7 +13,7 @@ def _linear(*shape, dtype="float32"):
 
 
 def test_the_preset_sweep_has_a_sweep_along_either_axis():
-    cases = cases_of(PRESETS["sweep"], None, [], [], quick=False)
+    cases = cases_of(PRESETS["sweep"], None, [], [], [], quick=False)
     by_vocab, by_tokens = sweeps(cases)
     assert [case.vocab for case in by_vocab.cases] == [2048, 4096, 8192, 16384, 32768, 65536]
     assert [case.tokens for case in by_tokens.cases] == [256, 512, 1024, 2048, 4096]
