@@ -12,8 +12,8 @@ from jaxtyping import Float, Num
 
 from jaxsoftmax import _checks
 from jaxsoftmax._logsumexp import masked_logits
-from jaxsoftmax._math.lse_state import LseState, is_dominant
-from jaxsoftmax._math.softmax import is_dominant_probability, log_probabilities, probabilities
+from jaxsoftmax._math.lse_state import LseState, is_dominant, is_dominant_probability
+from jaxsoftmax._math.softmax import log_probabilities, probabilities
 from jaxsoftmax._reduction import schedules
 from jaxsoftmax._reduction.row_state import lse_state, softmax_and_state
 

@@ -13,7 +13,7 @@ from jaxsoftmax._reduction import blocked_cpu
 from tests.row_functions import FUNCTIONS, arrays, value_and_gradient
 
 SHAPE = (6, 640)
-FORBIDDEN = r"stablehlo\.(slice|dynamic_slice|gather|scatter|while|if|bitcast_convert|optimization_barrier)\b"
+FORBIDDEN = r"stablehlo\.(slice|dynamic_slice|gather|scatter|while|if|bitcast_convert)\b"
 
 
 def exported(function, platform):
@@ -37,11 +37,13 @@ def test_on_an_accelerator_there_is_no_slice_loop_gather_or_choice(name, platfor
     text = exported(value_and_gradient(FUNCTIONS[name], jaxsoftmax), platform)
     assert re.findall(FORBIDDEN, text) == []
     assert choices_by_data(text) == []
+    # Of a few numbers a row alone: of whole rows, fusion would end there.
+    assert not [line for line in text.splitlines() if "optimization_barrier" in line and f"x{SHAPE[1]}x" in line]
 
 
 def test_on_a_cpu_confident_rows_are_fetched_in_a_loop():
     text = exported(value_and_gradient(FUNCTIONS["logsumexp"], jaxsoftmax), "cpu")
-    assert {"while", "gather", "optimization_barrier"} <= set(re.findall(FORBIDDEN, text))
+    assert {"while", "gather"} <= set(re.findall(FORBIDDEN, text))
 
 
 def test_a_choice_by_data_is_seen():

@@ -85,6 +85,11 @@ def is_dominant(x: Array, state: LseState) -> Array:
     return x - state.maximum > jnp.where(is_confident(state), math.log(_NEAR_ONE), jnp.inf)
 
 
+def is_dominant_probability(s: Array, state: LseState) -> Array:
+    """`is_dominant` of a probability: in a confident row that of the maximum exceeds 8/15, and no other 7/15."""
+    return s > jnp.where(is_confident(state), 0.5, jnp.inf)
+
+
 def shifted_logits(x: Array, state: LseState) -> Array:
     """x - m, exactly and constantly 0 at the dominant entry.
 

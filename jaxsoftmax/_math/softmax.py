@@ -20,11 +20,6 @@ def probabilities(x: Array, state: LseState) -> Array:
     return exponentials(x, state) / denominator(state)
 
 
-def is_dominant_probability(s: Array, state: LseState) -> Array:
-    """`is_dominant` of a probability: in a confident row that of the maximum exceeds 8/15, and no other 7/15."""
-    return s > jnp.where(is_confident(state), 0.5, jnp.inf)
-
-
 def log_probabilities(x: Array, state: LseState) -> Array:
     """log s_j = (x_j - m) - log1p(r) (M10, M19)."""
     return shifted_logits(x, state) - log_denominator(state)

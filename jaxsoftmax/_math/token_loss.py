@@ -15,6 +15,7 @@ from jaxsoftmax._math.lse_state import (
     denominator,
     exponentials,
     is_dominant,
+    is_dominant_probability,
     is_empty,
     log_denominator,
     log_sum_exp,
@@ -93,7 +94,8 @@ def integer_label_gradient(options: LossOptions, stats: RowStats, label_exp: Arr
     """
     state, label_weight, total_weight = stats
     label_prob = label_exp / denominator(state)
-    label_prob_less_one = jnp.where(label_prob > 0.5, _dominant_less_one(state), label_prob - 1)
+    leads = is_dominant_probability(label_prob, state)
+    label_prob_less_one = jnp.where(leads, _dominant_less_one(state), label_prob - 1)
     smoothing_coef = jnp.where(is_empty(state), 0.0, options.label_smoothing / vocab)
     b = (1 - options.label_smoothing) * label_weight
     a_less_b = 2 * options.z_loss * label_weight * _finite_log_sum_exp(state) if options.z_loss else 0.0
