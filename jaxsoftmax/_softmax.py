@@ -109,8 +109,8 @@ def _softmax(axes: tuple[int, ...], x: Array, where: Array | None) -> Array:
 def _softmax_jvp(axes, primals, tangents):
     (x, where), (x_dot, _) = primals, tangents
     s, state = softmax_and_state(masked_logits(x, where), axes)
-    x, saved = (None, s) if x.dtype == s.dtype else (x, None)
-    return s, _softmax_tangent(axes, x, where, saved, state, x_dot)
+    saved = s if x.dtype == s.dtype else x
+    return s, _softmax_tangent(axes, saved, where, state, x_dot)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -129,15 +129,13 @@ def _log_softmax_jvp(axes, primals, tangents):
 
 # Of all that these two compute, their arguments are saved: one array of x's shape and dtype, and two numbers a row.
 @partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
-def _softmax_tangent(
-    axes: tuple[int, ...], x: Array | None, where: Array | None, s: Array | None, state: LseState, x_dot: Array
-) -> Array:
-    """J v = s * (v - <s, v>) (M5, M6, M21), of s, or of x where s had to be rounded to be saved."""
-    if s is None:
-        wide = masked_logits(x, where)
-        s, dominant = probabilities(wide, state), is_dominant(wide, state)
+def _softmax_tangent(axes: tuple[int, ...], saved: Array, where: Array | None, state: LseState, x_dot: Array) -> Array:
+    """J v = s * (v - <s, v>) (M5, M6, M21), of s; or of x, where s would have to be rounded to be saved."""
+    if saved.dtype == state.remainder.dtype:
+        s, dominant = saved, is_dominant_probability(saved, state)
     else:
-        dominant = is_dominant_probability(s, state)
+        wide = masked_logits(saved, where)
+        s, dominant = probabilities(wide, state), is_dominant(wide, state)
     return schedules.jacobian_product(s, dominant, state, _zero_where_masked(x_dot.astype(s.dtype), where), axes)
 
 

@@ -36,6 +36,11 @@ TAILS = {  # a, b
     "a sum near -1": ([0.0, -20.0], [-1.0, 1.0]),
     "a sum of 1 and -1/2": ([0.0, 0.0], [1.0, -0.5]),
     "a tail under a weight 0": ([0.0, 90.0], [1.0, 0.0]),
+    "weights whose sum overflows": ([0.0, 0.0], [1e38, 1e38]),
+    "weights 68 orders apart": ([0.0, -200.0], [1e-30, 1e38]),
+    "weights and exponents that cancel": ([0.0, -100.0], [1e-20, 1e20]),
+    "a weight that the exponent makes the larger": ([0.0, 95.0], [1e12, 1e-30]),
+    "exponents in the thousands": ([9000.25, 9100.5], [-1e15, 1e-30]),
 }
 
 on_every_tail = pytest.mark.parametrize("tail", TAILS)
@@ -125,3 +130,20 @@ def test_weighted_hessian_is_that_of_the_textbook_formula():
         expected = jax.jit(jax.hessian(textbook))(a)
         for function in ours:
             np.testing.assert_allclose(jax.jit(jax.hessian(function))(a), expected, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "log_size", "sign"),
+    [
+        ([np.inf, np.inf], [-1.0, 1.0], np.nan, np.nan),
+        ([0.0, 0.0], [-np.inf, np.inf], np.nan, np.nan),
+        ([0.0, 1.0], [np.inf, 1.0], np.inf, 1.0),
+        ([np.inf, 1.0], [-1.0, 1.0], np.inf, -1.0),
+        ([np.inf, 1.0], [1.0, 0.0], np.inf, 1.0),
+        ([np.nan, 2.0], [0.0, 1.0], 2.0, 1.0),
+        ([np.nan, 2.0], [1.0, 1.0], np.nan, np.nan),
+    ],
+)
+def test_infinite_summands_of_both_signs_are_nan_and_of_one_infinite(a, b, log_size, sign):
+    got = WEIGHTED(array([a], "float32"), array([b], "float32"))
+    np.testing.assert_array_equal(np.concatenate(got), [log_size, sign])

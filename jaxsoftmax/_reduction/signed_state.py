@@ -19,5 +19,6 @@ def signed_state(a: Array, b: Array) -> SignedSum:
 
 @signed_state.defjvp
 def _signed_state_jvp(primals, tangents):
-    state = signed_state(*primals)
-    return state, state_tangent(*primals, *tangents, state)
+    (a, b), (a_dot, b_dot) = primals, tangents
+    state = signed_state(a, b)
+    return state, state_tangent(a, b, a_dot, b_dot, state)

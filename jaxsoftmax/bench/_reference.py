@@ -26,7 +26,8 @@ def judge(case: Case, arrays: Sequence[np.ndarray]) -> Callable[[Sequence[np.nda
       arrays: its inputs in its dtype, labels last.
     """
     if case.width is None:
-        return lambda gradients: _error_in_logits(case, *arrays, gradients[0])
+        logits, other = arrays
+        return lambda gradients: _error_in_logits(case, logits, other, gradients[0])
     exact = _product_gradients(*arrays)[: 1 if case.quantity == IN_GRAPH else 2]
 
     def error(gradients: Sequence[np.ndarray]) -> GradientError:
