@@ -111,6 +111,14 @@ def require_sharded(shards: Shards, name: str, array: Array) -> None:
         )
 
 
+def require_unsharded(arrays: dict[str, Array | None], instead: str) -> None:
+    """ValueError if the type of an array says that it is sharded, over an Explicit axis of a mesh."""
+    for name, array in arrays.items():
+        if array is not None and any(axes is not None for axes in jax.typeof(array).sharding.spec):
+            got = f"{jax.typeof(array)}: use {instead}"
+            raise ValueError(f"{name}: expected an array that isn't sharded over Explicit axes, got {got}")
+
+
 def match_vma(shards: Shards, of_classes: Any, of_tokens: Any) -> tuple[Any, Any]:
     """Arrays over classes and over tokens, all typed as varying over every axis that one of them varies over.
 

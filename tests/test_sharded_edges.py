@@ -7,9 +7,11 @@ import chex
 import jax
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+import jaxsoftmax
+from jaxsoftmax import forward_mode
 from tests.meshes import (
     ALL,
     CLASS_WEIGHTS,
@@ -167,3 +169,24 @@ def test_no_tokens_are_a_loss_of_zero_with_gradient_zero():
 def test_an_embed_of_zero_makes_every_class_as_probable(compiled):
     rows = np.zeros((4, 0), np.float32), np.zeros((0, 8), np.float32), np.arange(4, dtype=np.int32)
     np.testing.assert_allclose(compiled(on_mesh(LAYOUTS["2x2"]))(*rows), np.log(8), rtol=1e-6)
+
+
+@pytest.mark.parametrize("head", [jaxsoftmax.linear_cross_entropy, forward_mode.linear_cross_entropy])
+@pytest.mark.parametrize(("name", "spec"), [("hidden", P("data")), ("kernel", P(None, "vocab"))])
+def test_the_head_of_one_device_names_the_one_for_explicit_meshes(head, name, spec):
+    mesh = jax.make_mesh((2, 4), ("data", "vocab"), axis_types=(AxisType.Explicit,) * 2)
+    arrays = {"hidden": np.ones((4, 3), np.float32), "kernel": np.ones((3, 8), np.float32)}
+    arrays[name] = jax.device_put(arrays[name], NamedSharding(mesh, spec))
+    with pytest.raises(
+        ValueError, match=rf"^{name}: expected an array that isn't sharded over Explicit axes, got .*: "
+    ):
+        head(arrays["hidden"], arrays["kernel"], np.zeros(4, np.int32))
+
+
+def test_arrays_on_an_explicit_mesh_that_are_the_same_on_all_devices_need_no_other_head():
+    mesh = jax.make_mesh((8,), ("vocab",), axis_types=(AxisType.Explicit,))
+    hidden, kernel = (
+        jax.device_put(np.ones(shape, np.float32), NamedSharding(mesh, P())) for shape in ((4, 3), (3, 8))
+    )
+    loss = jaxsoftmax.linear_cross_entropy(hidden, kernel, np.zeros(4, np.int32))
+    np.testing.assert_allclose(loss, np.log(8), rtol=1e-6)

@@ -24,7 +24,7 @@ from jaxsoftmax._head.schedules import Schedule
 from jaxsoftmax._loss_arguments import as_weights, class_indices, loss_options, require_reduction
 from jaxsoftmax._math import token_loss
 from jaxsoftmax._math.token_loss import LossOptions
-from jaxsoftmax._sharding import Shards, match_vma, psum_to_vma, require_sharded, shards_of_axis
+from jaxsoftmax._sharding import Shards, match_vma, psum_to_vma, require_sharded, require_unsharded, shards_of_axis
 from jaxsoftmax._token_labels import TokenLabels, token_labels
 
 
@@ -80,8 +80,8 @@ def linear_cross_entropy(
 
     Raises:
       TypeError: an argument of the wrong dtype; a constant that isn't a number, or is traced.
-      ValueError: an argument of the wrong shape or out of range; `axis_name` isn't an axis of a `jax.shard_map` with
-        `check_vma=True`, or labels or token weights differ along it.
+      ValueError: an argument of the wrong shape or out of range, or sharded over Explicit axes of a mesh; `axis_name`
+        isn't an axis of a `jax.shard_map` with `check_vma=True`, or labels or token weights differ along it.
 
     Differentiation: reverse mode in hidden, kernel, bias and token weights to any order, and forward over reverse
     (`jax.custom_vjp`). With "mean" and "sum" the gradients themselves are saved and a number a token, with "none" the
@@ -123,6 +123,7 @@ def linear_cross_entropy_with(
     require_reduction(reduction)
     shards = shards_of_axis(axis_name)
     arguments = validate(*arrays)
+    require_unsharded(arguments._asdict(), "sharded_linear_cross_entropy")
     require_sharded(shards, "kernel", arguments.kernel)
     return head_loss(rules, options, shards, reduction, as_chunk_size(chunk_size), arguments)
 
