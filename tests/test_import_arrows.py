@@ -18,7 +18,7 @@ ARROWS = [
     ["_drop_in_losses"],
     ["_cross_entropy"],
     ["_head.problem", "_head.chunk_layout", "_head.auto_sharding"],
-    ["_head.whole_rows", "_head.class_blocks_cpu"],
+    ["_head.whole_rows", "_head.class_blocks_cpu", "_head.residuals"],
     ["_head.schedules"],
     ["_head.token_chunks"],
     ["_head.linear_cross_entropy"],

@@ -86,3 +86,28 @@ def test_transformations_give_what_they_give_of_materialised_logits(mode, option
 def test_transformations_of_the_forward_mode_variant_give_what_they_give_of_materialised_logits(mode, options):
     got = derivatives(forward_mode, tuple(FORWARD_MODES.items()), options)[mode]
     assert_near(got, closed_form(mode, options))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_backward_passes_in_any_order_give_the_gradients_that_their_own_forward_passes_wanted(reduction):
+    # All go through one jitted function, which JAX gives one memory of what a forward pass has left.
+    bias = np.linspace(-1, 1, KERNEL.shape[1], dtype=np.float32)
+
+    def loss(hidden, kernel, bias):
+        return jnp.mean(jaxsoftmax.linear_cross_entropy(hidden, kernel, LABELS, bias=bias, reduction=reduction))
+
+    arguments = HIDDEN, KERNEL, bias
+    expected = jax.grad(lambda h, k, b: jaxsoftmax.cross_entropy(h @ k + b, LABELS), (0, 1, 2))(*arguments)
+
+    def pullback(*wanted):
+        def of_wanted(*values):
+            given = dict(zip(wanted, values, strict=True))
+            return loss(*(given.get(at, argument) for at, argument in enumerate(arguments)))
+
+        return jax.vjp(of_wanted, *(arguments[at] for at in wanted))[1]
+
+    choices = [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2), (0, 1, 2)]
+    pullbacks = [pullback(*wanted) for wanted in choices]
+    for wanted, back in zip(choices, pullbacks, strict=True):
+        for at, gradient in zip(wanted, back(jnp.float32(1)), strict=True):
+            np.testing.assert_allclose(gradient, expected[at], rtol=1e-5, atol=1e-7)

@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
+from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Real
 
 from jaxsoftmax import _checks, _integer_labels
-from jaxsoftmax._head import schedules, token_chunks
-from jaxsoftmax._head.problem import GradSpec, GradSpecs, HeadGrads, HeadInputs, logits_of
+from jaxsoftmax._head import residuals, schedules, token_chunks
+from jaxsoftmax._head.problem import GradSpecs, HeadGrads, HeadInputs, logits_of
 from jaxsoftmax._head.schedules import Schedule
 from jaxsoftmax._loss_arguments import as_weights, class_indices, loss_options, require_reduction
 from jaxsoftmax._math import token_loss
 from jaxsoftmax._math.token_loss import LossOptions
-from jaxsoftmax._sharding import Shards, match_vma, psum_to_vma, require_sharded, require_unsharded, shards_of_axis
+from jaxsoftmax._sharding import Shards, match_vma, require_sharded, require_unsharded, shards_of_axis
 from jaxsoftmax._token_labels import TokenLabels, token_labels
 
 
@@ -199,20 +199,22 @@ def _total(
 
 
 def _total_fwd(options, shards, chunk_size, inputs, scale, labels, class_weights):
-    wanted = _perturbed(inputs)
-    arguments = _values((inputs, scale, labels, class_weights))
+    specs, wanted = residuals.specs_and_wanted(inputs)
+    arguments = residuals.values((inputs, scale, labels, class_weights))
     work = _losses_and_gradients(options, shards, chunk_size, wanted)
     losses, grads = schedules.by_platform(work, *arguments)
     scale = arguments[1]
     losses = token_loss.drop_infinite_if_unweighted(scale, losses)
-    return jnp.sum(scale * losses), (wanted, grads, losses)  # gradients, shaped as their arguments; l_t [tokens]
+    # Gradients, shaped as their arguments; l_t [tokens].
+    return jnp.sum(scale * losses), (specs, residuals.left(specs, grads), losses)
 
 
-def _total_bwd(_options, _shards, _chunk_size, residuals, total_bar):
+def _total_bwd(_options, _shards, _chunk_size, left, total_bar):
     if isinstance(total_bar, SymbolicZero):
         return None, None, None, None
-    wanted, grads, losses = residuals
-    grads = _as_wanted(wanted, jax.tree.map(lambda g: total_bar * g.astype(total_bar.dtype), grads))
+    specs, grads, losses = left
+    wanted = residuals.wanted_among(specs, grads)
+    grads = residuals.as_wanted(wanted, jax.tree.map(lambda g: total_bar * g.astype(total_bar.dtype), grads))
     return grads, total_bar * losses, None, None  # labels are integers; class weights are constants
 
 
@@ -232,17 +234,20 @@ def _losses(
 
 
 def _losses_fwd(options, shards, chunk_size, inputs, labels, class_weights):
-    wanted, arguments = _perturbed(inputs), _values((inputs, labels, class_weights))
-    return _losses_of_tokens(options, shards, chunk_size, *arguments), (wanted, *arguments)  # the arguments
+    specs, wanted = residuals.specs_and_wanted(inputs)
+    arguments = residuals.values((inputs, labels, class_weights))
+    losses = _losses_of_tokens(options, shards, chunk_size, *arguments)
+    return losses, (specs, residuals.marks(specs, wanted), *arguments)  # the arguments
 
 
-def _losses_bwd(options, shards, chunk_size, residuals, losses_bar):
+def _losses_bwd(options, shards, chunk_size, left, losses_bar):
     if isinstance(losses_bar, SymbolicZero):
         return None, None, None
-    wanted, inputs, labels, class_weights = residuals
+    specs, marks, inputs, labels, class_weights = left
+    wanted = residuals.wanted_among(specs, marks)
     work = _losses_and_gradients(options, shards, chunk_size, wanted)
     _, grads = schedules.by_platform(work, inputs, losses_bar, labels, class_weights)
-    return _as_wanted(wanted, grads), None, None  # labels are integers; class weights are constants
+    return residuals.as_wanted(wanted, grads), None, None  # labels are integers; class weights are constants
 
 
 _losses.defvjp(_losses_fwd, _losses_bwd, symbolic_zeros=True)
@@ -275,23 +280,6 @@ def _losses_of_tokens(
         return token_chunks.losses_of_tokens(loss, options, shards, chunk, inputs, labels)
 
     return schedules.by_platform(by_schedule, inputs, labels, class_weights)
-
-
-def _perturbed(inputs: HeadInputs) -> GradSpecs:
-    return GradSpecs(*(GradSpec.of(a.value) if a is not None and a.perturbed else None for a in inputs))
-
-
-def _as_wanted(wanted: GradSpecs, grads: HeadGrads) -> HeadInputs:
-    """Each gradient summed over the devices that share its argument, and then rounded as that is."""
-
-    def as_specified(spec: GradSpec, g: Array) -> Array:
-        return psum_to_vma(spec.axes, g).astype(spec.dtype)
-
-    return HeadInputs(*(None if s is None else as_specified(s, g) for s, g in zip(wanted, grads, strict=True)))
-
-
-def _values(arguments: Any) -> Any:
-    return jax.tree.map(lambda x: x.value, arguments, is_leaf=lambda x: isinstance(x, CustomVJPPrimal))
 
 
 CUSTOM_VJP_RULES = HeadRules(_total, _losses)
