@@ -122,6 +122,12 @@ def _add_bench(commands: Any) -> None:
     add("--quick", action="store_true", help="a few tiny shapes; no fresh processes for peak memory")
     add("--repetitions", type=_count, metavar="ROUNDS", help="rounds (default: 5 to 201, as many as fit in 6 s)")
     add("--huge-pages", action="store_true", help="run with glibc.malloc.hugetlb=1 (Linux)")
+    add(
+        "--target",
+        metavar="TARGET",
+        help="compile for tpu:v5p:2x2x1, cuda:h200 or the like, which isn't here; run nothing",
+    )
+    add("--detail", type=_count, metavar="K", default=0, help="with --target, show the K dearest instructions")
     add("--check", type=Path, metavar="FILE", help="run the cases of an earlier --json again, and compare")
     add("--json", type=Path, metavar="FILE", help="write every row as JSON")
     add("--plot", type=Path, metavar="FILE", help="draw time and memory against vocabulary and tokens, as PNG")

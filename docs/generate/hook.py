@@ -16,7 +16,7 @@ from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # mkdocs loads this file by its path
 
-from docs.generate import benchmarks, certificates, derivations, experiments, modes, reference, ulps
+from docs.generate import benchmarks, certificates, compiled, derivations, experiments, modes, reference, ulps
 from docs.generate.links import RepositoryLinks, among_files
 from docs.generate.repository import FIGURES, RESULTS
 
@@ -24,6 +24,7 @@ _ASKED = re.compile(r"^<!-- generated: (\w+) ?([\w.]*) -->$", re.MULTILINE)
 _PARTS: dict[str, Callable[[str, str], str]] = {
     "benchmarks": lambda repository, argument: benchmarks.render(),
     "command": lambda repository, argument: reference.command_line(argument),
+    "compiled": lambda repository, argument: compiled.render(),
     "derivations": lambda repository, argument: derivations.render(repository),
     "experiments": lambda repository, argument: experiments.render(repository),
     "modes": lambda repository, argument: modes.render(),
@@ -51,7 +52,7 @@ def filled(markdown: str, repository: str) -> str:
 
 def on_pre_build(*, config: MkDocsConfig) -> None:
     """Forgets what was read for the build before this one: `mkdocs serve` builds anew when a file has changed."""
-    for read in (benchmarks.records, certificates.kept, derivations.formulas, derivations.proved):
+    for read in (benchmarks.records, compiled.records, certificates.kept, derivations.formulas, derivations.proved):
         read.cache_clear()
 
 

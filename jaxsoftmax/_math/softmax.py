@@ -8,6 +8,7 @@ from jaxsoftmax._math.lse_state import (
     denominator,
     exponentials,
     is_confident,
+    is_dominant_probability,
     is_empty,
     log_denominator,
     near_maximum,
@@ -41,10 +42,11 @@ def centred_less_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]
     return jnp.where(near, jnp.where(confident, 0, v), v - centre) - mean
 
 
-def centred_jacobian_product(s: Array, dominant: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
+def centred_jacobian_product(s: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
     """J v = s (h - <s, h>) with the centred h (M6, M21)."""
+    dominant = is_dominant_probability(s, state)
     centre, mean = _centre_and_mean(dominant, s, state, v, axes)
-    return s * jnp.where(dominant, -mean, v - centre - mean)
+    return s * (jnp.where(dominant, 0, v - centre) - mean)
 
 
 def _centre_and_mean(

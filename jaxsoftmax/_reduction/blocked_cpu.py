@@ -73,13 +73,13 @@ def less_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Arr
     return softmax.less_mean(softmax.probabilities(x, state), state, centred, axes)
 
 
-def jacobian_product(s: Array, dominant: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
+def jacobian_product(s: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
     """J v over `axes`, J the Jacobian of the softmax s, as J P v where P v = v - v_k 1 (M21).
 
     J is its own transpose, and J = J P = P^T J: here the tangent is centred, and in the transpose the cotangent is.
     """
     if axes != (s.ndim - 1,) or not s.size:
-        return softmax.centred_jacobian_product(s, dominant, state, v, axes)
+        return softmax.centred_jacobian_product(s, state, v, axes)
     centred = _centring(s, state)
     h = _with_transpose(centred, _unchanged, v)
     return _with_transpose(_unchanged, centred, s * softmax.less_mean(s, state, h, axes))

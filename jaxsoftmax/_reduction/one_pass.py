@@ -34,9 +34,9 @@ def less_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Arr
     return softmax.centred_less_mean(x, state, v, axes)
 
 
-def jacobian_product(s: Array, dominant: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
+def jacobian_product(s: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
     """J v over `axes`, J the Jacobian of the softmax s (M21)."""
-    return softmax.centred_jacobian_product(s, dominant, state, v, axes)
+    return softmax.centred_jacobian_product(s, state, v, axes)
 
 
 def target_sums(z: Array, state: LseState, targets: Array) -> TargetSums:

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 from jax import Array
 
-from jaxsoftmax._math.lse_state import LseState, is_dominant, state_tangent
+from jaxsoftmax._math.lse_state import LseState, state_tangent
 from jaxsoftmax._reduction import schedules
 
 
@@ -32,5 +32,5 @@ def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]
 def _softmax_and_state_jvp(axes, primals, tangents):
     (x,), (x_dot,) = primals, tangents
     s, state = softmax_and_state(x, axes)
-    s_dot = schedules.jacobian_product(s, is_dominant(x, state), state, x_dot, axes)  # (M6)
+    s_dot = schedules.jacobian_product(s, state, x_dot, axes)  # (M6)
     return (s, state), (s_dot, state_tangent(x, x_dot, state, axes))

@@ -29,10 +29,10 @@ def less_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Arr
     return _on_cpu_or_else(blocked, default, x, state, v)
 
 
-def jacobian_product(s: Array, dominant: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
+def jacobian_product(s: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
     """J v over `axes`, J the Jacobian of the softmax s; relatively accurate at a dominant entry too (M21)."""
     blocked, default = (partial(schedule.jacobian_product, axes=axes) for schedule in (blocked_cpu, one_pass))
-    return _on_cpu_or_else(blocked, default, s, dominant, state, v)
+    return _on_cpu_or_else(blocked, default, s, state, v)
 
 
 def target_sums(z: Array, state: LseState, targets: Array) -> TargetSums:
@@ -48,6 +48,11 @@ def entry_at(rows: Array, index: Array) -> Array:
 def with_entry_at(rows: Array, index: Array, entry: Array) -> Array:
     """Rows [*batch, vocab] with `entry` [*batch, 1] at number index [*batch], where that is inside of the row."""
     return _on_cpu_or_else(blocked_cpu.with_entry_at, one_pass.with_entry_at, rows, index, entry)
+
+
+def apart(state: LseState) -> LseState:
+    """The state, for exponentials to be formed of it again, which XLA's GPU compiler is not to keep from before."""
+    return LseState(*(lax.optimization_barrier(number) for number in state))
 
 
 def over_rows(of_rows: Callable[..., Array], rows: Array, *others: Any) -> Array:

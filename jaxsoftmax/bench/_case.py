@@ -5,8 +5,8 @@ from dataclasses import dataclass
 KINDS = ("plain", "linear")
 DTYPES = ("float32", "bfloat16", "float16")
 INTEGER, FLOAT, ONE_HOT, SEQUENCES = "integer-labels", "float-labels", "one-hot", "sequences"
-SOFTMAX, LOG_SOFTMAX = "softmax", "log_softmax"
-FUNCTIONS = (INTEGER, FLOAT, ONE_HOT, SEQUENCES, SOFTMAX, LOG_SOFTMAX)
+LOGSUMEXP, SOFTMAX, LOG_SOFTMAX = "logsumexp", "softmax", "log_softmax"
+FUNCTIONS = (INTEGER, FLOAT, ONE_HOT, SEQUENCES, LOGSUMEXP, SOFTMAX, LOG_SOFTMAX)
 ORDINARY, TRAINED, CONFIDENT = "ordinary", "trained", "confident"
 VALUE, GRADIENT, IN_GRAPH = "value", "value and gradient", "logits in the graph"
 GRAPH_WIDTH = 64  # of the hidden states whose product with a kernel makes the logits in the graph
@@ -18,7 +18,7 @@ AXES = {"plain": "N,V", "linear": "N,D,V"}
 
 @dataclass(frozen=True)
 class Case:
-    """A mean cross-entropy of given logits (plain) or of hidden @ kernel (linear); or softmax or log_softmax."""
+    """A mean cross-entropy of given logits (plain) or of hidden @ kernel (linear); or another function of logits."""
 
     kind: str
     shape: Shape  # tokens N, width D (linear only), classes V
@@ -48,7 +48,7 @@ class Case:
     @property
     def base(self) -> str:
         """The peer that ratios are taken to: optax, and jax for what optax has not."""
-        return "jax" if self.function in (ONE_HOT, SOFTMAX, LOG_SOFTMAX) else "optax"
+        return "optax" if self.function in (INTEGER, FLOAT, SEQUENCES) else "jax"
 
     @property
     def is_loss(self) -> bool:

@@ -12,16 +12,18 @@ from rich.text import Text
 
 from jaxsoftmax import _terminal
 from jaxsoftmax._terminal import RefusedError
-from jaxsoftmax.bench import _machine
+from jaxsoftmax.bench import _machine, _targets
 from jaxsoftmax.bench._case import Case
+from jaxsoftmax.bench._compiled import CompiledRecord, compile_for, print_compiled
 from jaxsoftmax.bench._measure import Effort, measure
-from jaxsoftmax.bench._presets import PRESETS, cases_of
+from jaxsoftmax.bench._presets import PRESETS, Preset, cases_of
 from jaxsoftmax.bench._record import Record, record_from
 from jaxsoftmax.bench._regression import cases_to_repeat, differences, regressions
 from jaxsoftmax.bench._subjects import SUBJECT, absent
 from jaxsoftmax.bench._table import made_on, print_record
 
 _QUICK_SECONDS = 0.2
+_COMPILED = ("optax", "jax")  # peers that a program for another machine is compiled of
 _HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
@@ -37,6 +39,10 @@ class _Plan:
 
 def run(arguments: argparse.Namespace, command: list[str]) -> int:
     """Runs the command; returns its exit code."""
+    if arguments.target:
+        return _compile(arguments, command)
+    if arguments.detail:
+        raise RefusedError("--detail is of --target")
     plan = _plan(arguments)
     files = {f"--{name}": getattr(arguments, name) for name in ("json", "plot") if getattr(arguments, name)}
     if arguments.check and arguments.json and arguments.check.resolve() == arguments.json.resolve():
@@ -65,6 +71,35 @@ def run(arguments: argparse.Namespace, command: list[str]) -> int:
     return _terminal.FAILED if worse or failed else _terminal.PASSED
 
 
+def _compile(arguments: argparse.Namespace, command: list[str]) -> int:
+    """Compiles the cases for a machine that isn't here."""
+    for option in ("check", "plot", "huge_pages", "repetitions"):
+        if getattr(arguments, option):
+            raise RefusedError(f"--target runs nothing: leave out --{option.replace('_', '-')}")
+    if others := [peer for peer in arguments.peer if peer not in _COMPILED]:
+        raise RefusedError(f"--target compiles {' and '.join(_COMPILED)}, not {others[0]}")
+    if arguments.json:
+        _terminal.require_writable({"--json": arguments.json})
+    try:
+        target = _targets.target(arguments.target)
+    except ValueError as error:
+        raise RefusedError(f"--target: {error}") from error
+    preset = PRESETS[arguments.preset or "target"]
+    cases = _asked_for(preset, arguments)
+    peers = tuple(peer for peer in dict.fromkeys(arguments.peer or preset.peers) if peer in _COMPILED)
+    date = _terminal.now()
+    with _terminal.progress("bench") as advance:
+        rows = compile_for(target, cases, peers, arguments.detail, advance)
+    versions = _machine.versions(("libtpu", "jax-cuda12-plugin"))
+    record = CompiledRecord(command, date, target.name, target.kind_of_time, versions, rows)
+    trouble = _terminal.write_files({arguments.json: record.as_json()} if arguments.json else {})
+    with suppress(SystemExit):  # rich exits where the reader of a pipe has gone
+        print_compiled(record, _terminal.console(sys.stdout))
+    if trouble:
+        raise RefusedError(trouble)
+    return _terminal.FAILED if any(row.failure for row in rows if row.subject == SUBJECT) else _terminal.PASSED
+
+
 def _plan(arguments: argparse.Namespace) -> _Plan:
     quick = {"seconds": _QUICK_SECONDS, "fresh": False} if arguments.quick else {}
     if arguments.check is not None:
@@ -76,12 +111,17 @@ def _plan(arguments: argparse.Namespace) -> _Plan:
         effort = Effort(**quick | {"repetitions": arguments.repetitions, "fresh": False})
         return _Plan(cases, (), effort, earlier)
     preset = PRESETS[arguments.preset or "cpu"]
-    try:
-        cases = cases_of(preset, arguments.kind, arguments.shape, arguments.dtype, arguments.function, arguments.quick)
-    except ValueError as error:
-        raise RefusedError(str(error)) from error
+    cases = _asked_for(preset, arguments)
     effort = Effort(**quick, repetitions=arguments.repetitions)
     return _Plan(cases, tuple(dict.fromkeys(arguments.peer)) or preset.peers, effort, None)
+
+
+def _asked_for(preset: Preset, arguments: argparse.Namespace) -> tuple[Case, ...]:
+    chosen = arguments.shape, arguments.dtype, arguments.function
+    try:
+        return cases_of(preset, arguments.kind, *chosen, arguments.quick)
+    except ValueError as error:
+        raise RefusedError(str(error)) from error
 
 
 def _earlier(path: Path) -> Record:

@@ -37,6 +37,20 @@ def inputs(case: Case) -> tuple[np.ndarray, ...]:
     return rounded(hidden, case.dtype), rounded(kernel, case.dtype), labels
 
 
+def specs(case: Case) -> tuple[tuple[tuple[int, ...], str], ...]:
+    """Returns shape and dtype of each of the inputs, which may be too large for this machine."""
+    labels = (case.tokens,), "int32"
+    if case.width is not None:
+        return ((case.tokens, case.width), case.dtype), ((case.width, case.vocab), case.dtype), labels
+    logits = (case.tokens, case.vocab), case.dtype
+    if case.function in (FLOAT, SOFTMAX, LOG_SOFTMAX):
+        return logits, logits
+    if case.function == SEQUENCES:
+        batch = (BATCH, case.tokens // BATCH)
+        return ((*batch, case.vocab), case.dtype), (batch, "int32")
+    return logits, labels
+
+
 def rounded(array: np.ndarray, dtype: str) -> np.ndarray:
     """Returns the array in a dtype by its name."""
     return array.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype, copy=False)

@@ -11,6 +11,7 @@ from jaxsoftmax.bench._case import (
     IN_GRAPH,
     INTEGER,
     LOG_SOFTMAX,
+    LOGSUMEXP,
     ONE_HOT,
     ORDINARY,
     SEQUENCES,
@@ -38,6 +39,7 @@ class Preset:
     dtypes: dict[str, tuple[str, ...]]  # by kind
     quantities: dict[str, tuple[str, ...]]  # by kind
     confident: bool = False  # whether plain losses are measured on confident rows too
+    functions: tuple[str, ...] = (INTEGER,)  # of plain losses
     more: tuple[Case, ...] = ()  # where neither shapes, dtypes nor quick ones are asked for: values
     peers: tuple[str, ...] = PEERS
 
@@ -69,6 +71,14 @@ PRESETS = {
         dtypes={"linear": ("bfloat16",)},
         quantities=_WITH_GRADIENT,
         peers=("optax", "tokamax", "torch"),
+    ),
+    "target": Preset(
+        shapes=((8192, 32768), (8192, 128256), (8192, 4096, 128256), (8192, 2304, 256000)),
+        quick=((512, 1024), (512, 128, 2048)),
+        dtypes={"plain": _TWO_DTYPES, "linear": ("bfloat16",)},
+        quantities={"plain": (VALUE, GRADIENT), "linear": (VALUE, GRADIENT)},
+        functions=(INTEGER, FLOAT, ONE_HOT, LOGSUMEXP, SOFTMAX, LOG_SOFTMAX),
+        peers=("optax", "jax"),
     ),
     "sweep": Preset(
         shapes=(
@@ -110,8 +120,8 @@ def cases_of(
         raise ValueError(f"the preset has no {kind} cases: give a --shape")
     cases = [
         case
-        for function in functions or (INTEGER,)
         for shape in chosen
+        for function in functions or (preset.functions if kind_of(shape) == "plain" else (INTEGER,))
         for case in _cases(preset, shape, dtypes, function)
     ]
     if not (shapes or functions or quick) and kind != "linear":

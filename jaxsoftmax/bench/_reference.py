@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxsoftmax.bench._case import FLOAT, IN_GRAPH, LOG_SOFTMAX, SOFTMAX, Case
+from jaxsoftmax.bench._case import FLOAT, IN_GRAPH, LOG_SOFTMAX, LOGSUMEXP, SOFTMAX, Case
 
 _ENTRIES = 1 << 22  # of logits held in float64 at a time
 
@@ -60,6 +60,8 @@ def _logit_gradient(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def _dense_gradient(case: Case, logits: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Of float64 logits, with float labels, or a cotangent of softmax or log_softmax; a mean's token counts 1 / N."""
     s = _probabilities(logits)
+    if case.function == LOGSUMEXP:
+        return s / case.tokens
     if case.function == SOFTMAX:  # less its value at the largest s, or what is left of it there would cancel
         h = other - np.take_along_axis(other, np.argmax(s, -1)[:, None], -1)
         return s * (h - np.sum(s * h, -1, keepdims=True))
@@ -70,7 +72,7 @@ def _dense_gradient(case: Case, logits: np.ndarray, other: np.ndarray) -> np.nda
 def _error_in_logits(case: Case, logits: np.ndarray, other: np.ndarray, gradient: np.ndarray) -> GradientError:
     off, size, worst = 0.0, 0.0, []
     logits, gradient = logits.reshape(-1, case.vocab), gradient.reshape(-1, case.vocab)
-    dense = case.function in (FLOAT, SOFTMAX, LOG_SOFTMAX)
+    dense = case.function in (FLOAT, LOGSUMEXP, SOFTMAX, LOG_SOFTMAX)
     other = other if dense else other.reshape(-1)
     for rows in _rows(*logits.shape):
         x = logits[rows].astype(np.float64)

@@ -23,6 +23,7 @@ from jaxsoftmax.bench._case import (
     IN_GRAPH,
     INTEGER,
     LOG_SOFTMAX,
+    LOGSUMEXP,
     ONE_HOT,
     SEQUENCES,
     SOFTMAX,
@@ -148,12 +149,17 @@ def _jaxsoftmax_linear(hidden: Array, kernel: Array, labels: Array) -> Array:
     return jaxsoftmax.linear_cross_entropy(hidden, kernel, labels)
 
 
+def _mean_of(logsumexp: Callable[..., Array]) -> Loss:
+    return lambda logits, labels: logsumexp(logits, -1).mean()
+
+
 _OF_INTEGERS = {SUBJECT: _jaxsoftmax, "optax": _optax, "jax": _jax}
 _PLAIN: dict[str, dict[str, Callable[..., Array]]] = {
     INTEGER: _OF_INTEGERS,
     SEQUENCES: _OF_INTEGERS,
     FLOAT: {SUBJECT: _jaxsoftmax_float, "optax": _optax_float},
     ONE_HOT: {SUBJECT: _one_hot(jaxsoftmax.log_softmax), "jax": _one_hot(jax.nn.log_softmax)},
+    LOGSUMEXP: {SUBJECT: _mean_of(jaxsoftmax.logsumexp), "jax": _mean_of(jax.nn.logsumexp)},
     SOFTMAX: {SUBJECT: jaxsoftmax.softmax, "jax": jax.nn.softmax},
     LOG_SOFTMAX: {SUBJECT: jaxsoftmax.log_softmax, "jax": jax.nn.log_softmax},
 }

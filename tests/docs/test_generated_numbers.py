@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 from markdown import Markdown
 
-from docs.generate import benchmarks, certificates, derivations, experiments, marks, text
+from docs.generate import benchmarks, certificates, compiled, derivations, experiments, marks, text
 from docs.generate.repository import RESULTS, ROOT
 from experiments.__main__ import NAMES
 from jaxsoftmax.verify import THEOREMS
@@ -16,6 +16,7 @@ from tests.docs.outline import Outline, outline_of
 
 ALL = [f"M{number}" for number in range(1, 28)]
 RECORDS = sorted((RESULTS / "bench").glob("*.json"))
+COMPILED = sorted((RESULTS / "compiled").glob("*.json"))
 in_checkout = pytest.mark.skipif(not RECORDS, reason="a source distribution has no results")
 
 
@@ -91,6 +92,16 @@ def test_large_memory_is_shown_without_a_power_of_ten(site):
 )
 def test_a_number_is_shown_in_three_figures_or_as_a_whole_number(value, shown):
     assert text.in_figures(value) == shown
+
+
+@pytest.mark.parametrize("path", COMPILED, ids=lambda path: path.stem)
+def test_every_ratio_of_a_compiled_program_is_in_the_column_of_its_target(path):
+    record = read(path)
+    own = [row for row in record["rows"] if row["subject"] == "jaxsoftmax"]
+    ratios = [f"{row['to_base']:.2f} ({row['seconds'] * 1e3:.3g} ms" for row in own]
+    (table,) = generated(compiled.render).tables
+    column = table[0].index(record["target"].split(":")[1])
+    assert [row[column].partition(",")[0] for row in table[1:]] == ratios
 
 
 def said_of(result):

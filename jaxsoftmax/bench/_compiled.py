@@ -1,0 +1,112 @@
+"""Every subject on every case, compiled for a machine that isn't here: time as told by its program, and memory."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jaxsoftmax.bench._case import Case
+from jaxsoftmax.bench._inputs import specs
+from jaxsoftmax.bench._subjects import FLOOR, SUBJECT, program, subjects_of
+from jaxsoftmax.bench._table import duration
+from jaxsoftmax.bench._targets import Cost, Target, costs
+
+Advance = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class CompiledRow:
+    """One subject on one case."""
+
+    case: Case
+    subject: str
+    seconds: float | None = None
+    to_base: float | None = None  # the ratio to `Case.base`
+    temp_bytes: int | None = None
+    dearest: tuple[Cost, ...] = ()  # instructions, as many as were asked for
+    failure: str = ""  # the first line of the exception
+
+
+@dataclass(frozen=True)
+class CompiledRecord:
+    """Every row, and for what and with what it was compiled."""
+
+    command: list[str]
+    date: str
+    target: str
+    time: str  # what kind of time it is
+    versions: dict[str, str]
+    rows: tuple[CompiledRow, ...]
+
+    def as_json(self) -> bytes:
+        """The record as a file."""
+        return (json.dumps({"compiled, not run": True} | asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def compile_for(
+    target: Target, cases: Sequence[Case], peers: tuple[str, ...], detail: int, advance: Advance
+) -> tuple[CompiledRow, ...]:
+    """Compiles each subject of each case.
+
+    Args:
+      target: for what.
+      cases: what.
+      peers: beside jaxsoftmax and the base of its ratios.
+      detail: of how many instructions, the dearest, the time is kept.
+      advance: called as advance(done, total, label) before each.
+    """
+    steps = [(case, subject) for case in cases for subject in subjects_of(case, peers) if subject != FLOOR]
+    rows: dict[tuple[Case, str], CompiledRow] = {}
+    for done, (case, subject) in enumerate(steps):
+        advance(done, len(steps), f"{case.label}: {subject}")
+        rows[case, subject] = _compiled(target, case, subject, detail)
+    return tuple(_beside(row, rows[row.case, row.case.base]) for row in rows.values())
+
+
+def _compiled(target: Target, case: Case, subject: str, detail: int) -> CompiledRow:
+    one = NamedSharding(Mesh(np.array(target.devices[:1]), ("device",)), PartitionSpec())
+    arrays = [jax.ShapeDtypeStruct(shape, dtype, sharding=one) for shape, dtype in specs(case)]
+    try:
+        compiled: Any = jax.jit(program(subject, case)).lower(*arrays).compile()
+    except Exception as error:  # as where it would take more memory than the machine has
+        return CompiledRow(case, subject, failure=next(iter(str(error).splitlines()), type(error).__name__))
+    instructions = costs(target.chip, compiled.as_text())
+    temporary = compiled.memory_analysis().temp_size_in_bytes
+    seconds = sum(cost.seconds for cost in instructions)
+    return CompiledRow(case, subject, seconds, None, temporary, tuple(instructions[:detail]))
+
+
+def _beside(row: CompiledRow, base: CompiledRow) -> CompiledRow:
+    if row.seconds is None or not base.seconds:
+        return row
+    return CompiledRow(**{**vars(row), "to_base": row.seconds / base.seconds})
+
+
+def print_compiled(record: CompiledRecord, console: Console) -> None:
+    """Prints a line for each row, and the dearest instructions."""
+    console.print(Text(f"compiled for {record.target}, not run; time: {record.time}", style="bold"), soft_wrap=True)
+    for case in dict.fromkeys(row.case for row in record.rows):
+        console.print(Text(case.label, style="bold"), soft_wrap=True)
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+        for name in ("", "time", f"× {case.base}", "temp MiB"):
+            table.add_column(name, justify="right" if name else "left", no_wrap=True)
+        for row in (row for row in record.rows if row.case == case and row.seconds is not None):
+            table.add_row(*_cells(row), style="bold" if row.subject == SUBJECT else "")
+            for cost in row.dearest:
+                table.add_row(f"  {cost.trips} × {cost.name}", duration(cost.seconds), "", "", style="dim")
+        console.print(table)
+        for row in (row for row in record.rows if row.case == case and row.failure):
+            console.print(Text(f"{row.subject} can't be compiled: {row.failure}", style="red"), soft_wrap=True)
+    console.print(Text("; ".join(f"{name} {version}" for name, version in record.versions.items()), style="dim"))
+
+
+def _cells(row: CompiledRow) -> tuple[str, ...]:
+    ratio = "" if row.to_base is None else f"{row.to_base:.2f}"
+    return row.subject, duration(row.seconds or 0.0), ratio, f"{(row.temp_bytes or 0) / 2**20:.1f}"

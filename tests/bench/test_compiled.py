@@ -1,0 +1,208 @@
+"""`jaxsoftmax bench --target`: how long a program would take by its text, and what is refused."""
+
+import json
+from pathlib import Path
+
+import jax
+import pytest
+
+from jaxsoftmax import cli
+from jaxsoftmax.bench import _compiled, _targets
+from jaxsoftmax.bench._case import GRADIENT, LOGSUMEXP, VALUE, Case
+from jaxsoftmax.bench._targets import CHIPS, Chip, Target, costs
+
+GPU = Chip(bandwidth=1e9, peak=1e12, memory=1)  # a byte a nanosecond, a thousand flops a nanosecond
+TPU = Chip(bandwidth=1e9, peak=1e12, clock=1e9)  # a cycle a nanosecond
+
+PROGRAM = """
+HloModule jit_f
+
+%reads_a_slice (rows: f32[64,256], at: s32[]) -> f32[1,256] {
+  %rows = f32[64,256]{1,0} parameter(0)
+  %at = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  %slice = f32[1,256]{1,0} dynamic-slice(%rows, %at, %zero), dynamic_slice_sizes={1,256}
+  ROOT %twice = f32[1,256]{1,0} add(%slice, %slice)
+}
+
+%writes_a_slice (whole: bf16[64,256], part: bf16[1,256], at: s32[]) -> bf16[64,256] {
+  %whole = bf16[64,256]{1,0} parameter(0)
+  %part = bf16[1,256]{1,0} parameter(1)
+  %at = s32[] parameter(2)
+  %zero = s32[] constant(0)
+  ROOT %updated = bf16[64,256]{1,0} dynamic-update-slice(%whole, %part, %at, %zero)
+}
+
+%body (state: (s32[], f32[64,256])) -> (s32[], f32[64,256]) {
+  %state = (s32[], f32[64,256]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%state), index=0
+  %rows = f32[64,256]{1,0} get-tuple-element(%state), index=1
+  %read = f32[1,256]{1,0} fusion(%rows, %i), kind=kLoop, calls=%reads_a_slice, backend_config={"estimated_cycles":"7"}
+  ROOT %next = (s32[], f32[64,256]{1,0}) tuple(%i, %rows)
+}
+
+%condition (state: (s32[], f32[64,256])) -> pred[] {
+  %state = (s32[], f32[64,256]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%state), index=0
+  %bound = s32[] constant(5)
+  ROOT %below = pred[] compare(%i, %bound), direction=LT
+}
+
+%cheap (x: f32[16]) -> f32[16] {
+  %x = f32[16]{0} parameter(0)
+  ROOT %cheap_negative = f32[16]{0} negate(%x), backend_config={"estimated_cycles":"1"}
+}
+
+%dear (x: f32[16]) -> f32[16] {
+  %x = f32[16]{0} parameter(0)
+  %first = f32[16]{0} negate(%x), backend_config={"estimated_cycles":"20"}
+  ROOT %second = f32[16]{0} negate(%first), backend_config={"estimated_cycles":"30"}
+}
+
+ENTRY %main (rows: f32[64,256], left: bf16[128,512], right: bf16[512,64], x: f32[16], which: pred[]) -> f32[128,64] {
+  %rows = f32[64,256]{1,0} parameter(0)
+  %left = bf16[128,512]{1,0} parameter(1)
+  %right = bf16[512,64]{1,0} parameter(2)
+  %x = f32[16]{0} parameter(3)
+  %which = pred[] parameter(4)
+  %zero = s32[] constant(0)
+  %start = (s32[], f32[64,256]{1,0}) tuple(%zero, %rows)
+  %loop = (s32[], f32[64,256]{1,0}) while(%start), condition=%condition, body=%body
+  %whole = bf16[64,256]{1,0} broadcast(%zero), dimensions={}
+  %part = bf16[1,256]{1,0} broadcast(%zero), dimensions={}
+  %write = bf16[64,256]{1,0} fusion(%whole, %part, %zero), kind=kLoop, calls=%writes_a_slice
+  %chosen = f32[16]{0} conditional(%which, %x, %x), true_computation=%cheap, false_computation=%dear
+  ROOT %product = f32[128,64]{1,0} dot(%left, %right), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+"""
+
+
+def nanoseconds(chip):
+    return {cost.name: cost.seconds * 1e9 for cost in costs(chip, PROGRAM)}
+
+
+def test_a_fusion_that_reads_a_slice_reads_that_much_in_each_trip_of_its_loop():
+    (read,) = (cost for cost in costs(GPU, PROGRAM) if cost.name == "read")
+    assert read.trips == 5
+    assert read.seconds * 1e9 == pytest.approx(5 * (2 * 4 * 256 + 4))
+
+
+def test_a_fusion_that_updates_a_slice_writes_that_much():
+    assert nanoseconds(GPU)["write"] == pytest.approx(2 * 2 * 256 + 4)
+
+
+def test_a_product_takes_its_bytes_or_its_flops_whichever_take_longer():
+    moved = 2 * (128 * 512 + 512 * 64) + 4 * 128 * 64
+    assert nanoseconds(GPU)["product"] == pytest.approx(moved)
+    slow = Chip(bandwidth=1e9, peak=1e9, memory=1)
+    assert nanoseconds(slow)["product"] == pytest.approx(2 * 128 * 512 * 64)
+
+
+def test_a_conditional_takes_its_dearest_branch():
+    assert {"cheap_negative", "first", "second"} & nanoseconds(GPU).keys() == {"first", "second"}
+
+
+def test_of_a_tpu_the_compilers_own_cycles_count_with_the_trips_of_loops():
+    assert nanoseconds(TPU) == pytest.approx({"read": 35.0, "second": 30.0, "first": 20.0})
+
+
+def test_the_dearest_instruction_comes_first():
+    assert [cost.name for cost in costs(TPU, PROGRAM)] == ["read", "second", "first"]
+
+
+@pytest.fixture
+def here_as_target(monkeypatch):
+    """This machine's CPU in place of a machine that isn't here."""
+    chip = CHIPS["cuda"]["h200"]
+    monkeypatch.setattr(_targets, "target", lambda name: Target(name, chip, jax.devices("cpu")))
+    monkeypatch.setattr(_compiled, "duration", lambda seconds: f"{seconds:.3g} s")
+
+
+ARGUMENTS = ["bench", "--target", "cuda:h200", "--shape", "64,256", "--function", LOGSUMEXP, "--dtype", "float32"]
+
+
+def test_each_subject_is_compiled_and_compared_with_its_base(here_as_target, capsys, tmp_path):
+    file = tmp_path / "f.json"
+    assert cli.main([*ARGUMENTS, "--json", str(file)]) == 0
+    document = json.loads(file.read_text("utf-8"))
+    assert document["compiled, not run"] is True
+    assert (document["target"], document["time"]) == ("cuda:h200", "roofline of the compiled program")
+    assert document["command"] == ["jaxsoftmax", *ARGUMENTS, "--json", str(file)]
+    assert [(row["case"]["quantity"], row["subject"]) for row in document["rows"]] == [
+        (quantity, subject) for quantity in (VALUE, GRADIENT) for subject in ("jaxsoftmax", "jax")
+    ]
+    for row in document["rows"]:
+        assert row["seconds"] > 64 * 256 * 4 / CHIPS["cuda"]["h200"].bandwidth  # one read at least
+        assert row["to_base"] == 1.0 or row["subject"] == "jaxsoftmax"
+    assert capsys.readouterr().out.startswith(
+        "compiled for cuda:h200, not run; time: roofline of the compiled program\n"
+    )
+
+
+def test_with_detail_the_dearest_instructions_are_shown(here_as_target, capsys, tmp_path):
+    file = tmp_path / "f.json"
+    assert cli.main([*ARGUMENTS, "--detail", "1", "--json", str(file)]) == 0
+    out = capsys.readouterr().out
+    for row in json.loads(file.read_text("utf-8"))["rows"]:
+        (dearest,) = row["dearest"]
+        assert f"{dearest['trips']} × {dearest['name']}" in out
+
+
+def test_what_cannot_be_compiled_says_so_in_one_line(here_as_target, capsys, monkeypatch):
+    def refuses(subject, case):
+        def function(*arrays):
+            raise ValueError(f"{subject} is too large\nby far")
+
+        return function
+
+    monkeypatch.setattr(_compiled, "program", refuses)
+    assert cli.main(ARGUMENTS) == 1
+    out = capsys.readouterr().out
+    assert "jaxsoftmax can't be compiled: jaxsoftmax is too large\n" in out
+    assert "by far" not in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["--target", "tpu:v5p"], "--target: expected tpu:CHIP:TOPOLOGY or cuda:CHIP (tpu: v4, "),
+        (["--target", "cuda:h200:1"], "--target: expected tpu:CHIP:TOPOLOGY or cuda:CHIP (tpu: v4, "),
+        (["--target", "rocm:mi300"], "--target: expected tpu:CHIP:TOPOLOGY or cuda:CHIP (tpu: v4, "),
+        (["--target", "cuda:h200", "--check", "f"], "--target runs nothing: leave out --check"),
+        (["--target", "cuda:h200", "--plot", "f"], "--target runs nothing: leave out --plot"),
+        (["--target", "cuda:h200", "--repetitions", "3"], "--target runs nothing: leave out --repetitions"),
+        (["--target", "cuda:h200", "--huge-pages"], "--target runs nothing: leave out --huge-pages"),
+        (["--target", "cuda:h200", "--peer", "torch"], "--target compiles optax and jax, not torch"),
+        (["--target", "cuda:h200", "--json", "missing/f"], "cannot write missing/f: No such file or directory"),
+        (["--detail", "3"], "--detail is of --target"),
+    ],
+)
+def test_a_bad_argument_is_refused_in_one_line(capsys, monkeypatch, tmp_path, argv, line):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["bench", *argv]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith(f"jaxsoftmax bench: {line}")
+    assert list(Path().iterdir()) == []
+
+
+def test_without_a_compiler_for_the_target_its_package_is_named(capsys, monkeypatch):
+    def missing(*arguments):
+        raise RuntimeError("no plugin\nfor this platform")
+
+    monkeypatch.setattr(_targets, "_tpu", missing)
+    monkeypatch.setattr(_targets, "_cuda", missing)
+    monkeypatch.setattr(jax.config, "update", lambda name, value: None)
+    for name, package in (("tpu:v5p:2x2x1", "libtpu"), ("cuda:h200", "'jax[cuda12]'")):
+        assert cli.main(["bench", "--target", name]) == 2
+        said = f"--target: nothing here compiles for {name} (pip install {package}?): no plugin"
+        assert capsys.readouterr().err == f"jaxsoftmax bench: {said}\n"
+
+
+def test_the_preset_for_targets_has_every_function_of_given_logits():
+    from jaxsoftmax.bench._presets import PRESETS, cases_of
+
+    cases = cases_of(PRESETS["target"], "plain", (), (), (), quick=False)
+    assert {case.function for case in cases} == set(PRESETS["target"].functions)
+    assert Case("plain", (8192, 128256), "bfloat16", quantity=GRADIENT, function=LOGSUMEXP) in cases
