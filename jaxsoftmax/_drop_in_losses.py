@@ -17,7 +17,7 @@ from jaxsoftmax._integer_labels import integer_label_losses
 from jaxsoftmax._logsumexp import axes_last
 from jaxsoftmax._loss_arguments import class_indices
 from jaxsoftmax._math.token_loss import LossOptions
-from jaxsoftmax._sharding import NOT_SHARDED
+from jaxsoftmax._sharding import NOT_SHARDED, match_vma
 from jaxsoftmax._token_labels import token_labels
 
 
@@ -138,6 +138,7 @@ def _drop_in_float_labels(
     shape = jnp.broadcast_shapes(logits.shape, labels.shape)
     logits, labels = (axes_last(jnp.broadcast_to(array, shape), axes) for array in (logits, labels))
     mask = None if where is None else axes_last(jnp.broadcast_to(where, shape), axes)
+    (logits, labels, mask), _ = match_vma(NOT_SHARDED, (logits, labels, mask), ())
     return _zero_if_masked(rules.float_labels(_PLAIN, NOT_SHARDED, logits, labels, None, mask), mask)
 
 
@@ -158,7 +159,7 @@ def _drop_in_integer_labels(
     rules: LossRules, axes: tuple[int, ...], logits: Array, labels: Array, where: Array | None
 ) -> Array:
     mask = None if where is None else axes_last(jnp.broadcast_to(where, logits.shape), axes)
-    logits = axes_last(logits, axes)
+    (logits, labels, mask), _ = match_vma(NOT_SHARDED, (axes_last(logits, axes), labels, mask), ())
     labels_of_tokens = token_labels(_PLAIN, NOT_SHARDED, labels, logits.shape[-1])
     return _zero_if_masked(rules.integer_labels(_PLAIN, NOT_SHARDED, logits, labels_of_tokens, None, mask), mask)
 

@@ -98,9 +98,10 @@ def labels_gradient(
     """The derivative of each row's loss in that row's labels, [*batch, local_vocab] (M12)."""
     z = token_loss.softcap(options, _wide_logits(logits, labels, where))
     nll = token_loss.negative_log_likelihood(stats.state, -shifted_logits(z, stats.state))
-    gradient = (1 - options.label_smoothing) * nll
+    weight = 1 - options.label_smoothing
     if class_weights is not None:
-        gradient *= weights_over(z, class_weights)
+        weight = weight * weights_over(z, class_weights)
+    gradient = token_loss.zero_if_unweighted(weight, nll)
     return gradient if where is None else jnp.where(where, gradient, 0)
 
 

@@ -184,7 +184,7 @@ def _capped(options: LossOptions, shards: Shards, x: Array, first: Array | int) 
 
 def _weighted_margin(z: Array, class_weights: Array | None, state: LseState) -> Array:
     """Σ_j w_j (m - z_j), without the classes of weight 0."""
-    margins = -shifted_logits(z, state)
+    margins = state.maximum - z
     if class_weights is not None:
         weights = weights_over(z, class_weights)
         margins = jnp.where(weights == 0, 0, weights * margins)

@@ -149,8 +149,8 @@ def _log_sum_and_sign(
     shape = jnp.broadcast_shapes(*(array.shape for array in (a, b, where) if array is not None))
     a = jnp.broadcast_to(a, shape).astype(dtype)
     b, where = (array if array is None else jnp.broadcast_to(array, shape) for array in (b, where))
+    (a, b, where), _ = match_vma(shards, (a, b, where), ())
     if b is None or 0 in shape:
-        (a, where), _ = match_vma(shards, (a, where), ())
         log_sum = rules.plain(shards, axes, a, where)
         sign = jnp.where(log_sum == -jnp.inf, 0, jnp.where(jnp.isnan(log_sum), log_sum, 1))
     else:

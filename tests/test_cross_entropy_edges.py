@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsoftmax import cross_entropy
+from jaxsoftmax import cross_entropy, linear_cross_entropy
 from tests.test_cross_entropy import (
     CLASS_WEIGHTS,
     LABELS,
@@ -137,6 +137,27 @@ def test_class_of_weight_0_costs_nothing_even_at_minus_infinity(labels, smoothin
     loss = loss_of(logits, labels, class_weights=weights, label_smoothing=smoothing, reduction="sum")
     expected = smoothing * (2 * np.log1p(np.e) - 1) / 3
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("weights", "smoothing"), [([1, 0, 1], 0.0), ([1, 1, 1], 1.0)])
+def test_a_float_label_that_costs_nothing_has_gradient_0_even_at_minus_infinity(weights, smoothing):
+    logits, labels = (array(row, "float32") for row in ([[0.0, -INF, 1.0]], [[0.5, 0.0, 0.5]]))
+    weights = array(weights, "float32")
+
+    def loss(labels):
+        return cross_entropy(logits, labels, class_weights=weights, label_smoothing=smoothing, reduction="sum")
+
+    gradient = jax.grad(loss)(labels)[0]
+    np.testing.assert_array_equal(gradient[1], 0)
+    assert np.isfinite(gradient).all()
+
+
+def test_mean_over_nothing_is_0_even_of_an_infinite_loss():  # (M27)
+    logits, weights = array([[0.0, -INF, 1.0]], "float32"), array([0, 1, 1], "float32")
+    options = dict(class_weights=weights, label_smoothing=0.5)
+    assert loss_of(logits, np.array([0]), **options, reduction="sum") == INF
+    assert loss_of(logits, np.array([0]), **options) == 0
+    assert linear_cross_entropy(jnp.eye(1), jnp.maximum(logits, -3e38), np.array([0]), **options) == 0
 
 
 @of_both

@@ -73,6 +73,28 @@ def test_memory_is_at_most_a_sixth_of_that_of_materialised_logits(shape):
     assert temporary_bytes(HEAD, *shape) <= temporary_bytes(MATERIALISED, *shape) / 6
 
 
+CHUNK, KERNEL = 512 * 50257 * 4, 256 * 50257 * 4  # bytes, at the first of LARGE
+OLD = jax.__version_info__ < (0, 11)
+KEYWORDS = {  # and what each may hold besides
+    "bias": (
+        dict(bias=np.linspace(-1, 1, 50257, dtype=np.float32)),
+        CHUNK if OLD else 0,
+    ),  # it copies what it adds the bias to
+    "class weights": (dict(class_weights=np.linspace(1, 2, 50257, dtype=np.float32)), 0),
+    "ignore_index": (dict(ignore_index=-1), KERNEL if OLD else 0),  # it copies what passes through a conditional
+    "label_smoothing": (dict(label_smoothing=0.1), 0),
+    "z_loss": (dict(z_loss=1e-4), 0),
+    "logit_softcap": (dict(logit_softcap=30.0), CHUNK),  # what is capped, for the slope, and the logits
+}
+
+
+@pytest.mark.parametrize("name", KEYWORDS)
+def test_a_keyword_holds_little_besides(name):
+    keywords, besides = KEYWORDS[name]
+    with_keyword = with_gradients(partial(linear_cross_entropy, **keywords))
+    assert temporary_bytes(with_keyword, *LARGE[0]) <= 1.06 * temporary_bytes(HEAD, *LARGE[0]) + besides
+
+
 def ignoring(loss):
     return partial(loss, ignore_index=-1)
 

@@ -85,6 +85,17 @@ def test_all_tokens_ignored_is_zero_with_gradient_zero():
     assert not any(np.any(gradient) for gradient in gradients)
 
 
+@pytest.mark.parametrize("hidden", [np.nan, INF])
+def test_an_ignored_last_token_has_no_say_where_the_mesh_does_not_divide_the_tokens(hidden):
+    rows, labels = arguments(tokens=3), LABELS[:3].copy()
+    labels[:, -1] = -100
+    expected = with_gradients(LAYOUTS["2x2"], **IGNORING)(rows, labels)
+    rows[0][:, -1] = hidden
+    value, gradients = with_gradients(LAYOUTS["2x2"], **IGNORING)(rows, labels)
+    assert np.isfinite(value)
+    assert_near((value, gradients), expected, TOLERANCE["float32"])
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("shard", range(4))
 def test_a_shard_of_minus_infinity_alone_leaves_the_others_as_they_are(shard, dtype):

@@ -104,6 +104,19 @@ def test_fully_masked_row_is_empty_with_gradient_0(name):
     np.testing.assert_array_equal(masked()[name]["jacobians"][5], 0)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_row_of_minus_infinity_has_the_identity_or_0_for_its_jacobian(axis):
+    x = np.moveaxis(np.array([[0.0, 1.0, 2.0], [-INF, -INF, -INF]], np.float32), 0, 1 - axis)
+
+    @jax.jit
+    def of_both(x):
+        return {name: jax.vmap(jax.jacrev(f), 1 - axis)(x) for name, f in FUNCTIONS.items()}
+
+    jacobians = of_both(x)
+    np.testing.assert_array_equal(jacobians["softmax"][1], np.zeros((3, 3)))
+    np.testing.assert_array_equal(jacobians["log_softmax"][1], np.eye(3))
+
+
 @of_both
 @pytest.mark.parametrize("shape", [(3, 0), (0, 3)])
 def test_empty_array_gives_an_empty_array(name, shape):

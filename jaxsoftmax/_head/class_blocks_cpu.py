@@ -38,7 +38,8 @@ def losses_and_gradients(
 
     So many `classes` of G are held at a time.
     """
-    z = logits_of(chunk.hidden, inputs)
+    # In memory: of a product and its sum with a bias, which it would fuse into some users, XLA CPU holds both.
+    z = lax.optimization_barrier(logits_of(chunk.hidden, inputs))
     vocab = z.shape[-1]
     losses, stats = _integer_labels.losses_and_stats(options, shards, z, chunk.labels, class_weights, None)
     coefs = _integer_labels.gradient_coefs(options, shards, z, chunk.labels, None, stats, chunk.scale)

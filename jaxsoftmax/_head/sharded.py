@@ -191,7 +191,7 @@ def _padded(plan: MeshPlan, options: LossOptions, arguments: HeadArguments) -> H
     columns = [(0, plan.padding(kernel.shape[1], plan.classes))]
     if any(after for _, after in rows):
         token_weights = jnp.pad(jnp.ones(labels.shape) if token_weights is None else token_weights, rows)
-        hidden, labels = _with_last_repeated(hidden, [after for _, after in rows]), jnp.pad(labels, rows)
+        hidden, labels = (_with_last_repeated(array, [after for _, after in rows]) for array in (hidden, labels))
     if columns[0][1]:
         if class_weights is not None or options.label_smoothing:
             class_weights = jnp.pad(jnp.ones(kernel.shape[1]) if class_weights is None else class_weights, columns)
@@ -199,14 +199,17 @@ def _padded(plan: MeshPlan, options: LossOptions, arguments: HeadArguments) -> H
     return HeadArguments(hidden, labels, token_weights, kernel, bias, class_weights)
 
 
-def _with_last_repeated(hidden: Array, times: list[int]) -> Array:
-    """The hidden states, padded in each dimension with its last token: zeros would be NaN times an infinite kernel."""
+def _with_last_repeated(tokens: Array, times: list[int]) -> Array:
+    """Hidden states or labels, padded in each batch dimension with its last token.
+
+    Hidden states of zeros would be NaN times an infinite kernel. A NaN that is ignored has to be ignored again.
+    """
     for axis, missing in enumerate(times):
-        size = hidden.shape[axis]
+        size = tokens.shape[axis]
         if missing:  # else the dimension may be sharded over an Explicit axis, and can't be sliced
-            last = lax.slice_in_dim(hidden, size - 1, size, axis=axis)
-            hidden = jnp.concatenate([hidden, *[last] * missing], axis)
-    return hidden
+            last = lax.slice_in_dim(tokens, size - 1, size, axis=axis)
+            tokens = jnp.concatenate([tokens, *[last] * missing], axis)
+    return tokens
 
 
 def _placed(plan: MeshPlan, arguments: HeadArguments) -> HeadArguments:

@@ -76,8 +76,8 @@ def near_maximum(x: Array, maximum: Array) -> Array:
 
 
 def is_confident(state: LseState) -> Array:
-    """Whether a row has a dominant entry: its exponentials add up to less than CONFIDENT."""
-    return state.remainder < CONFIDENT - 1
+    """Whether a row has a dominant entry: its exponentials add up to less than CONFIDENT, and it isn't empty."""
+    return jnp.abs(state.remainder) < CONFIDENT - 1
 
 
 def is_dominant(x: Array, state: LseState) -> Array:

@@ -71,11 +71,11 @@ def integer_label_loss(
     """
     smoothing = options.label_smoothing
     nll = negative_log_likelihood(stats.state, label_margin)
-    loss = _zero_if_unweighted((1 - smoothing) * stats.label_weight, nll)
+    loss = zero_if_unweighted((1 - smoothing) * stats.label_weight, nll)
     if weighted_margin is not None:
         loss += smoothing / vocab * (weighted_margin + stats.total_weight * log_denominator(stats.state))
     if options.z_loss:
-        loss += _zero_if_unweighted(options.z_loss * stats.label_weight, jnp.square(log_sum_exp(stats.state)))
+        loss += zero_if_unweighted(options.z_loss * stats.label_weight, jnp.square(log_sum_exp(stats.state)))
     return loss
 
 
@@ -128,7 +128,7 @@ def float_label_loss(options: LossOptions, state: LseState, sums: TargetSums) ->
 
 def target_margins(targets: Array, margins: Array) -> Array:
     """t_j (m - z_j); a target 0 is left out, even of an infinite logit."""
-    return _zero_if_unweighted(targets, margins)
+    return zero_if_unweighted(targets, margins)
 
 
 def float_label_gradient(
@@ -153,7 +153,7 @@ def _finite_log_sum_exp(state: LseState) -> Array:
     return jnp.where(is_empty(state), 0, log_sum_exp(state))
 
 
-def _zero_if_unweighted(weight: Array | float, term: Array) -> Array:
+def zero_if_unweighted(weight: Array | float, term: Array) -> Array:
     """Weight times term, and 0 where the weight is 0, even if the term is infinite."""
     return jnp.where(weight == 0, 0, weight * term)
 
@@ -177,4 +177,5 @@ def mean_weights(token_weights: Array, normalizer: Array) -> Array:
 def mean(total: Array, normalizer: Array) -> Array:
     """Σ_t u_t l_t / Σ_t u_t n_t, or 0 of nothing (M27), from the two sums."""
     nothing = normalizer == 0
-    return jnp.where(nothing, 0 * total, total / jnp.where(nothing, 1, normalizer))
+    of_nothing = 0 * drop_infinite_if_unweighted(normalizer, total)  # NaN stays NaN
+    return jnp.where(nothing, of_nothing, total / jnp.where(nothing, 1, normalizer))

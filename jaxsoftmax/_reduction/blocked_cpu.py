@@ -147,7 +147,9 @@ def _centring(x: Array, state: LseState) -> Callable[[Array], Array]:
     def first_maximum(block: Array) -> Array:
         return jnp.argmax(rows[block], -1).astype(jnp.int32)
 
-    lead = _of_confident_rows(first_maximum, confident.reshape(-1), jnp.zeros(len(rows), jnp.int32), x.shape[-1])
+    lead = _of_confident_rows(
+        first_maximum, confident.reshape(-1), jnp.zeros_like(confident.reshape(-1), jnp.int32), x.shape[-1]
+    )
     lead = lead.reshape(confident.shape)
 
     def centred(v: Array) -> Array:
@@ -192,7 +194,7 @@ def _sums_of_rows(x: Array, e: Array) -> tuple[Array, Array]:
         total, others = lax.reduce((e, _without_maximum(e)), (zero, zero), _add_pairs, (1,))
         return total[:, None], others[:, None]
     total = _sum_of_rows(e)
-    confident = total[:, 0] < CONFIDENT
+    confident = (total[:, 0] < CONFIDENT) & (total[:, 0] > 0)
 
     def sums_of_others(rows: Array) -> Array:
         block = x[rows]

@@ -91,7 +91,7 @@ def _compile(arguments: argparse.Namespace, command: list[str]) -> int:
     with _terminal.progress("bench") as advance:
         rows = compile_for(target, cases, peers, arguments.detail, advance)
     versions = _machine.versions(("libtpu", "jax-cuda12-plugin"))
-    record = CompiledRecord(command, date, target.name, target.kind_of_time, versions, rows)
+    record = CompiledRecord(command, date, target.name, target.chip.kind_of_time, versions, rows)
     trouble = _terminal.write_files({arguments.json: record.as_json()} if arguments.json else {})
     with suppress(SystemExit):  # rich exits where the reader of a pipe has gone
         print_compiled(record, _terminal.console(sys.stdout))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
@@ -56,9 +56,9 @@ def compile_for(
     """Compiles each subject of each case.
 
     Args:
-      target: for what.
-      cases: what.
-      peers: beside jaxsoftmax and the base of its ratios.
+      target: the machine that programs are compiled for.
+      cases: the losses, or other functions, and their shapes and dtypes.
+      peers: the libraries that are compiled beside jaxsoftmax and the base of its ratios.
       detail: of how many instructions, the dearest, the time is kept.
       advance: called as advance(done, total, label) before each.
     """
@@ -75,9 +75,9 @@ def _compiled(target: Target, case: Case, subject: str, detail: int) -> Compiled
     arrays = [jax.ShapeDtypeStruct(shape, dtype, sharding=one) for shape, dtype in specs(case)]
     try:
         compiled: Any = jax.jit(program(subject, case)).lower(*arrays).compile()
+        instructions = costs(target.chip, compiled.as_text())
     except Exception as error:  # as where it would take more memory than the machine has
         return CompiledRow(case, subject, failure=next(iter(str(error).splitlines()), type(error).__name__))
-    instructions = costs(target.chip, compiled.as_text())
     temporary = compiled.memory_analysis().temp_size_in_bytes
     seconds = sum(cost.seconds for cost in instructions)
     return CompiledRow(case, subject, seconds, None, temporary, tuple(instructions[:detail]))
@@ -86,7 +86,7 @@ def _compiled(target: Target, case: Case, subject: str, detail: int) -> Compiled
 def _beside(row: CompiledRow, base: CompiledRow) -> CompiledRow:
     if row.seconds is None or not base.seconds:
         return row
-    return CompiledRow(**{**vars(row), "to_base": row.seconds / base.seconds})
+    return replace(row, to_base=row.seconds / base.seconds)
 
 
 def print_compiled(record: CompiledRecord, console: Console) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 _BITS = {"pred": 8, "s64": 64, "u64": 64, "f64": 64, "s32": 32, "u32": 32, "f32": 32, "bf16": 16, "f16": 16}
 _BITS |= {"s16": 16, "u16": 16, "s8": 8, "u8": 8, "f8e4m3fn": 8, "f8e5m2": 8}
-_ARRAY = re.compile(rf"\b({'|'.join(_BITS)})\[([\d,]*)\]")
+_BITS |= {"c64": 64, "c128": 128, "s4": 4, "u4": 4, "token": 0, "opaque": 0}
+_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = ((?:\([^=]*?\))|(?:\S+)) ([a-z][\w\-]*)\((.*)$")
 _NAME = re.compile(r"%([\w.\-]+)")
@@ -71,7 +72,9 @@ def trips(program: Program, loop: Instruction) -> int:
         return int(known[1])
     condition = program.computations.get(loop.called("condition"), {})
     bounds = [int(n) for i in condition.values() for n in re.findall(r"s32\[\][^=]*constant\((\d+)\)", i.line)]
-    return max(bounds, default=1)
+    if not bounds:
+        raise ValueError(f"how often the loop {loop.name} runs is not in the program")
+    return max(bounds)
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ def _written(computation: Computation, result: Instruction) -> int:
 
 
 def _flops(computation: Computation, instruction: Instruction) -> int:
-    """Of a product; others take none that would matter beside their bytes."""
+    """The flops of a matrix product; those of other instructions don't matter beside their bytes."""
     if instruction.operation != "dot":
         return 0
     contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.line)
@@ -154,10 +157,15 @@ def _sizes(shape: str) -> list[int]:
 
 
 def _bytes(shape: str) -> int:
-    """Of an array, or of all in a tuple."""
-    return sum(
-        math.prod(int(n) for n in sizes.split(",") if n) * _BITS[dtype] // 8 for dtype, sizes in _ARRAY.findall(shape)
-    )
+    """The size of an array, or of all arrays in a tuple.
+
+    Raises:
+      ValueError: a dtype whose size isn't known.
+    """
+    arrays = _ARRAY.findall(shape)
+    if unknown := {dtype for dtype, _ in arrays} - _BITS.keys():
+        raise ValueError(f"no size is known of {', '.join(sorted(unknown))}")
+    return sum(math.prod(int(n) for n in sizes.split(",") if n) * _BITS[dtype] // 8 for dtype, sizes in arrays)
 
 
 def _within_parentheses(rest: str) -> str:

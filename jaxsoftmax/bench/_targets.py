@@ -14,32 +14,40 @@ from typing import Any
 import jax
 
 from jaxsoftmax.bench import _hlo
-from jaxsoftmax.bench._hlo import Instruction, Program
+from jaxsoftmax.bench._hlo import Computation, Instruction, Program
 
 
 @dataclass(frozen=True)
-class Chip:
-    """One device of a kind, by its vendor's data sheet."""
+class Tpu:
+    """A chip whose compiler says how many cycles an instruction takes."""
+
+    clock: float  # Hz, in which it counts
+    kind_of_time = "estimated by TPU's compiler"
+
+    def seconds(self, program: Program, computation: Computation, instruction: Instruction) -> float:
+        """How long one instruction takes; 0 of one without an estimate."""
+        cycles = re.search(r'"estimated_cycles":"(\d+)"', instruction.line)
+        return int(cycles[1]) / self.clock if cycles and int(cycles[1]) < _NO_ESTIMATE else 0.0
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A chip by its data sheet."""
 
     bandwidth: float  # bytes / s
     peak: float  # bfloat16 flops / s
-    clock: float | None = None  # Hz, in which TPU's compiler counts
-    memory: int = 0  # bytes; of a GPU, whose compiler asks
+    memory: int  # bytes
+    kind_of_time = "roofline of the compiled program"
+
+    def seconds(self, program: Program, computation: Computation, instruction: Instruction) -> float:
+        """How long one instruction takes at the least."""
+        work = _hlo.work_of(program, computation, instruction)
+        return max(work.bytes / self.bandwidth, work.flops / self.peak)
 
 
-CHIPS: Mapping[str, Mapping[str, Chip]] = {
-    "tpu": {
-        "v4": Chip(1.2e12, 275e12, 1.05e9),
-        "v5e": Chip(0.819e12, 197e12, 1.5e9),
-        "v5p": Chip(2.765e12, 459e12, 1.75e9),
-        "v6e": Chip(1.64e12, 918e12, 1.75e9),
-        "tpu7x": Chip(3.7e12, 1153e12, 2.2e9),  # of one of its two cores
-    },
-    "cuda": {
-        "h100": Chip(3.35e12, 989e12, memory=84_929_347_584),
-        "h200": Chip(4.8e12, 989e12, memory=150_000_000_000),
-    },
-}
+TPUS = {"v4": Tpu(1.05e9), "v5e": Tpu(1.5e9), "v5p": Tpu(1.75e9), "v6e": Tpu(1.75e9), "tpu7x": Tpu(2.2e9)}
+GPUS = {"h100": Gpu(3.35e12, 989e12, 84_929_347_584), "h200": Gpu(4.8e12, 989e12, 150_000_000_000)}
+_NO_ESTIMATE = 1 << 50  # cycles: what it writes where it has none
 # Of NVIDIA's Hopper GPUs, in the form in which XLA reads what it can't ask a device.
 _HOPPER = """
 gpu_device_info { threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
@@ -62,13 +70,8 @@ class Target:
     """A machine that programs are compiled for."""
 
     name: str
-    chip: Chip
+    chip: Tpu | Gpu
     devices: Any  # of JAX, to compile for alone
-
-    @property
-    def kind_of_time(self) -> str:
-        """What its times are."""
-        return "estimated by TPU's compiler" if self.chip.clock else "roofline of the compiled program"
 
 
 def target(name: str) -> Target:
@@ -79,13 +82,14 @@ def target(name: str) -> Target:
     """
     platform, _, rest = name.partition(":")
     kind, _, topology = rest.partition(":")
-    chip = CHIPS.get(platform, {}).get(kind)
-    if chip is None or (platform == "tpu") != bool(topology):
-        known = "; ".join(f"{platform}: {', '.join(chips)}" for platform, chips in CHIPS.items())
+    chips: Mapping[str, Tpu | Gpu] = {"tpu": TPUS, "cuda": GPUS}.get(platform, {})
+    if kind not in chips or (platform == "tpu") != bool(topology):
+        known = f"tpu: {', '.join(TPUS)}; cuda: {', '.join(GPUS)}"
         raise ValueError(f"expected tpu:CHIP:TOPOLOGY or cuda:CHIP ({known}), got {name!r}")
+    chip = chips[kind]
     jax.config.update("jax_platforms", "cpu")
     try:
-        devices = _tpu(rest) if platform == "tpu" else _cuda(kind, chip)
+        devices = _cuda(kind, chip) if isinstance(chip, Gpu) else _tpu(rest)
     except Exception as error:
         needed = "libtpu" if platform == "tpu" else "'jax[cuda12]'"
         said = next(iter(str(error).splitlines()), "")
@@ -101,7 +105,7 @@ def _tpu(topology: str) -> Any:
     return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
 
 
-def _cuda(kind: str, chip: Chip) -> Any:
+def _cuda(kind: str, chip: Gpu) -> Any:
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
     from jax._src import xla_bridge
@@ -131,13 +135,13 @@ class Cost:
     shape: str
 
 
-def costs(chip: Chip, text: str) -> list[Cost]:
+def costs(chip: Tpu | Gpu, text: str) -> list[Cost]:
     """Returns what the instructions of a compiled program take, dearest first; of a conditional the dearest branch."""
     program = _hlo.parse(text)
     return sorted(_costs(chip, program, program.entry, 1), key=lambda cost: -cost.seconds)
 
 
-def _costs(chip: Chip, program: Program, name: str, times: int) -> Iterator[Cost]:
+def _costs(chip: Tpu | Gpu, program: Program, name: str, times: int) -> Iterator[Cost]:
     computation = program.computations[name]
     for instruction in computation.values():
         if instruction.operation == "while":
@@ -149,14 +153,6 @@ def _costs(chip: Chip, program: Program, name: str, times: int) -> Iterator[Cost
             branches = [list(_costs(chip, program, branch, times)) for branch in instruction.branches()]
             yield from max(branches, key=lambda branch: sum(cost.seconds for cost in branch))
         elif instruction.operation not in _FREE:
-            seconds = _seconds(chip, program, computation, instruction)
+            seconds = chip.seconds(program, computation, instruction)
             if seconds:
                 yield Cost(seconds * times, times, instruction.name, instruction.shape)
-
-
-def _seconds(chip: Chip, program: Program, computation: _hlo.Computation, instruction: Instruction) -> float:
-    if chip.clock:
-        cycles = re.search(r'"estimated_cycles":"(\d+)"', instruction.line)
-        return int(cycles[1]) / chip.clock if cycles and int(cycles[1]) < 1 << 50 else 0.0
-    work = _hlo.work_of(program, computation, instruction)
-    return max(work.bytes / chip.bandwidth, work.flops / chip.peak)

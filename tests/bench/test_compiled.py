@@ -9,10 +9,11 @@ import pytest
 from jaxsoftmax import cli
 from jaxsoftmax.bench import _compiled, _targets
 from jaxsoftmax.bench._case import GRADIENT, LOGSUMEXP, VALUE, Case
-from jaxsoftmax.bench._targets import CHIPS, Chip, Target, costs
+from jaxsoftmax.bench._targets import GPUS, Gpu, Target, Tpu, costs
 
-GPU = Chip(bandwidth=1e9, peak=1e12, memory=1)  # a byte a nanosecond, a thousand flops a nanosecond
-TPU = Chip(bandwidth=1e9, peak=1e12, clock=1e9)  # a cycle a nanosecond
+pytestmark = pytest.mark.mesh  # for the default schedule: a CPU's has a loop over so many rows as are confident
+GPU = Gpu(bandwidth=1e9, peak=1e12, memory=1)  # a byte a nanosecond, a thousand flops a nanosecond
+TPU = Tpu(clock=1e9)  # a cycle a nanosecond
 
 PROGRAM = """
 HloModule jit_f
@@ -94,12 +95,24 @@ def test_a_fusion_that_updates_a_slice_writes_that_much():
 def test_a_product_takes_its_bytes_or_its_flops_whichever_take_longer():
     moved = 2 * (128 * 512 + 512 * 64) + 4 * 128 * 64
     assert nanoseconds(GPU)["product"] == pytest.approx(moved)
-    slow = Chip(bandwidth=1e9, peak=1e9, memory=1)
+    slow = Gpu(bandwidth=1e9, peak=1e9, memory=1)
     assert nanoseconds(slow)["product"] == pytest.approx(2 * 128 * 512 * 64)
 
 
 def test_a_conditional_takes_its_dearest_branch():
     assert {"cheap_negative", "first", "second"} & nanoseconds(GPU).keys() == {"first", "second"}
+
+
+@pytest.mark.parametrize(
+    ("planted", "said"),
+    [
+        (("f32[16]{0} negate(%first)", "f7[16]{0} negate(%first)"), "no size is known of f7"),
+        (("s32[] constant(5)", "s32[] parameter(1)"), "how often the loop loop runs is not in the program"),
+    ],
+)
+def test_what_cannot_be_read_is_an_error(planted, said):
+    with pytest.raises(ValueError, match=said):
+        costs(GPU, PROGRAM.replace(*planted))
 
 
 def test_of_a_tpu_the_compilers_own_cycles_count_with_the_trips_of_loops():
@@ -113,7 +126,7 @@ def test_the_dearest_instruction_comes_first():
 @pytest.fixture
 def here_as_target(monkeypatch):
     """This machine's CPU in place of a machine that isn't here."""
-    chip = CHIPS["cuda"]["h200"]
+    chip = GPUS["h200"]
     monkeypatch.setattr(_targets, "target", lambda name: Target(name, chip, jax.devices("cpu")))
     monkeypatch.setattr(_compiled, "duration", lambda seconds: f"{seconds:.3g} s")
 
@@ -132,7 +145,7 @@ def test_each_subject_is_compiled_and_compared_with_its_base(here_as_target, cap
         (quantity, subject) for quantity in (VALUE, GRADIENT) for subject in ("jaxsoftmax", "jax")
     ]
     for row in document["rows"]:
-        assert row["seconds"] > 64 * 256 * 4 / CHIPS["cuda"]["h200"].bandwidth  # one read at least
+        assert row["seconds"] > 64 * 256 * 4 / GPUS["h200"].bandwidth  # one read at least
         assert row["to_base"] == 1.0 or row["subject"] == "jaxsoftmax"
     assert capsys.readouterr().out.startswith(
         "compiled for cuda:h200, not run; time: roofline of the compiled program\n"
