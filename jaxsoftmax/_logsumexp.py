@@ -202,7 +202,7 @@ def weighted_sum(a: Array, b: Array, where: Array | None) -> tuple[tuple[Array, 
 def weighted_gradients(a: Array, b: Array, where: Array | None, state: SignedSum) -> tuple[Array, Array]:
     """b exp(a) / sum in `a`; exp(a) / sum in `b`, which a weight 0 has too, and which is NaN for an empty sum."""
     x, weights = _weighted_terms(a, b, where)
-    summands, exponentials = signed_sum.relative(x, weights, state)
+    summands, exponentials = signed_sum.scaled_summands(x, weights, state)
     total = state.lead + state.others
     total = jnp.where(jnp.isinf(total), jnp.nan, total)
     empty = signed_sum.is_empty(state)

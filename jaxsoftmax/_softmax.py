@@ -13,7 +13,7 @@ from jaxtyping import Float, Num
 from jaxsoftmax import _checks
 from jaxsoftmax._logsumexp import masked_logits
 from jaxsoftmax._math.lse_state import LseState
-from jaxsoftmax._math.softmax import log_probabilities, probabilities
+from jaxsoftmax._math.softmax import log_probabilities
 from jaxsoftmax._reduction import schedules
 from jaxsoftmax._reduction.row_state import lse_state, softmax_and_state
 
@@ -130,10 +130,10 @@ def _log_softmax_jvp(axes, primals, tangents):
 # Of all that these two compute, their arguments are saved: one array of x's shape and dtype, and two numbers a row.
 @partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
 def _softmax_tangent(axes: tuple[int, ...], saved: Array, where: Array | None, state: LseState, x_dot: Array) -> Array:
-    """J v = s * (v - <s, v>) (M5, M6, M21), of s; or of x, where s would have to be rounded to be saved."""
+    """J v = s * (v - <s, v>) (M5, M6, M21). `saved` is s; or x, where s has a wider dtype, and is formed again."""
     s = saved
     if saved.dtype != state.remainder.dtype:
-        s = probabilities(masked_logits(saved, where), schedules.apart(state))
+        s = schedules.recomputed_softmax(masked_logits(saved, where), state)
     return schedules.jacobian_product(s, state, _zero_where_masked(x_dot.astype(s.dtype), where), axes)
 
 
@@ -141,9 +141,7 @@ def _softmax_tangent(axes: tuple[int, ...], saved: Array, where: Array | None, s
 def _log_softmax_tangent(axes: tuple[int, ...], x: Array, where: Array | None, state: LseState, x_dot: Array) -> Array:
     """v - <s, v> (M10, M21)."""
     wide = masked_logits(x, where)
-    log_s_dot = schedules.less_mean(
-        wide, schedules.apart(state), _zero_where_masked(x_dot.astype(wide.dtype), where), axes
-    )
+    log_s_dot = schedules.subtract_mean(wide, state, _zero_where_masked(x_dot.astype(wide.dtype), where), axes)
     return _zero_where_masked(log_s_dot, where)
 
 

@@ -26,7 +26,7 @@ class HeadInputs(NamedTuple):
 
     @property
     def product_dtype(self) -> jnp.dtype:
-        """The dtype in which the logits' gradient is multiplied: hidden's and kernel's, if they share a wide one."""
+        """Of the logits' gradient, in products: hidden's and kernel's dtype, if they share one of 2 bytes or more."""
         shared = self.hidden.dtype == self.kernel.dtype and self.kernel.dtype.itemsize > 1
         return self.kernel.dtype if shared else self.dtype
 

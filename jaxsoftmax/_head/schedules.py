@@ -35,12 +35,16 @@ class Budget(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """How a chunk of tokens is taken through all classes."""
+    """How a chunk of tokens is taken through all classes.
+
+    `losses_and_gradients` is that of `whole_rows`, and takes `classes`, the classes of the gradient that are held at a
+    time. It has to be differentiable, for second derivatives. `transposed` takes the hidden states of all chunks, and
+    gives `TokenChunk.transposed` of each, or None.
+    """
 
     budget: Budget
-    # of `whole_rows`; with `classes`, how many of them are held at a time
     losses_and_gradients: Callable[..., tuple[Array, HeadGrads]]
-    transposed: Callable[[Array], Array | None]  # of the chunks' hidden states, what the gradients want besides
+    transposed: Callable[[Array], Array | None]
 
 
 def _whole_rows(*arguments: Any, classes: int) -> tuple[Array, HeadGrads]:
@@ -69,7 +73,7 @@ def by_platform(work: Callable[..., Any], *arguments: Any) -> Any:
 def chunk_sizes(budget: Budget, tokens: int, vocab: int, dtype: jnp.dtype, requested: int | None) -> ChunkSizes:
     """`requested` tokens, or as many as the budget allows in a multiple of 128; all if their logits are small.
 
-    Sizes that are not known when tracing, as in `jax.export`, may be any.
+    Where the vocabulary is symbolic, as in `jax.export`, 128 unless requested.
     """
     known_tokens, known_vocab = isinstance(tokens, int), isinstance(vocab, int)
     row = vocab * dtype.itemsize if known_vocab else None

@@ -21,7 +21,7 @@ from jax import Array
 
 # Below this sum of exponentials, taking the maximum's own 1 away again would cost bits.
 CONFIDENT = 1.875
-# And below it the maximum's exponential alone is this large, by a margin that no rounding bridges.
+# There every other exponential is below 0.875, so that this tells the maximum from them, whatever rounding does.
 _NEAR_ONE = 0.9375
 
 
@@ -38,7 +38,7 @@ def remainder(total: Array, others: Array) -> Array:
 
 
 def without_maximum(e: Array) -> Array:
-    """e, but 0 near the maximum: at it alone, in a row whose sum is below CONFIDENT."""
+    """e, but 0 at the maximum of a row whose sum is below CONFIDENT; in other rows its sum means nothing."""
     return jnp.where(e < _NEAR_ONE, e, 0)
 
 
@@ -93,8 +93,8 @@ def is_dominant_probability(s: Array, state: LseState) -> Array:
 def shifted_logits(x: Array, state: LseState) -> Array:
     """x - m, exactly and constantly 0 at the dominant entry.
 
-    It is not differentiated there as if it varied: a transpose would add and subtract 1 where it should see the tail
-    alone.
+    Differentiated there as x_k less m, it would have reverse mode add a cotangent and take it away again, and round
+    the tail away between the two.
     """
     return jnp.where(is_dominant(x, state), 0, x - state.maximum)
 
@@ -107,7 +107,7 @@ def exponentials(x: Array, state: LseState) -> Array:
 
 @exponentials.defjvp
 def _exponentials_jvp(primals, tangents):
-    """e (dx - dm), constant at the dominant entry: there a transpose would add and subtract what absorbs the tail."""
+    """e (dx - dm), and 0 at the dominant entry, where x - m is constant: see `shifted_logits`."""
     (x, state), (x_dot, state_dot) = primals, tangents
     e = exponentials(x, state)
     return e, jnp.where(is_dominant(x, state), 0, e * (x_dot - state_dot.maximum))
@@ -116,12 +116,13 @@ def _exponentials_jvp(primals, tangents):
 def state_tangent(x: Array, x_dot: Array, state: LseState, axes: tuple[int, ...]) -> LseState:
     """The derivative of the state of x along x_dot, summed over `axes`.
 
-    Any dm goes with dr = Σ_j e_j (dx_j - dm). At a dominant entry k, dm = dx_k keeps the tail of dr; else dm = 0.
+    For any dm, dr = Σ_j e_j (dx_j - dm) gives the right derivative of m + log1p(r). Where an entry k is dominant,
+    dm = dx_k keeps the tail of dr; else dm = 0.
     """
     e = exponentials(x, state)
-    leads = is_dominant(x, state)
-    maximum_dot = jnp.sum(jnp.where(leads, x_dot, 0), axes, keepdims=True)
+    dominant = is_dominant(x, state)
+    maximum_dot = jnp.sum(jnp.where(dominant, x_dot, 0), axes, keepdims=True)
     # The select, where the sum is 0 anyway, keeps XLA CPU of jaxlib 0.10.2 from fusing a vmapped sum with what isn't
     # vmapped: it adds up wrong entries then (jax#39103).
-    others_dot = jnp.where(is_empty(state), 0, jnp.sum(jnp.where(leads, 0, e) * x_dot, axes, keepdims=True))
+    others_dot = jnp.where(is_empty(state), 0, jnp.sum(jnp.where(dominant, 0, e) * x_dot, axes, keepdims=True))
     return LseState(maximum_dot, others_dot - state.remainder * maximum_dot)

@@ -14,7 +14,7 @@ def accumulation_dtype(*dtypes: DTypeLike) -> jnp.dtype:
 
 
 def widen(x: Array) -> Array:
-    """`x` in its accumulation dtype, rounded to its own dtype in every place where XLA computes `x` again."""
+    """`x` in its accumulation dtype; by `reduce_precision` XLA can't keep more bits of x in one use than in another."""
     wide = x.astype(accumulation_dtype(x.dtype))
     return wide if wide.dtype == x.dtype else _rounded_to(x.dtype, wide)
 

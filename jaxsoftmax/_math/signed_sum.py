@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-_LEAST = -1e4  # of a_j - m: exp of it times any weight, and over any, is 0
+_LEAST = -1e4  # exp of it stays 0 in float64 when it is multiplied with any finite weight, or divided by one
+_DOMINANT, _CONFIDENT = 0.75, 1.5  # if sizes add up to less than 1.5, at most one exceeds 0.75: the largest, about 1
 
 
 class SignedSum(NamedTuple):
@@ -24,11 +25,11 @@ class SignedSum(NamedTuple):
     others: Array
 
 
-def scale(a: Array, b: Array) -> tuple[Array, Array]:
-    """m and d of rows."""
+def exponent_shift(a: Array, b: Array) -> tuple[Array, Array]:
+    """m = max a_j over finite a_j with weights, and d = max (a_j - m + log |b_j|) over finite weights; [*batch, 1]."""
     out = (b == 0) | jnp.isinf(a)
     m = jnp.max(jnp.where(out, -jnp.inf, a), -1, keepdims=True, initial=-jnp.inf)
-    log_size = jnp.where(out | jnp.isinf(b), -jnp.inf, _less(a, m)[0] + jnp.log(jnp.abs(b)))
+    log_size = jnp.where(out | jnp.isinf(b), -jnp.inf, _difference_with_error(a, m)[0] + jnp.log(jnp.abs(b)))
     d = jnp.max(log_size, -1, keepdims=True, initial=-jnp.inf)
     return m, jnp.where(d == -jnp.inf, 0, d)
 
@@ -38,32 +39,37 @@ def split(summands: Array) -> tuple[Array, Array]:
     size = jnp.abs(summands)
     total, large, small, size = (
         jnp.sum(terms, -1, keepdims=True)
-        for terms in (summands, jnp.where(size < 0.75, 0, summands), jnp.where(size < 0.75, summands, 0), size)
+        for terms in (
+            summands,
+            jnp.where(size < _DOMINANT, 0, summands),
+            jnp.where(size < _DOMINANT, summands, 0),
+            size,
+        )
     )
-    leads = size < 1.5
-    return jnp.where(leads, large, 0), jnp.where(leads, small, total)
+    confident = size < _CONFIDENT
+    return jnp.where(confident, large, 0), jnp.where(confident, small, total)
 
 
 @jax.custom_jvp
-def relative(a: Array, b: Array, state: SignedSum) -> tuple[Array, Array]:
+def scaled_summands(a: Array, b: Array, state: SignedSum) -> tuple[Array, Array]:
     """b_j exp(a_j - m - d), and the same without b_j.
 
     a_j - m - d is formed in two numbers, as it may be large where b_j is. Its exponential is taken in halves, of which
     none is out of range before the whole is.
     """
-    difference, low = _less(a, state.maximum)
-    exponent, lower = _less(difference, state.log_size)
+    difference, low = _difference_with_error(a, state.maximum)
+    exponent, lower = _difference_with_error(difference, state.log_size)
     half = jnp.exp(exponent / 2)
     other_half = half * (1 + (low + lower))
     out = (b == 0) | jnp.isneginf(a)
     return jnp.where(out, 0, b * half * other_half), half * other_half
 
 
-@relative.defjvp
-def _relative_jvp(primals, tangents):
-    """Of the lead the summand is constant, and d varies with it: its tail would be absorbed otherwise."""
+@scaled_summands.defjvp
+def _scaled_summands_jvp(primals, tangents):
+    """The lead is constant, and its change goes into d: otherwise reverse mode would round the others away."""
     (a, b, state), (a_dot, b_dot, state_dot) = primals, tangents
-    summands, exponentials = relative(a, b, state)
+    summands, exponentials = scaled_summands(a, b, state)
     leads = is_lead(summands, state)
     exponent_dot = jnp.where(leads, -b_dot / jnp.where(leads, b, 1), a_dot - state_dot.log_size)
     exponentials_dot = exponentials * exponent_dot
@@ -72,8 +78,8 @@ def _relative_jvp(primals, tangents):
 
 
 def state_tangent(a: Array, b: Array, a_dot: Array, b_dot: Array, state: SignedSum) -> SignedSum:
-    """The derivative of the state: that of the lead's size in d, and none in m and in the lead."""
-    summands, exponentials = relative(a, b, state)
+    """The derivative of the state: d changes as the log of the lead's size; m and the lead are constant."""
+    summands, exponentials = scaled_summands(a, b, state)
     leads = is_lead(summands, state)
     total = partial(jnp.sum, axis=-1, keepdims=True)
     log_size_dot = total(jnp.where(leads, a_dot + b_dot / jnp.where(leads, b, 1), 0))
@@ -82,8 +88,8 @@ def state_tangent(a: Array, b: Array, a_dot: Array, b_dot: Array, state: SignedS
 
 
 def is_lead(summands: Array, state: SignedSum) -> Array:
-    """Whether a summand is the lead: there all others together are less than 3/4."""
-    return (jnp.abs(summands) > 0.75) & (state.lead != 0)
+    """Whether a summand is the lead of its row."""
+    return (jnp.abs(summands) > _DOMINANT) & (state.lead != 0)
 
 
 def log_absolute(state: SignedSum) -> Array:
@@ -97,17 +103,17 @@ def log_absolute(state: SignedSum) -> Array:
 
 
 def sign(state: SignedSum) -> Array:
-    """-1, 0 or 1."""
+    """The sign of the sum: -1, 0 or 1."""
     return jnp.sign(state.lead + state.others)
 
 
 def is_empty(state: SignedSum) -> Array:
-    """No element, weights of 0 or exponents of -inf alone."""
+    """Whether nothing is summed: no element, or weights of 0 and exponents of -inf alone."""
     return (state.maximum == -jnp.inf) & (state.others == 0)
 
 
-def _less(a: Array, b: Array) -> tuple[Array, Array]:
-    """a - b and what rounding took from it; -1e4 at least, and a itself where b is -inf."""
+def _difference_with_error(a: Array, b: Array) -> tuple[Array, Array]:
+    """a - b, at least -1e4, and its rounding error; a itself where b is -inf."""
     b = jnp.where(b == -jnp.inf, 0, b)
     difference = a - b
     taken = difference - a

@@ -26,16 +26,17 @@ def log_probabilities(x: Array, state: LseState) -> Array:
     return shifted_logits(x, state) - log_denominator(state)
 
 
-def less_mean(s: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
+def subtract_mean(s: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
     """v - <s, v>; at a dominant entry of s the difference cancels, unless v is 0 there."""
-    return v - _ending_fusion(state, jnp.sum(s * v, axes, keepdims=True))
+    return v - _select_to_end_fusion(state, jnp.sum(s * v, axes, keepdims=True))
 
 
-def centred_less_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
-    """v - <s, v>, as h - <s, h> where h = v - v_k 1 is exactly 0 at the dominant entry k, if there is one (M21).
+def centred_subtract_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
+    """v - <s, v>, as h - <s, h> where h_j = v_j - v_k is exactly 0 at the dominant entry k, if there is one (M21).
 
-    There 1 - s cancels, and so does v - <s, v>; of h every remaining term is small of itself. As the Jacobian takes 1
-    to 0, centring changes no value. The transpose sums without r: on TPU and GPU it shares a pass with those for r.
+    There 1 - s cancels, and so does v - <s, v>; of h every remaining term is small of itself. As the Jacobian takes
+    the vector of ones to 0, centring changes no value. Which entry is the maximum is asked of x and m alone: so the
+    sums of the transpose don't wait for r, and can share a pass with those for r.
     """
     near, confident = near_maximum(x, state.maximum), is_confident(state)
     centre, mean = _centre_and_mean(near & confident, probabilities(x, state), state, v, axes)
@@ -54,15 +55,15 @@ def _centre_and_mean(
 ) -> tuple[Array, Array]:
     """v_k at the dominant entry, or 0, and <s, h> = Σ_{j != k} s_j v_j - v_k r / (1 + r).
 
-    A sum over h itself would wait for v_k.
+    A sum over h itself would wait for v_k: that takes a pass more.
     """
     centre = jnp.sum(jnp.where(dominant, v, 0), axes, keepdims=True)
-    others = _ending_fusion(state, jnp.sum(jnp.where(dominant, 0, s * v), axes, keepdims=True))
+    others = _select_to_end_fusion(state, jnp.sum(jnp.where(dominant, 0, s * v), axes, keepdims=True))
     return centre, others - centre * (state.remainder / denominator(state))
 
 
-def _ending_fusion(state: LseState, row_sum: Array) -> Array:
-    """A sum that is 0 in an empty row, which ends XLA's fusion.
+def _select_to_end_fusion(state: LseState, row_sum: Array) -> Array:
+    """A sum, by a select 0 in an empty row, where it is 0 anyway.
 
     On the CPU jaxlib 0.10.2 adds up wrong entries where a vmapped sum is fused with what isn't vmapped (jax#39103).
     """

@@ -50,15 +50,15 @@ def softcap_slope(options: LossOptions, logits: Array) -> Array | float:
 
 
 class RowStats(NamedTuple):
-    """Statistics of rows with integer labels, each [*batch, 1]."""
+    """Statistics of rows with integer labels."""
 
-    state: LseState
-    label_weight: Array  # w_y
-    total_weight: Array  # Σ_j w_j
+    state: LseState  # [*batch, 1] twice
+    label_weight: Array  # w_y, [*batch, 1]
+    total_weight: Array  # Σ_j w_j, a scalar
 
 
 def negative_log_likelihood(state: LseState, margin: Array) -> Array:
-    """(m - z) + log1p(r), two terms that are never negative (M19); +inf throughout an empty row."""
+    """(m - z) + log1p(r), two terms of which neither is negative, unless z is masked (M19); +inf in an empty row."""
     return margin + log_denominator(state)
 
 
@@ -80,17 +80,19 @@ def integer_label_loss(
 
 
 class LabelGradient(NamedTuple):
-    """A row's gradient in z, in coefficients [*batch, 1]: prob_coef e_j - smoothing_coef w_j, but at the label."""
+    """A row's gradient in z, prob_coef e_j - smoothing_coef w_j, except at the label; each [*batch, 1]."""
 
     prob_coef: Array  # A / (1 + r)
     smoothing_coef: Array  # eps / V, so that C_j = smoothing_coef w_j
-    label_entry: Array  # B (s_y - 1) + (A - B) s_y - C_y
+    label_entry: Array  # the gradient at the label, B (s_y - 1) + (A - B) s_y - C_y
 
 
 def integer_label_gradient(options: LossOptions, stats: RowStats, label_exp: Array, vocab: int) -> LabelGradient:
-    """A s_j - B [j = y] - C_j as B (s_j - [j = y]) + (A - B) s_j - C_j: nothing cancels (M25).
+    """A s_j - B [j = y] - C_j, as B (s_j - [j = y]) + (A - B) s_j - C_j (M25).
 
-    `label_exp` is e_y. A - B is formed without subtracting, and s_y - 1 whole (M20).
+    With eps = label_smoothing and zeta = z_loss: B = (1 - eps) w_y, C_j = eps w_j / V and
+    A = B + (eps / V) Σ_j w_j + 2 zeta w_y L. Neither A - B nor s_y - 1 is formed by subtraction (M20). `label_exp` is
+    exp(z_y - m).
     """
     state, label_weight, total_weight = stats
     label_prob = label_exp / denominator(state)
@@ -149,7 +151,7 @@ def _dominant_less_one(state: LseState) -> Array:
 
 
 def _finite_log_sum_exp(state: LseState) -> Array:
-    """L where it multiplies a probability: an empty row's probabilities are 0, and so is what they multiply."""
+    """L; 0 in an empty row, where -inf times a probability of 0 would be NaN."""
     return jnp.where(is_empty(state), 0, log_sum_exp(state))
 
 

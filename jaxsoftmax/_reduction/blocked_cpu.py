@@ -65,16 +65,21 @@ def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]
     return lax.optimization_barrier(e / denominator(state)), state
 
 
-def less_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
-    """v - <s, v> over `axes`, s the softmax of x, as h - <s, h> where h = v - v_k 1 (M21)."""
+def recomputed_softmax(x: Array, state: LseState) -> Array:
+    """The softmax of x, which has this state, formed a second time."""
+    return softmax.probabilities(x, state)
+
+
+def subtract_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
+    """v - <s, v> over `axes`, s the softmax of x, as h - <s, h> where h_j = v_j - v_k (M21)."""
     if axes != (x.ndim - 1,) or not x.size:
-        return softmax.centred_less_mean(x, state, v, axes)
+        return softmax.centred_subtract_mean(x, state, v, axes)
     centred = _centring(x, state)(v)
-    return softmax.less_mean(softmax.probabilities(x, state), state, centred, axes)
+    return softmax.subtract_mean(softmax.probabilities(x, state), state, centred, axes)
 
 
 def jacobian_product(s: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
-    """J v over `axes`, J the Jacobian of the softmax s, as J P v where P v = v - v_k 1 (M21).
+    """J v over `axes`, J the Jacobian of the softmax s, as J P v where (P v)_j = v_j - v_k (M21).
 
     J is its own transpose, and J = J P = P^T J: here the tangent is centred, and in the transpose the cotangent is.
     """
@@ -82,7 +87,7 @@ def jacobian_product(s: Array, state: LseState, v: Array, axes: tuple[int, ...])
         return softmax.centred_jacobian_product(s, state, v, axes)
     centred = _centring(s, state)
     h = _with_transpose(centred, _unchanged, v)
-    return _with_transpose(_unchanged, centred, s * softmax.less_mean(s, state, h, axes))
+    return _with_transpose(_unchanged, centred, s * softmax.subtract_mean(s, state, h, axes))
 
 
 def target_sums(z: Array, state: LseState, targets: Array) -> TargetSums:
@@ -114,12 +119,12 @@ def with_entry_at(rows: Array, index: Array, entry: Array) -> Array:
     return jnp.where(index.astype(dtype)[..., None] == numbers.astype(dtype), entry, rows)
 
 
-def in_memory(array: Array) -> Array:
-    """The array, which XLA is not to compute as part of what takes it."""
+def materialised(array: Array) -> Array:
+    """The array in memory: XLA doesn't fuse it into what takes it."""
     return lax.optimization_barrier(array)
 
 
-def flatten_batch(of_rows: Callable[..., Array]) -> Callable[..., Array]:
+def over_rows(of_rows: Callable[..., Array]) -> Callable[..., Array]:
     """A function of arrays [*batch, ...], the first with one dimension more, as one of arrays [tokens, ...].
 
     For the gradient of a kernel XLA CPU transposes a gradient [batch, sequence, vocab] of logits. Where each entry is
@@ -141,26 +146,30 @@ def flatten_batch(of_rows: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def _centring(x: Array, state: LseState) -> Callable[[Array], Array]:
-    """v -> v - v_k 1 in rows with a dominant entry k, that of x, or of its softmax."""
-    rows, confident = lax.stop_gradient(x).reshape(-1, x.shape[-1]), is_confident(state)
+    """The function v_j -> v_j - v_k in rows with a dominant entry k; x are the logits, or their softmax."""
+    confident = is_confident(state).reshape(-1)
+    rows = lax.stop_gradient(x).reshape(-1, x.shape[-1])
 
     def first_maximum(block: Array) -> Array:
         return jnp.argmax(rows[block], -1).astype(jnp.int32)
 
-    lead = _of_confident_rows(
-        first_maximum, confident.reshape(-1), jnp.zeros_like(confident.reshape(-1), jnp.int32), x.shape[-1]
-    )
-    lead = lead.reshape(confident.shape)
+    nothing = jnp.zeros_like(confident, jnp.int32)
+    dominant = _replace_confident_rows(first_maximum, confident, nothing, x.shape[-1])
+    dominant, confident = (array.reshape(state.remainder.shape) for array in (dominant, confident))
 
     def centred(v: Array) -> Array:
-        centre = jnp.where(confident, jnp.take_along_axis(v, lead, -1, mode="promise_in_bounds"), 0)
+        centre = jnp.where(confident, jnp.take_along_axis(v, dominant, -1, mode="promise_in_bounds"), 0)
         return v - lax.optimization_barrier(centre)
 
     return centred
 
 
 def _with_transpose(of: Callable[[Array], Array], transpose: Callable[[Array], Array], v: Array) -> Array:
-    """A linear function of v, and what JAX is to take for its transpose; it lets that be said of solutions alone."""
+    """The linear `of(v)`, for whose transpose JAX takes `transpose`, whether it is or not.
+
+    In J = J P = P^T J neither product is right by itself, and their composition is. `lax.custom_linear_solve`, of the
+    identity here, is what takes a transpose that is given.
+    """
     return lax.custom_linear_solve(_unchanged, v, lambda _, b: of(b), lambda _, b: transpose(b))
 
 
@@ -200,15 +209,15 @@ def _sums_of_rows(x: Array, e: Array) -> tuple[Array, Array]:
         block = x[rows]
         return _sum_of_rows(_without_maximum(jnp.exp(block - _maximum(block, (1,)))))
 
-    return total, _of_confident_rows(sums_of_others, confident, total, x.shape[-1])
+    return total, _replace_confident_rows(sums_of_others, confident, total, x.shape[-1])
 
 
 def _add_pairs(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
     return a[0] + b[0], a[1] + b[1]
 
 
-def _of_confident_rows(of_rows: Callable[[Array], Array], confident: Array, others: Array, width: int) -> Array:
-    """`others` [rows, ...], but `of_rows(indices)` in confident rows, of which a block is at work at a time."""
+def _replace_confident_rows(of_rows: Callable[[Array], Array], confident: Array, rows: Array, width: int) -> Array:
+    """`rows` [rows, ...] with those in `confident` replaced by `of_rows(indices)`, formed a block of them at a time."""
     count = len(confident)
     block = max(1, min(count, BLOCK // width))
 
@@ -223,13 +232,13 @@ def _of_confident_rows(of_rows: Callable[[Array], Array], confident: Array, othe
         def step(carry: tuple[Array, Array]) -> tuple[Array, Array]:
             # Beyond the last confident row stands row 0: it is computed too, and dropped.
             done, results = carry
-            rows = lax.dynamic_slice_in_dim(order, done, block)
-            kept = jnp.where(done + jnp.arange(block) < until[-1], rows, count)
-            return done + block, results.at[kept].set(of_rows(rows), mode="drop")
+            indices = lax.dynamic_slice_in_dim(order, done, block)
+            kept = jnp.where(done + jnp.arange(block) < until[-1], indices, count)
+            return done + block, results.at[kept].set(of_rows(indices), mode="drop")
 
-        return lax.while_loop(more, step, (jnp.zeros((), jnp.int32), others))[1]
+        return lax.while_loop(more, step, (jnp.zeros((), jnp.int32), rows))[1]
 
-    return lax.cond(jnp.any(confident), with_confident, lambda: others)
+    return lax.cond(jnp.any(confident), with_confident, lambda: rows)
 
 
 def _sum_of_rows(e: Array) -> Array:

@@ -1,8 +1,11 @@
-"""The default schedule of a row reduction: one pass over the row, with everything that XLA can fuse into it.
+"""The default schedule of a row reduction: after the maximum one pass, in which XLA can fuse all sums.
 
 No slice, gather, loop, branch or reshape of the class axis: it is partitioned with the row, exported with symbolic
 sizes, and is what the compilers for TPU and GPU fuse best.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -19,8 +22,7 @@ def lse_state(x: Array, axes: tuple[int, ...]) -> LseState:
     maximum = finite_maximum(x, axes)
     e = jnp.exp(x - maximum)
     total, others = (jnp.sum(terms, axes, keepdims=True) for terms in (e, without_maximum(e)))
-    # Apart, or XLA's GPU compiler keeps these exponentials in memory for what is formed of them next.
-    return LseState(*(lax.optimization_barrier(number) for number in (maximum, remainder(total, others))))
+    return _forgotten(LseState(maximum, remainder(total, others)))
 
 
 def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]:
@@ -29,9 +31,14 @@ def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]
     return softmax.probabilities(x, state), state
 
 
-def less_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
+def recomputed_softmax(x: Array, state: LseState) -> Array:
+    """The softmax of x, which has this state, formed a second time."""
+    return softmax.probabilities(x, _forgotten(state))
+
+
+def subtract_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
     """v - <s, v> over `axes`, s the softmax of x (M21)."""
-    return softmax.centred_less_mean(x, state, v, axes)
+    return softmax.centred_subtract_mean(x, _forgotten(state), v, axes)
 
 
 def jacobian_product(s: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
@@ -65,3 +72,21 @@ def entry_at(rows: Array, index: Array) -> Array:
 def with_entry_at(rows: Array, index: Array, entry: Array) -> Array:
     """Rows [*batch, vocab] with `entry` [*batch, 1] at number index [*batch], where that is inside of the row."""
     return jnp.where(index[..., None] == class_numbers(rows), entry, rows)
+
+
+def over_rows(of_rows: Callable[..., Array]) -> Callable[..., Array]:
+    """A function of rows [*batch, vocab] as it is."""
+    return of_rows
+
+
+def unchanged(array: Any) -> Any:
+    """The array itself."""
+    return array
+
+
+def _forgotten(state: LseState) -> LseState:
+    """The state behind barriers: XLA's GPU compiler would keep the exponentials of a row in memory for their next use.
+
+    Two numbers a row stand behind them, and no row, so that XLA still fuses what is formed of the row.
+    """
+    return LseState(*(lax.optimization_barrier(number) for number in state))

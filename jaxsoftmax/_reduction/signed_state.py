@@ -4,15 +4,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsoftmax._math.signed_sum import SignedSum, relative, scale, split, state_tangent
+from jaxsoftmax._math.signed_sum import SignedSum, exponent_shift, scaled_summands, split, state_tangent
 
 
 @jax.custom_jvp
 def signed_state(a: Array, b: Array) -> SignedSum:
     """The sum of `b * exp(a)` over the last axis, both in their accumulation dtype."""
     zero = jnp.zeros((*a.shape[:-1], 1), a.dtype)
-    scaled = SignedSum(*scale(a, b), zero, zero)
-    summands, _ = relative(a, b, scaled)
+    scaled = SignedSum(*exponent_shift(a, b), zero, zero)
+    summands, _ = scaled_summands(a, b, scaled)
     lead, others = split(summands)
     return scaled._replace(lead=lead, others=others)
 
