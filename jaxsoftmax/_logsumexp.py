@@ -86,8 +86,9 @@ def logsumexp(
 
     Returns:
       The log-sum-exp in the dtype of `a` and `b` together, formed in at least float32; with `return_sign` the pair
-      (log |sum|, sign). An empty or fully masked sum, or one over -inf alone, gives -inf with gradient 0. A +inf gives
-      +inf, with a NaN gradient. A negative sum without `return_sign` gives NaN, with a NaN gradient.
+      (log |sum|, sign). An empty or fully masked sum, or one over -inf alone, gives -inf with gradient 0; so does one
+      whose weights are all 0, with a NaN gradient in `b`, along which the log is infinitely steep. A +inf gives +inf,
+      with a NaN gradient. A negative sum without `return_sign` gives NaN, with a NaN gradient.
 
     Raises:
       TypeError: `a`, `b` or `where` is not a real array, or `axis` not made of ints.

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxsoftmax import _checks
-from jaxsoftmax._math.lse_state import LseState
+from jaxsoftmax._math.lse_state import LseState, is_confident
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def _merged_jvp(axes, primals, tangents):
     """
     (state, margins, weights), (state_dot, margins_dot, _) = primals, tangents
     merged, sums = _merged(axes, state, margins, weights)
-    dominates = (state.maximum == merged.maximum) & (merged.remainder < 1)
+    dominates = (state.maximum == merged.maximum) & is_confident(merged)
     maximum_dot = lax.psum(jnp.where(dominates, state_dot.maximum, 0), axes)
     moved = state_dot.maximum - maximum_dot
     share = jnp.exp(state.maximum - merged.maximum)

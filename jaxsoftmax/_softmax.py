@@ -68,8 +68,9 @@ def log_softmax(
       where: boolean mask that broadcasts with `x`; elements left out have log-probability -inf.
 
     Returns:
-      Log-probabilities in `x`'s dtype, formed in at least float32. A row of -inf alone, or fully masked, gives -inf.
-      A row with +inf or NaN is NaN throughout.
+      Log-probabilities in `x`'s dtype, formed in at least float32. A row of -inf alone, or fully masked, gives -inf;
+      the derivative of the first is the identity, as if nothing were normalised. A row with +inf or NaN is NaN
+      throughout.
 
     Raises:
       TypeError: `x` or `where` is not a real array, or `axis` not made of ints.

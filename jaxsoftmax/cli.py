@@ -117,7 +117,13 @@ def _add_bench(commands: Any) -> None:
     add("--shape", **_MANY, type=_shape, metavar="N,[D,]V", help="tokens, width (linear) and classes")
     add("--function", **_MANY, choices=FUNCTIONS, metavar="FUNCTION", help=f"some of {', '.join(FUNCTIONS)} (plain)")
     add("--dtype", **_MANY, choices=DTYPES, metavar="DTYPE", help=f"some of {', '.join(DTYPES)}")
-    add("--peer", **_MANY, choices=PEERS, metavar="PEER", help=f"some of {', '.join(PEERS)} (optax is always there)")
+    add(
+        "--peer",
+        **_MANY,
+        choices=PEERS,
+        metavar="PEER",
+        help=f"some of {', '.join(PEERS)} (the base of the ratios is always there)",
+    )
     add("--preset", choices=PRESETS, help="the shapes, dtypes and peers where none are given (default: cpu)")
     add("--quick", action="store_true", help="a few tiny shapes; no fresh processes for peak memory")
     add("--repetitions", type=_count, metavar="ROUNDS", help="rounds (default: 5 to 201, as many as fit in 6 s)")

@@ -1,4 +1,4 @@
-"""Twins of the losses and of log-sum-exp, for pure forward mode: the same names, signatures and values.
+"""The losses and log-sum-exp for pure forward mode: the same names, signatures and values.
 
 JAX refuses `jax.jvp`, `jax.jacfwd` and `jax.linearize` through a function whose gradient is attached with
 `jax.custom_vjp`, as the functions of `jaxsoftmax` are. These attach the same closed forms with `jax.custom_jvp`:
@@ -126,7 +126,8 @@ def linear_cross_entropy(
 ) -> Float[Array, "*batch"]:
     """`jaxsoftmax.linear_cross_entropy` with a forward-mode rule: the tangent of each logit, then <gradient, v> (M25).
 
-    Args, Returns, Raises, Source: as `jaxsoftmax.linear_cross_entropy`.
+    Args, Returns, Raises, Source: as `jaxsoftmax.linear_cross_entropy`; but a chunk has by default the size that it
+    has there on a CPU, whatever the platform.
 
     Differentiation: both modes in hidden, kernel, bias and token weights, to any order, in the memory of a chunk's
     logits: nothing of a chunk is saved, and reverse mode forms its logits again.
@@ -161,7 +162,8 @@ def sharded_linear_cross_entropy(
 ) -> Float[Array, "*batch"]:
     """`jaxsoftmax.sharded_linear_cross_entropy` with a forward-mode rule, as `linear_cross_entropy` has it here (M25).
 
-    Args, Returns, Raises, Source: as there; but over Auto axes XLA has the choice how a gradient is sharded.
+    Args, Returns, Raises, Source: those of `jaxsoftmax.sharded_linear_cross_entropy`; but over Auto axes XLA has the
+    choice how a gradient is sharded.
 
     Differentiation: both modes in hidden, kernel, bias and token weights, to any order.
 
@@ -237,7 +239,7 @@ def _linear_losses(
 
     # A chunk of one size on every platform: a derivative through a choice would save what each side of it needs.
     tokens, vocab = inputs.hidden.shape[0], inputs.kernel.shape[1]
-    chunk = schedules.chunk_sizes(schedules.CPU.budget, tokens, vocab, inputs.dtype, chunk_size).tokens
+    chunk = schedules.chunk_sizes(schedules.ON_EVERY_PLATFORM, tokens, vocab, inputs.dtype, chunk_size).tokens
     return token_chunks.losses_of_tokens(loss, options, shards, chunk, inputs, labels)
 
 

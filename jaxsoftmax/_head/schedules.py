@@ -62,6 +62,7 @@ CPU = Schedule(
 )
 DEFAULT = Schedule(Budget(tokens=4096, bytes=1 << 30, classes=None), _whole_rows, _nothing)
 BY_PLATFORM = {"cpu": CPU}
+ON_EVERY_PLATFORM = CPU.budget  # for a chunk whose size may not depend on the platform
 
 
 def by_platform(work: Callable[..., Any], *arguments: Any) -> Any:

@@ -40,7 +40,7 @@ class Preset:
     quantities: dict[str, tuple[str, ...]]  # by kind
     confident: bool = False  # whether plain losses are measured on confident rows too
     functions: tuple[str, ...] = (INTEGER,)  # of plain losses
-    more: tuple[Case, ...] = ()  # where neither shapes, dtypes nor quick ones are asked for: values
+    more: tuple[Case, ...] = ()  # unless shapes, functions or quick ones are asked for: of each value and gradient
     peers: tuple[str, ...] = PEERS
 
 

@@ -58,7 +58,7 @@ def _logit_gradient(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _dense_gradient(case: Case, logits: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Of float64 logits, with float labels, or a cotangent of softmax or log_softmax; a mean's token counts 1 / N."""
+    """The gradient in float64 logits of a mean over tokens, or of softmax or log_softmax with `other` as cotangent."""
     s = _probabilities(logits)
     if case.function == LOGSUMEXP:
         return s / case.tokens
