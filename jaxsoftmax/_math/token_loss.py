@@ -177,7 +177,6 @@ def mean_weights(token_weights: Array, normalizer: Array) -> Array:
 
 
 def mean(total: Array, normalizer: Array) -> Array:
-    """Σ_t u_t l_t / Σ_t u_t n_t, or 0 of nothing (M27), from the two sums."""
-    nothing = normalizer == 0
-    of_nothing = 0 * drop_infinite_if_unweighted(normalizer, total)  # NaN stays NaN
-    return jnp.where(nothing, of_nothing, total / jnp.where(nothing, 1, normalizer))
+    """Σ_t u_t l_t / Σ_t u_t n_t, or 0 of nothing (M27), from the two sums; NaN of a NaN."""
+    nothing = (normalizer == 0) & ~jnp.isnan(total)
+    return jnp.where(nothing, 0, total / jnp.where(nothing, 1, normalizer))
