@@ -40,6 +40,7 @@ def _fwd(options, shards, logits, labels, class_weights, where):
 
 def _bwd(options, shards, residuals, losses_bar):
     logits, labels, class_weights, where, stats = residuals
+    stats = stats._replace(state=schedules.forgotten(stats.state))
 
     def logits_bar(logits, labels, where, stats, scale):
         return (scale * logits_gradient(options, shards, logits, labels, class_weights, where, stats)).astype(

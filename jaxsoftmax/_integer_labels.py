@@ -59,7 +59,9 @@ def losses_and_stats(
     z = _capped(options, shards, masked_logits(logits, where), shards.class_offset(local_vocab))
     state = lse_state(z, (z.ndim - 1,))
     label_margin = _label_margin(options, logits, labels, where, state)
-    weighted_margin = _weighted_margin(z, class_weights, state) if options.label_smoothing else None
+    weighted_margin = (
+        _weighted_margin(z, class_weights, schedules.forgotten(state)) if options.label_smoothing else None
+    )
     if shards.classes:
         on_this_shard = is_on_this_shard(labels, local_vocab)[..., None]
         weight = _local_weight(class_weights, local_vocab, z.dtype) if options.label_smoothing else None

@@ -1,7 +1,7 @@
 """The schedule of a row reduction for XLA's CPU compiler, of rows that lie whole on one device.
 
-What differs from the default: long rows are summed in pieces; confident rows alone are summed again without their
-maximum; an entry is fetched, not looked for; results are kept in memory where XLA would compute them again.
+What differs from the default: confident rows alone are summed again without their maximum; an entry is fetched, not
+looked for; results are kept in memory where XLA would compute them again.
 """
 
 import math
@@ -28,8 +28,6 @@ from jaxsoftmax._math.lse_state import (
 from jaxsoftmax._math.token_loss import TargetSums
 
 SHORT_ROW = 32  # up to here XLA CPU forms two sums at once in the time of one; in longer rows it is slow at that
-LONG_ROW = 1 << 11  # from here on it is slow at one sum, and faster at sums of pieces
-PIECE = 1 << 8  # the length of a piece, or the divisor of the row's length nearest to it
 BLOCK = 1 << 17  # entries of the confident rows that are summed again at a time
 
 
@@ -54,7 +52,7 @@ def _on_one_device() -> bool:
 def lse_state(x: Array, axes: tuple[int, ...]) -> LseState:
     """The state of x over `axes`, which are kept with size 1."""
     maximum = _maximum(x, axes)
-    return lax.optimization_barrier(LseState(maximum, _remainder(x, jnp.exp(x - maximum), axes)))
+    return LseState(maximum, lax.optimization_barrier(_remainder(x, jnp.exp(x - maximum), axes)))
 
 
 def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]:
@@ -67,7 +65,7 @@ def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]
 
 def recomputed_softmax(x: Array, state: LseState) -> Array:
     """The softmax of x, which has this state, formed a second time."""
-    return softmax.probabilities(x, state)
+    return softmax.probabilities(x, lax.optimization_barrier(state))
 
 
 def subtract_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
@@ -75,7 +73,7 @@ def subtract_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) ->
     if axes != (x.ndim - 1,) or not x.size:
         return softmax.centred_subtract_mean(x, state, v, axes)
     centred = _centring(x, state)(v)
-    return softmax.subtract_mean(softmax.probabilities(x, state), state, centred, axes)
+    return softmax.subtract_mean(recomputed_softmax(x, state), state, centred, axes)
 
 
 def jacobian_product(s: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
@@ -138,8 +136,15 @@ def over_rows(of_rows: Callable[..., Array]) -> Callable[..., Array]:
         def flat(array: Array) -> Array:
             return array.reshape(math.prod(batch), *array.shape[len(batch) :])
 
-        # Coefficients of rows stay in memory: XLA would form them again for every entry.
-        others = lax.optimization_barrier(jax.tree.map(flat, others))
+        def kept(part: Any) -> Any:
+            """In memory, or XLA would form it again for every entry; but of a state it is to see whose it is.
+
+            Then it takes the exponentials for those that it has summed, and forms them once.
+            """
+            part = jax.tree.map(flat, part)
+            return part if isinstance(part, LseState) else lax.optimization_barrier(part)
+
+        others = jax.tree.map(kept, others, is_leaf=lambda part: isinstance(part, LseState))
         return of_rows(flat(rows), *others).reshape(rows.shape)
 
     return of_batch
@@ -192,24 +197,25 @@ def _remainder(x: Array, e: Array, axes: tuple[int, ...]) -> Array:
     """r of rows x over `axes`, of which e are the exponentials."""
     if axes != (x.ndim - 1,) or not x.size:
         return remainder(*(jnp.sum(terms, axes, keepdims=True) for terms in (e, _without_maximum(e))))
-    total, others = _sums_of_rows(*(array.reshape(-1, x.shape[-1]) for array in (x, e)))
-    return remainder(total, others).reshape(*x.shape[:-1], 1)
+    return remainder(*_sums_of_rows(x, e))
 
 
 def _sums_of_rows(x: Array, e: Array) -> tuple[Array, Array]:
-    """The sums of each row's exponentials, and in confident rows of those without the maximum."""
+    """The sums of each row's exponentials, and in confident rows of those without the maximum, [*batch, 1]."""
     if x.shape[-1] <= SHORT_ROW:
         zero = jnp.zeros((), e.dtype)
-        total, others = lax.reduce((e, _without_maximum(e)), (zero, zero), _add_pairs, (1,))
-        return total[:, None], others[:, None]
-    total = _sum_of_rows(e)
-    confident = (total[:, 0] < CONFIDENT) & (total[:, 0] > 0)
+        total, others = lax.reduce((e, _without_maximum(e)), (zero, zero), _add_pairs, (x.ndim - 1,))
+        return total[..., None], others[..., None]
+    total = jnp.sum(e, -1, keepdims=True)
+    flat, totals = x.reshape(-1, x.shape[-1]), total.reshape(-1, 1)
+    confident = (totals[:, 0] < CONFIDENT) & (totals[:, 0] > 0)
 
     def sums_of_others(rows: Array) -> Array:
-        block = x[rows]
-        return _sum_of_rows(_without_maximum(jnp.exp(block - _maximum(block, (1,)))))
+        block = flat[rows]
+        return jnp.sum(_without_maximum(jnp.exp(block - _maximum(block, (1,)))), -1, keepdims=True)
 
-    return total, _replace_confident_rows(sums_of_others, confident, total, x.shape[-1])
+    others = _replace_confident_rows(sums_of_others, confident, totals, x.shape[-1])
+    return total, others.reshape(total.shape)
 
 
 def _add_pairs(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -239,18 +245,6 @@ def _replace_confident_rows(of_rows: Callable[[Array], Array], confident: Array,
         return lax.while_loop(more, step, (jnp.zeros((), jnp.int32), rows))[1]
 
     return lax.cond(jnp.any(confident), with_confident, lambda: rows)
-
-
-def _sum_of_rows(e: Array) -> Array:
-    """The sum of each row, [rows, 1]; of a long row in pieces, if a length near PIECE divides its own."""
-    (count, width), zero = e.shape, jnp.zeros((), e.dtype)
-    near = [n for n in range(PIECE // 4, 16 * PIECE + 1) if width >= LONG_ROW and width % n == 0]
-    piece = min(near, key=lambda n: max(n / PIECE, PIECE / n), default=None)
-    if piece is None:
-        return jnp.sum(e, -1, keepdims=True)
-    sums = jnp.sum(e.reshape(count, width // piece, piece), -1)
-    # A sum of pairs, of which one is 0: of a sum of sums XLA would make one sum of all terms.
-    return lax.reduce((sums, jnp.zeros_like(sums)), (zero, zero), _add_pairs, (1,))[0][:, None]
 
 
 def _without_maximum(e: Array) -> Array:

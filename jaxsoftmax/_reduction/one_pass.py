@@ -22,7 +22,7 @@ def lse_state(x: Array, axes: tuple[int, ...]) -> LseState:
     maximum = finite_maximum(x, axes)
     e = jnp.exp(x - maximum)
     total, others = (jnp.sum(terms, axes, keepdims=True) for terms in (e, without_maximum(e)))
-    return _forgotten(LseState(maximum, remainder(total, others)))
+    return forgotten(LseState(maximum, remainder(total, others)))
 
 
 def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]:
@@ -33,12 +33,12 @@ def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]
 
 def recomputed_softmax(x: Array, state: LseState) -> Array:
     """The softmax of x, which has this state, formed a second time."""
-    return softmax.probabilities(x, _forgotten(state))
+    return softmax.probabilities(x, forgotten(state))
 
 
 def subtract_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
     """v - <s, v> over `axes`, s the softmax of x (M21)."""
-    return softmax.centred_subtract_mean(x, _forgotten(state), v, axes)
+    return softmax.centred_subtract_mean(x, forgotten(state), v, axes)
 
 
 def jacobian_product(s: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
@@ -84,8 +84,8 @@ def unchanged(array: Any) -> Any:
     return array
 
 
-def _forgotten(state: LseState) -> LseState:
-    """The state behind barriers: XLA's GPU compiler would keep the exponentials of a row in memory for their next use.
+def forgotten(state: LseState) -> LseState:
+    """The state behind barriers, or XLA's compilers would keep the exponentials of a row in memory for their next use.
 
     Two numbers a row stand behind them, and no row, so that XLA still fuses what is formed of the row.
     """

@@ -32,6 +32,11 @@ def recomputed_softmax(x: Array, state: LseState) -> Array:
     return _by_platform(lambda schedule: schedule.recomputed_softmax, x, state)
 
 
+def forgotten(state: LseState) -> LseState:
+    """The state of rows whose exponentials are formed again, and not kept in memory: they would double the logits."""
+    return one_pass.forgotten(state)
+
+
 def subtract_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
     """v - <s, v> over `axes`, s the softmax of x; relatively accurate at a dominant entry too (M21)."""
     return _by_platform(lambda schedule: partial(schedule.subtract_mean, axes=axes), x, state, v)
