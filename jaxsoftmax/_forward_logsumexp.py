@@ -84,7 +84,7 @@ def _plain(shards: Shards, axes: tuple[int, ...], a: Array, where: Array | None)
 @_plain.defjvp
 def _plain_jvp(shards, axes, primals, tangents):
     (a, where), (a_dot, _) = primals, tangents
-    log_sum, state = _logsumexp.plain_sum(shards, axes, a, where)
+    log_sum, state = _logsumexp.plain_sum(shards, axes, a, where, shared=True)
     by_a = _logsumexp.plain_gradient(a, where, state)
     return log_sum, shards.psum(inner(by_a, a_dot, axes)).astype(a.dtype)  # (M8)
 

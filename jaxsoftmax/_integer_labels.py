@@ -32,7 +32,7 @@ def integer_label_losses(
 
 
 def _fwd(options, shards, logits, labels, class_weights, where):
-    losses, stats = losses_and_stats(options, shards, logits, labels, class_weights, where)
+    losses, stats = losses_and_stats(options, shards, logits, labels, class_weights, where, shared=True)
     return losses, (logits, labels, class_weights, where, stats.state)  # the inputs, and (m, r) per row
 
 
@@ -53,11 +53,12 @@ def losses_and_stats(
     labels: TokenLabels,
     class_weights: Array | None,
     where: Array | None,
+    shared: bool = False,
 ) -> tuple[Array, RowStats]:
-    """Losses [*batch], and the statistics of each row."""
+    """Losses [*batch], and the statistics of each row; `shared` as in `lse_state`."""
     local_vocab = logits.shape[-1]
     z = _capped(options, shards, masked_logits(logits, where), shards.class_offset(local_vocab))
-    state = lse_state(z, (z.ndim - 1,))
+    state = lse_state(z, (z.ndim - 1,), shared)
     label_margin = _label_margin(options, logits, labels, where, state)
     weighted_margin = (
         _weighted_margin(z, class_weights, schedules.forgotten(state)) if options.label_smoothing else None

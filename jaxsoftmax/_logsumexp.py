@@ -182,9 +182,11 @@ def masked_logits(a: Array, where: Array | None) -> Array:
     return wide if where is None else jnp.where(where, wide, -jnp.inf)
 
 
-def plain_sum(shards: Shards, axes: tuple[int, ...], a: Array, where: Array | None) -> tuple[Array, LseState]:
-    """The log-sum-exp (M18), and the state it came from."""
-    state, _ = shards.merge_lse(lse_state(masked_logits(a, where), axes))  # (M22)
+def plain_sum(
+    shards: Shards, axes: tuple[int, ...], a: Array, where: Array | None, shared: bool = False
+) -> tuple[Array, LseState]:
+    """The log-sum-exp (M18), and the state it came from; `shared` as in `lse_state`."""
+    state, _ = shards.merge_lse(lse_state(masked_logits(a, where), axes, shared))  # (M22)
     return log_sum_exp(state).astype(a.dtype), state
 
 
@@ -223,7 +225,7 @@ def _plain(shards: Shards, axes: tuple[int, ...], a: Array, where: Array | None)
 
 
 def _plain_fwd(shards, axes, a, where):
-    log_sum, state = plain_sum(shards, axes, a, where)
+    log_sum, state = plain_sum(shards, axes, a, where, shared=True)
     return log_sum, (a, where, state)  # the inputs, and (m, r) per row
 
 

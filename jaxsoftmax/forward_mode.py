@@ -195,7 +195,7 @@ def _integer_label_losses(
 @_integer_label_losses.defjvp
 def _integer_label_losses_jvp(options, shards, primals, tangents):
     logits, labels, class_weights, where = primals
-    losses, stats = _integer_labels.losses_and_stats(options, shards, logits, labels, class_weights, where)
+    losses, stats = _integer_labels.losses_and_stats(options, shards, logits, labels, class_weights, where, shared=True)
     by_logits = _integer_labels.gradient(
         options, shards, logits, labels, class_weights, where, stats, jnp.ones_like(losses)
     )

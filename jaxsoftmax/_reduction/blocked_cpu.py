@@ -1,7 +1,7 @@
 """The schedule of a row reduction for XLA's CPU compiler, of rows that lie whole on one device.
 
-What differs from the default: confident rows alone are summed again without their maximum; an entry is fetched, not
-looked for; results are kept in memory where XLA would compute them again.
+What differs from the default: long rows are summed in pieces; confident rows alone are summed again without their
+maximum; an entry is fetched, not looked for; results are kept in memory where XLA would compute them again.
 """
 
 import math
@@ -28,6 +28,8 @@ from jaxsoftmax._math.lse_state import (
 from jaxsoftmax._math.token_loss import TargetSums
 
 SHORT_ROW = 32  # up to here XLA CPU forms two sums at once in the time of one; in longer rows it is slow at that
+LONG_ROW = 1 << 15  # from here on it may be slow at one sum of exponentials, and is never at sums of pieces
+PIECE = 1 << 11  # the length of a piece, or the divisor of the row's length nearest to it
 BLOCK = 1 << 17  # entries of the confident rows that are summed again at a time
 
 
@@ -49,17 +51,21 @@ def _on_one_device() -> bool:
         return False
 
 
-def lse_state(x: Array, axes: tuple[int, ...]) -> LseState:
-    """The state of x over `axes`, which are kept with size 1."""
+def lse_state(x: Array, axes: tuple[int, ...], shared: bool) -> LseState:
+    """The state of x over `axes`, which are kept with size 1.
+
+    `shared` exponentials are those of whole rows, as a gradient has them too: XLA forms them once.
+    """
     maximum = _maximum(x, axes)
-    return LseState(maximum, lax.optimization_barrier(_remainder(x, jnp.exp(x - maximum), axes)))
+    total = None if shared else _sum_of_pieces(x, maximum, axes)
+    return LseState(maximum, lax.optimization_barrier(_remainder(x, jnp.exp(x - maximum), total, axes)))
 
 
 def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]:
     """The softmax of x over `axes`, and the state, from exponentials that are formed once and then divided in place."""
     maximum = _maximum(x, axes)
     e = lax.optimization_barrier(jnp.exp(x - maximum))
-    state = LseState(maximum, lax.optimization_barrier(_remainder(x, e, axes)))
+    state = LseState(maximum, lax.optimization_barrier(_remainder(x, e, None, axes)))
     return lax.optimization_barrier(e / denominator(state)), state
 
 
@@ -193,20 +199,33 @@ def _maximum(x: Array, axes: tuple[int, ...]) -> Array:
     return jnp.expand_dims(lax.reduce(x, lowest, lax.max, axes), axes)
 
 
-def _remainder(x: Array, e: Array, axes: tuple[int, ...]) -> Array:
-    """r of rows x over `axes`, of which e are the exponentials."""
+def _remainder(x: Array, e: Array, total: Array | None, axes: tuple[int, ...]) -> Array:
+    """r of rows x over `axes`, of which e are the exponentials, and `total` their sum, if that is known."""
     if axes != (x.ndim - 1,) or not x.size:
         return remainder(*(jnp.sum(terms, axes, keepdims=True) for terms in (e, _without_maximum(e))))
-    return remainder(*_sums_of_rows(x, e))
+    return remainder(*_sums_of_rows(x, e, total))
 
 
-def _sums_of_rows(x: Array, e: Array) -> tuple[Array, Array]:
+def _sum_of_pieces(x: Array, maximum: Array, axes: tuple[int, ...]) -> Array | None:
+    """The sum of each long row's exponentials [*batch, 1], added up in pieces of equal length; None of other rows."""
+    width = x.shape[-1] if axes == (x.ndim - 1,) else 0
+    pieces = [n for n in range(PIECE // 2, 4 * PIECE) if width >= LONG_ROW and width % n == 0]
+    if not pieces:
+        return None
+    piece = min(pieces, key=lambda n: max(n / PIECE, PIECE / n))
+    cut = x.reshape(*x.shape[:-1], width // piece, piece)
+    # The barrier, as XLA would make one sum of a sum of sums.
+    sums = lax.optimization_barrier(jnp.sum(jnp.exp(cut - maximum[..., None]), -1))
+    return jnp.sum(sums, -1, keepdims=True)
+
+
+def _sums_of_rows(x: Array, e: Array, total: Array | None) -> tuple[Array, Array]:
     """The sums of each row's exponentials, and in confident rows of those without the maximum, [*batch, 1]."""
     if x.shape[-1] <= SHORT_ROW:
         zero = jnp.zeros((), e.dtype)
         total, others = lax.reduce((e, _without_maximum(e)), (zero, zero), _add_pairs, (x.ndim - 1,))
         return total[..., None], others[..., None]
-    total = jnp.sum(e, -1, keepdims=True)
+    total = jnp.sum(e, -1, keepdims=True) if total is None else total
     flat, totals = x.reshape(-1, x.shape[-1]), total.reshape(-1, 1)
     confident = (totals[:, 0] < CONFIDENT) & (totals[:, 0] > 0)
 

@@ -17,8 +17,8 @@ from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._math.token_loss import TargetSums
 
 
-def lse_state(x: Array, axes: tuple[int, ...]) -> LseState:
-    """The state of x over `axes`, which are kept with size 1."""
+def lse_state(x: Array, axes: tuple[int, ...], shared: bool = False) -> LseState:
+    """The state of x over `axes`, which are kept with size 1; exponentials are never kept, `shared` or not."""
     maximum = finite_maximum(x, axes)
     e = jnp.exp(x - maximum)
     total, others = (jnp.sum(terms, axes, keepdims=True) for terms in (e, without_maximum(e)))

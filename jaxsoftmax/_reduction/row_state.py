@@ -9,16 +9,19 @@ from jaxsoftmax._math.lse_state import LseState, state_tangent
 from jaxsoftmax._reduction import schedules
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def lse_state(x: Array, axes: tuple[int, ...]) -> LseState:
-    """The state of x, which is in its accumulation dtype, over `axes`, which are kept with size 1."""
-    return schedules.lse_state(x, axes)
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def lse_state(x: Array, axes: tuple[int, ...], shared: bool = False) -> LseState:
+    """The state of x, which is in its accumulation dtype, over `axes`, which are kept with size 1.
+
+    `shared` says that a gradient is made of the same exponentials.
+    """
+    return schedules.lse_state(x, axes, shared)
 
 
 @lse_state.defjvp
-def _lse_state_jvp(axes, primals, tangents):
+def _lse_state_jvp(axes, shared, primals, tangents):
     (x,), (x_dot,) = primals, tangents
-    state = lse_state(x, axes)
+    state = lse_state(x, axes, shared)
     return state, state_tangent(x, x_dot, state, axes)
 
 

@@ -17,9 +17,12 @@ from jaxsoftmax._reduction import blocked_cpu, one_pass
 BY_PLATFORM = {"cpu": blocked_cpu}
 
 
-def lse_state(x: Array, axes: tuple[int, ...]) -> LseState:
-    """The state of x over `axes`, which are kept with size 1; without a derivative rule."""
-    return _by_platform(lambda schedule: partial(schedule.lse_state, axes=axes), x)
+def lse_state(x: Array, axes: tuple[int, ...], shared: bool) -> LseState:
+    """The state of x over `axes`, which are kept with size 1; without a derivative rule.
+
+    `shared` says that a gradient is made of the same exponentials: a schedule may form them so that XLA keeps them.
+    """
+    return _by_platform(lambda schedule: partial(schedule.lse_state, axes=axes, shared=shared), x)
 
 
 def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]:
