@@ -30,6 +30,7 @@ from jaxsoftmax._math.token_loss import TargetSums
 SHORT_ROW = 32  # up to here XLA CPU forms two sums at once in the time of one; in longer rows it is slow at that
 LONG_ROW = 1 << 15  # from here on it may be slow at one sum of exponentials, and is never at sums of pieces
 PIECE = 1 << 11  # the length of a piece, or the divisor of the row's length nearest to it
+_COPIES_OPERANDS = jax.__version_info__ < (0, 11)  # of a conditional, where they are overwritten after it
 BLOCK = 1 << 17  # entries of the confident rows that are summed again at a time
 
 
@@ -57,15 +58,19 @@ def lse_state(x: Array, axes: tuple[int, ...], shared: bool) -> LseState:
     `shared` exponentials are those of whole rows, as a gradient has them too: XLA forms them once.
     """
     maximum = _maximum(x, axes)
-    total = None if shared else _sum_of_pieces(x, maximum, axes)
-    return LseState(maximum, lax.optimization_barrier(_remainder(x, jnp.exp(x - maximum), total, axes)))
+    e = jnp.exp(x - maximum)
+    if shared:
+        r = _remainder(e, axes, x if _COPIES_OPERANDS else None)
+    else:
+        r = _remainder(e, axes, x, _sum_of_pieces(x, maximum, axes))
+    return LseState(maximum, lax.optimization_barrier(r))
 
 
 def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]:
     """The softmax of x over `axes`, and the state, from exponentials that are formed once and then divided in place."""
     maximum = _maximum(x, axes)
     e = lax.optimization_barrier(jnp.exp(x - maximum))
-    state = LseState(maximum, lax.optimization_barrier(_remainder(x, e, None, axes)))
+    state = LseState(maximum, lax.optimization_barrier(_remainder(e, axes, x)))
     return lax.optimization_barrier(e / denominator(state)), state
 
 
@@ -199,11 +204,14 @@ def _maximum(x: Array, axes: tuple[int, ...]) -> Array:
     return jnp.expand_dims(lax.reduce(x, lowest, lax.max, axes), axes)
 
 
-def _remainder(x: Array, e: Array, total: Array | None, axes: tuple[int, ...]) -> Array:
-    """r of rows x over `axes`, of which e are the exponentials, and `total` their sum, if that is known."""
-    if axes != (x.ndim - 1,) or not x.size:
+def _remainder(e: Array, axes: tuple[int, ...], x: Array | None = None, total: Array | None = None) -> Array:
+    """r of rows over `axes` from their exponentials e, and `total`, the sum of those, if it is known.
+
+    Of confident rows e is formed again from the logits x, if these are given, so that XLA needs not keep all of e.
+    """
+    if axes != (e.ndim - 1,) or not e.size:
         return remainder(*(jnp.sum(terms, axes, keepdims=True) for terms in (e, _without_maximum(e))))
-    return remainder(*_sums_of_rows(x, e, total))
+    return remainder(*_sums_of_rows(e, x, total))
 
 
 def _sum_of_pieces(x: Array, maximum: Array, axes: tuple[int, ...]) -> Array | None:
@@ -219,21 +227,22 @@ def _sum_of_pieces(x: Array, maximum: Array, axes: tuple[int, ...]) -> Array | N
     return jnp.sum(sums, -1, keepdims=True)
 
 
-def _sums_of_rows(x: Array, e: Array, total: Array | None) -> tuple[Array, Array]:
+def _sums_of_rows(e: Array, x: Array | None, total: Array | None) -> tuple[Array, Array]:
     """The sums of each row's exponentials, and in confident rows of those without the maximum, [*batch, 1]."""
-    if x.shape[-1] <= SHORT_ROW:
+    if e.shape[-1] <= SHORT_ROW:
         zero = jnp.zeros((), e.dtype)
-        total, others = lax.reduce((e, _without_maximum(e)), (zero, zero), _add_pairs, (x.ndim - 1,))
+        total, others = lax.reduce((e, _without_maximum(e)), (zero, zero), _add_pairs, (e.ndim - 1,))
         return total[..., None], others[..., None]
     total = jnp.sum(e, -1, keepdims=True) if total is None else total
-    flat, totals = x.reshape(-1, x.shape[-1]), total.reshape(-1, 1)
+    flat, totals = (e if x is None else x).reshape(-1, e.shape[-1]), total.reshape(-1, 1)
     confident = (totals[:, 0] < CONFIDENT) & (totals[:, 0] > 0)
 
     def sums_of_others(rows: Array) -> Array:
         block = flat[rows]
-        return jnp.sum(_without_maximum(jnp.exp(block - _maximum(block, (1,)))), -1, keepdims=True)
+        block = block if x is None else jnp.exp(block - _maximum(block, (1,)))
+        return jnp.sum(_without_maximum(block), -1, keepdims=True)
 
-    others = _replace_confident_rows(sums_of_others, confident, totals, x.shape[-1])
+    others = _replace_confident_rows(sums_of_others, confident, totals, e.shape[-1])
     return total, others.reshape(total.shape)
 
 
