@@ -13,7 +13,7 @@ from jaxtyping import Float, Num
 from jaxsoftmax import _checks
 from jaxsoftmax._logsumexp import masked_logits
 from jaxsoftmax._math.lse_state import LseState
-from jaxsoftmax._math.softmax import log_probabilities
+from jaxsoftmax._math.softmax import log_probabilities, probabilities
 from jaxsoftmax._reduction import schedules
 from jaxsoftmax._reduction.row_state import lse_state, softmax_and_state
 
@@ -134,7 +134,7 @@ def _softmax_tangent(axes: tuple[int, ...], saved: Array, where: Array | None, s
     """J v = s * (v - <s, v>) (M5, M6, M21). `saved` is s; or x, where s has a wider dtype, and is formed again."""
     s = saved
     if saved.dtype != state.remainder.dtype:
-        s = schedules.recomputed_softmax(masked_logits(saved, where), state)
+        s = probabilities(masked_logits(saved, where), schedules.forgotten(state))
     return schedules.jacobian_product(s, state, _zero_where_masked(x_dot.astype(s.dtype), where), axes)
 
 

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from docs.generate.benchmarks import cases, shape_of
+from docs.generate.benchmarks import Row, cases, shape_of
 from docs.generate.repository import RESULTS
 from docs.generate.text import details, plain, table
 
 FOLDER = RESULTS / "compiled"
-_OWN = "jaxsoftmax"
 
 
 @cache
@@ -24,11 +23,14 @@ def render() -> str:
     """Returns one table for all targets, and how each record was made."""
     if not records():  # in a source distribution
         return ""
-    by_target = [{_name(of_case): of_case for of_case in map(_rows, cases(record["rows"]))} for record in records()]
+    by_target = [
+        {_name(row): row for row in (by_subject["jaxsoftmax"] for by_subject in cases(record["rows"]))}
+        for record in records()
+    ]
     header = ("shape", "dtype", "function", "quantity", *(record["target"].split(":")[1] for record in records()))
     lines = [
-        (*name, *(_cell(cases_of_target.get(name, {})) for cases_of_target in by_target))
-        for name in dict.fromkeys(name for cases_of_target in by_target for name in cases_of_target)
+        (*name, *(_cell(rows.get(name)) for rows in by_target))
+        for name in dict.fromkeys(name for rows in by_target for name in rows)
     ]
     made = "\n\n".join(
         f"`{shlex.join(record['command'])}`\n\nCompiled on {record['date'].partition(' ')[0]} for "
@@ -39,20 +41,15 @@ def render() -> str:
     return f"{table(header, lines, len(records()))}\n{details('note', 'How it was made', made)}"
 
 
-def _rows(by_subject: Mapping[str, Any]) -> dict[str, Any]:
-    own = by_subject[_OWN]
-    base = next((by_subject[name] for name in ("optax", "jax") if name in by_subject), own)
-    return {"own": own, "base": base}
+def _name(row: Row) -> tuple[str, ...]:
+    case = row["case"]
+    return shape_of(row), case["dtype"], case["function"], case["quantity"]
 
 
-def _name(rows: Mapping[str, Any]) -> tuple[str, ...]:
-    case = rows["own"]["case"]
-    return shape_of(rows["own"]), case["dtype"], case["function"], case["quantity"]
-
-
-def _cell(rows: Mapping[str, Any]) -> str:
+def _cell(row: Row | None) -> str:
     """The ratio to the base, the time, and the temporary memory."""
-    if not rows or rows["own"]["failure"]:
-        return "no room" if rows else ""
-    own = rows["own"]
-    return f"{own['to_base']:.2f} ({own['seconds'] * 1e3:.3g} ms, {own['temp_bytes'] / 2**20:.1f} MiB)"
+    if row is None:
+        return ""
+    if row["failure"]:
+        return "no room"
+    return f"{row['to_base']:.2f} ({row['seconds'] * 1e3:.3g} ms, {row['temp_bytes'] / 2**20:.1f} MiB)"

@@ -74,17 +74,12 @@ def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]
     return lax.optimization_barrier(e / denominator(state)), state
 
 
-def recomputed_softmax(x: Array, state: LseState) -> Array:
-    """The softmax of x, which has this state, formed a second time."""
-    return softmax.probabilities(x, lax.optimization_barrier(state))
-
-
 def subtract_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
     """v - <s, v> over `axes`, s the softmax of x, as h - <s, h> where h_j = v_j - v_k (M21)."""
     if axes != (x.ndim - 1,) or not x.size:
         return softmax.centred_subtract_mean(x, state, v, axes)
     centred = _centring(x, state)(v)
-    return softmax.subtract_mean(recomputed_softmax(x, state), state, centred, axes)
+    return softmax.subtract_mean(softmax.probabilities(x, lax.optimization_barrier(state)), state, centred, axes)
 
 
 def jacobian_product(s: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:

@@ -31,11 +31,6 @@ def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]
     return softmax.probabilities(x, state), state
 
 
-def recomputed_softmax(x: Array, state: LseState) -> Array:
-    """The softmax of x, which has this state, formed a second time."""
-    return softmax.probabilities(x, forgotten(state))
-
-
 def subtract_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
     """v - <s, v> over `axes`, s the softmax of x (M21)."""
     return softmax.centred_subtract_mean(x, forgotten(state), v, axes)

@@ -30,11 +30,6 @@ def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]
     return _by_platform(lambda schedule: partial(schedule.softmax_and_state, axes=axes), x)
 
 
-def recomputed_softmax(x: Array, state: LseState) -> Array:
-    """The softmax of x, which has this state, formed a second time for a backward pass."""
-    return _by_platform(lambda schedule: schedule.recomputed_softmax, x, state)
-
-
 def forgotten(state: LseState) -> LseState:
     """The state of rows whose exponentials are formed again, and not kept in memory: they would double the logits."""
     return one_pass.forgotten(state)

@@ -39,7 +39,7 @@ def mean_loss(f, W, X, b, y):
 
 
 def own_mean_loss(f, W, X, b, y):
-    """The same, by a loss that takes the mean itself."""
+    """The mean over samples (M14), by a loss that takes it itself."""
     return f(logits_of(W, X, b), y)
 
 
@@ -49,7 +49,7 @@ def naive_mean(Z, y):
 
 
 def naive_mean_loss(W, X, b, y):
-    """The same of XW + b (M14, M16)."""
+    """The mean loss of XW + b, by the formulas as printed (M14, M16)."""
     return naive_mean(X @ W + b, y)
 
 

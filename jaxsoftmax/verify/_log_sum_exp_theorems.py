@@ -35,7 +35,7 @@ def weighted(f, a, b):
 
 
 def by_weights(f, b, a):
-    """The same, as a function of the weights."""
+    """The log of a weighted sum's size, as a function of the weights."""
     return weighted(f, a, b)
 
 

@@ -73,7 +73,7 @@ def on_borders(dtype: str) -> list[Inputs]:
 
 
 def with_no_class(dtype: str) -> list[Inputs]:
-    """The same, and some labels no class."""
+    """Labels on the borders of shards, and labels that are no class."""
     (data,) = on_borders(dtype)
     return [data, Inputs("labels -1, V and -V", (data.arrays[0], np.array([[3, -1, 8, -8]], np.int32)))]
 

@@ -95,12 +95,12 @@ def well_conditioned(dtype: str) -> dict[str, np.ndarray]:
 
 
 def with_ragged(dtype: str) -> dict[str, np.ndarray]:
-    """The same, with a ragged row."""
+    """The regimes that every sound implementation passes, and a ragged row."""
     return well_conditioned(dtype) | {f"ragged, V = {RAGGED}": ragged(dtype)}
 
 
 def with_sizes(dtype: str) -> dict[str, np.ndarray]:
-    """The same, with a ragged and a long row."""
+    """The regimes that every sound implementation passes, and a ragged and a long row."""
     return with_ragged(dtype) | {f"long, V = {LONG}": long(dtype)}
 
 
