@@ -226,8 +226,8 @@ def _sums_of_rows(e: Array, x: Array | None, total: Array | None) -> tuple[Array
     """The sums of each row's exponentials, and in confident rows of those without the maximum, [*batch, 1]."""
     if e.shape[-1] <= SHORT_ROW:
         zero = jnp.zeros((), e.dtype)
-        total, others = lax.reduce((e, _without_maximum(e)), (zero, zero), _add_pairs, (e.ndim - 1,))
-        return total[..., None], others[..., None]
+        sums, others = lax.reduce((e, _without_maximum(e)), (zero, zero), _add_pairs, (e.ndim - 1,))
+        return sums[..., None], others[..., None]
     total = jnp.sum(e, -1, keepdims=True) if total is None else total
     flat, totals = (e if x is None else x).reshape(-1, e.shape[-1]), total.reshape(-1, 1)
     confident = (totals[:, 0] < CONFIDENT) & (totals[:, 0] > 0)
