@@ -5,7 +5,9 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.core import Tracer
 
@@ -16,11 +18,27 @@ def as_array(name: str, value: Any) -> Array:
         raise TypeError(f"{name}: expected an array, got {type(value).__name__}")
     try:
         array = jnp.asarray(value)
+    except OverflowError as error:
+        raise ValueError(f"{name}: expected numbers in the range of their dtype, got {error}") from None
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}: expected an array, got {type(value).__name__} ({error})") from None
+    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.extended):
+        raise TypeError(f"{name}: expected an array of numbers, got {array.dtype}")
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise TypeError(f"{name}: expected a real dtype, got {array.dtype}")
+    if jnp.issubdtype(array.dtype, jnp.integer) and isinstance(value, (np.ndarray, np.generic, list, tuple)):
+        _require_not_narrowed(name, value, array)
     return array
+
+
+def _require_not_narrowed(name: str, value: Any, array: Array) -> None:
+    """ValueError if an integer became another one in the dtype that JAX takes while `jax_enable_x64` is off."""
+    if isinstance(value, (list, tuple)) and isinstance(array, Tracer):
+        return  # of traced numbers, which are JAX's already
+    given = np.asarray(value)
+    changed = given[given != given.astype(array.dtype)]
+    if changed.size:
+        raise ValueError(f"{name}: expected integers in the range of {array.dtype}, got {changed[0]}")
 
 
 def as_inexact(name: str, value: Any) -> Array:
@@ -134,6 +152,8 @@ def as_number(name: str, value: Any, expected: str) -> float:
         raise TypeError(f"{name}: expected {expected}, known when tracing, got a traced value")
     try:
         number = float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: expected {expected} and in a float's range, got a larger one") from None
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}") from None
     if isinstance(value, (str, bytes)):

@@ -49,7 +49,7 @@ def _bwd(options, shards, residuals, losses_bar):
 
     def labels_bar(logits, labels, where, stats, scale):
         bar = labels_gradient(options, logits, labels, class_weights, where, stats)
-        return jnp.where(scale == 0, 0, scale * bar).astype(labels.dtype)  # nothing flows, even by an infinite loss
+        return token_loss.weighted(scale, bar).astype(labels.dtype)
 
     tokens = logits, labels, where, stats, losses_bar[..., None]
     # Labels have a gradient; class weights are constants.
@@ -102,7 +102,7 @@ def labels_gradient(
     weight = 1 - options.label_smoothing
     if class_weights is not None:
         weight = weight * weights_over(z, class_weights)
-    gradient = token_loss.zero_if_unweighted(weight, nll)
+    gradient = token_loss.weighted(weight, nll)
     return gradient if where is None else jnp.where(where, gradient, 0)
 
 

@@ -15,9 +15,9 @@ from jaxsoftmax import _checks
 from jaxsoftmax._math import signed_sum
 from jaxsoftmax._math.lse_state import LseState, denominator, exponentials, log_sum_exp
 from jaxsoftmax._math.precision import widen
-from jaxsoftmax._math.signed_sum import SignedSum
+from jaxsoftmax._math.signed_sum import SignedSum, Weights
 from jaxsoftmax._reduction.row_state import lse_state
-from jaxsoftmax._reduction.signed_state import signed_state
+from jaxsoftmax._reduction.signed_state import signed_state, weights_in_units
 from jaxsoftmax._sharding import Shards, match_vma, require_sharded, shards_of_axis
 
 
@@ -214,9 +214,9 @@ def weighted_gradients(a: Array, b: Array, where: Array | None, state: SignedSum
     return by_a, jnp.where(jnp.isneginf(x), 0, by_b)
 
 
-def _weighted_terms(a: Array, b: Array, where: Array | None) -> tuple[Array, Array]:
+def _weighted_terms(a: Array, b: Array, where: Array | None) -> tuple[Array, Weights]:
     x, weights = masked_logits(a, where), widen(b)
-    return x, weights if where is None else jnp.where(where, weights, 0)
+    return x, weights_in_units(weights if where is None else jnp.where(where, weights, 0))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -13,7 +13,7 @@ from jaxsoftmax._math.token_loss import REDUCTIONS, LossOptions
 
 def require_reduction(reduction: object) -> None:
     """ValueError unless it is one of those there are."""
-    if reduction not in REDUCTIONS:
+    if not isinstance(reduction, str) or reduction not in REDUCTIONS:
         raise ValueError(f"reduction: expected one of {REDUCTIONS}, got {reduction!r}")
 
 
@@ -47,10 +47,13 @@ def as_weights(
 
 
 def class_indices(labels: Any, batch: Sequence[int], vocab: int, of: str = "logits") -> Array:
-    """Integer labels [*batch] of an argument [*batch, ...], wide enough to compare with any of `vocab` classes."""
+    """Integer labels [*batch] of an argument [*batch, ...], of 32 bits or more, to be compared with any class number.
+
+    No narrower ones: XLA's CPU compiler of jaxlib 0.12 may fail on 16 bits.
+    """
     hint = "; labels that are weights, floating [*batch, vocab], are for softmax_cross_entropy and cross_entropy"
     labels = _checks.as_integer("labels", labels, hint)
     _checks.require_shape("labels", labels, batch, f"[*batch] of the {of}")
     if vocab == 0:
         raise ValueError("logits: expected at least one class, got vocab = 0")
-    return labels.astype(jnp.int64 if labels.dtype.itemsize == 8 else jnp.int32)  # from 2^31 or 2^63 on: negative
+    return labels if labels.dtype.itemsize >= 4 else labels.astype(jnp.int32)

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 ARROWS = [
     ["_checks", "_tangents", "_math.precision", "_math.classes", "_math.lse_state", "_math.signed_sum"],
     ["_math.softmax", "_math.token_loss"],
+    ["_reduction.centring"],
     ["_reduction.one_pass", "_reduction.blocked_cpu"],
     ["_reduction.schedules"],
     ["_reduction.row_state", "_reduction.signed_state"],

@@ -16,7 +16,17 @@ from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # mkdocs loads this file by its path
 
-from docs.generate import benchmarks, certificates, compiled, derivations, experiments, modes, reference, ulps
+from docs.generate import (
+    benchmarks,
+    certificates,
+    compiled,
+    derivations,
+    experiments,
+    infinities,
+    modes,
+    reference,
+    ulps,
+)
 from docs.generate.links import RepositoryLinks, among_files
 from docs.generate.repository import FIGURES, RESULTS
 
@@ -27,6 +37,7 @@ _PARTS: dict[str, Callable[[str, str], str]] = {
     "compiled": lambda repository, argument: compiled.render(),
     "derivations": lambda repository, argument: derivations.render(repository),
     "experiments": lambda repository, argument: experiments.render(repository),
+    "infinities": lambda repository, argument: infinities.render(),
     "modes": lambda repository, argument: modes.render(),
     "reference": lambda repository, argument: reference.module(argument),
     "ulps": lambda repository, argument: ulps.render(),
@@ -52,7 +63,14 @@ def filled(markdown: str, repository: str) -> str:
 
 def on_pre_build(*, config: MkDocsConfig) -> None:
     """Forgets what was read for the build before this one: `mkdocs serve` builds anew when a file has changed."""
-    for read in (benchmarks.records, compiled.records, certificates.kept, derivations.formulas, derivations.proved):
+    for read in (
+        benchmarks.records,
+        compiled.records,
+        certificates.kept,
+        derivations.formulas,
+        derivations.proved,
+        infinities.cases,
+    ):
         read.cache_clear()
 
 

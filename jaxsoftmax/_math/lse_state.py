@@ -113,16 +113,17 @@ def _exponentials_jvp(primals, tangents):
     return e, jnp.where(is_dominant(x, state), 0, e * (x_dot - state_dot.maximum))
 
 
-def state_tangent(x: Array, x_dot: Array, state: LseState, axes: tuple[int, ...]) -> LseState:
+def state_tangent(x: Array, x_dot: Array, centred: Array, state: LseState, axes: tuple[int, ...]) -> LseState:
     """The derivative of the state of x along x_dot, summed over `axes`.
 
     For any dm, dr = Σ_j e_j (dx_j - dm) gives the right derivative of m + log1p(r). Where an entry k is dominant,
-    dm = dx_k keeps the tail of dr; else dm = 0.
+    dm = dx_k keeps the tail of dr; else dm = 0. `centred` is x_dot less dx_k there: r times its own entry at k, which
+    is 0, makes the transpose right.
     """
     e = exponentials(x, state)
     dominant = is_dominant(x, state)
-    maximum_dot = jnp.sum(jnp.where(dominant, x_dot, 0), axes, keepdims=True)
+    maximum_dot, centre = (jnp.sum(jnp.where(dominant, v, 0), axes, keepdims=True) for v in (x_dot, centred))
     # The select, where the sum is 0 anyway, keeps XLA CPU of jaxlib 0.10.2 from fusing a vmapped sum with what isn't
     # vmapped: it adds up wrong entries then (jax#39103).
-    others_dot = jnp.where(is_empty(state), 0, jnp.sum(jnp.where(dominant, 0, e) * x_dot, axes, keepdims=True))
-    return LseState(maximum_dot, others_dot - state.remainder * maximum_dot)
+    others_dot = jnp.where(is_empty(state), 0, jnp.sum(jnp.where(dominant, 0, e) * centred, axes, keepdims=True))
+    return LseState(maximum_dot, others_dot - state.remainder * centre)

@@ -21,8 +21,20 @@ def widen(x: Array) -> Array:
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _rounded_to(dtype: jnp.dtype, wide: Array) -> Array:
-    info = jnp.finfo(dtype)
-    return lax.reduce_precision(wide, info.nexp, info.nmant)
+    """`wide` rounded to the numbers of a narrower dtype, those below its smallest normal one too.
+
+    `reduce_precision` to the dtype's own exponents takes those for 0, and the largest of a float8 for infinity.
+    """
+    info, wide_info = jnp.finfo(dtype), jnp.finfo(wide.dtype)
+    normal = lax.reduce_precision(wide, wide_info.nexp, info.nmant)
+    if info.smallest_normal <= wide_info.smallest_normal:
+        return normal
+    # Added to a number of the size at which their unit is the last bit, subnormal numbers are rounded to it.
+    shift = jnp.asarray(1.5 * float(info.smallest_subnormal) / float(wide_info.eps), wide.dtype)
+    subnormal = lax.reduce_precision(wide + shift, wide_info.nexp, wide_info.nmant) - shift
+    size = jnp.abs(normal)
+    finite = jnp.where(size < float(info.smallest_normal), subnormal, normal)
+    return jnp.where(size > float(info.max), normal * jnp.inf, finite)
 
 
 @_rounded_to.defjvp

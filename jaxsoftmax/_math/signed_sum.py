@@ -16,6 +16,13 @@ _LEAST = -1e4  # exp of it stays 0 in float64 when it is multiplied with any fin
 _DOMINANT, _CONFIDENT = 0.75, 1.5  # if sizes add up to less than 1.5, at most one exceeds 0.75: the largest, about 1
 
 
+class Weights(NamedTuple):
+    """b = size * unit, where the unit is a power of two that keeps the size from being subnormal, or 1."""
+
+    size: Array
+    unit: Array
+
+
 class SignedSum(NamedTuple):
     """The sum is exp(m + d) (lead + others), each [*batch, 1]; m is -inf, and the rest is 0, for an empty sum."""
 
@@ -25,11 +32,12 @@ class SignedSum(NamedTuple):
     others: Array
 
 
-def exponent_shift(a: Array, b: Array) -> tuple[Array, Array]:
+def exponent_shift(a: Array, b: Weights) -> tuple[Array, Array]:
     """m = max a_j over finite a_j with weights, and d = max (a_j - m + log |b_j|) over finite weights; [*batch, 1]."""
-    out = (b == 0) | jnp.isinf(a)
+    out = (b.size == 0) | jnp.isinf(a)
     m = jnp.max(jnp.where(out, -jnp.inf, a), -1, keepdims=True, initial=-jnp.inf)
-    log_size = jnp.where(out | jnp.isinf(b), -jnp.inf, _difference_with_error(a, m)[0] + jnp.log(jnp.abs(b)))
+    log_weight = jnp.log(jnp.abs(b.size)) + jnp.log(b.unit)
+    log_size = jnp.where(out | jnp.isinf(b.size), -jnp.inf, _difference_with_error(a, m)[0] + log_weight)
     d = jnp.max(log_size, -1, keepdims=True, initial=-jnp.inf)
     return m, jnp.where(d == -jnp.inf, 0, d)
 
@@ -51,7 +59,7 @@ def split(summands: Array) -> tuple[Array, Array]:
 
 
 @jax.custom_jvp
-def scaled_summands(a: Array, b: Array, state: SignedSum) -> tuple[Array, Array]:
+def scaled_summands(a: Array, b: Weights, state: SignedSum) -> tuple[Array, Array]:
     """b_j exp(a_j - m - d), and the same without b_j.
 
     a_j - m - d is formed in two numbers, as it may be large where b_j is. Its exponential is taken in halves, of which
@@ -61,8 +69,8 @@ def scaled_summands(a: Array, b: Array, state: SignedSum) -> tuple[Array, Array]
     exponent, lower = _difference_with_error(difference, state.log_size)
     half = jnp.exp(exponent / 2)
     other_half = half * (1 + (low + lower))
-    out = (b == 0) | jnp.isneginf(a)
-    return jnp.where(out, 0, b * half * other_half), half * other_half
+    out = (b.size == 0) | jnp.isneginf(a)
+    return jnp.where(out, 0, b.size * half * (b.unit * other_half)), half * other_half
 
 
 @scaled_summands.defjvp
@@ -71,20 +79,26 @@ def _scaled_summands_jvp(primals, tangents):
     (a, b, state), (a_dot, b_dot, state_dot) = primals, tangents
     summands, exponentials = scaled_summands(a, b, state)
     leads = is_lead(summands, state)
-    exponent_dot = jnp.where(leads, -b_dot / jnp.where(leads, b, 1), a_dot - state_dot.log_size)
+    exponent_dot = jnp.where(leads, -_log_tangent(b, b_dot, leads), a_dot - state_dot.log_size)
     exponentials_dot = exponentials * exponent_dot
-    summands_dot = jnp.where(leads, 0, summands * exponent_dot + exponentials * b_dot)
+    summands_dot = jnp.where(leads, 0, summands * exponent_dot + exponentials * b.unit * b_dot.size)
     return (summands, exponentials), (summands_dot, exponentials_dot)
 
 
-def state_tangent(a: Array, b: Array, a_dot: Array, b_dot: Array, state: SignedSum) -> SignedSum:
+def state_tangent(a: Array, b: Weights, a_dot: Array, b_dot: Weights, state: SignedSum) -> SignedSum:
     """The derivative of the state: d changes as the log of the lead's size; m and the lead are constant."""
     summands, exponentials = scaled_summands(a, b, state)
     leads = is_lead(summands, state)
     total = partial(jnp.sum, axis=-1, keepdims=True)
-    log_size_dot = total(jnp.where(leads, a_dot + b_dot / jnp.where(leads, b, 1), 0))
-    others_dot = total(jnp.where(leads, 0, summands * a_dot + exponentials * b_dot)) - state.others * log_size_dot
+    log_size_dot = total(jnp.where(leads, a_dot + _log_tangent(b, b_dot, leads), 0))
+    others_by_b = exponentials * b.unit * b_dot.size
+    others_dot = total(jnp.where(leads, 0, summands * a_dot + others_by_b)) - state.others * log_size_dot
     return SignedSum(jnp.zeros_like(state.maximum), log_size_dot, jnp.zeros_like(state.lead), others_dot)
+
+
+def _log_tangent(b: Weights, b_dot: Weights, leads: Array) -> Array:
+    """The derivative of log |b|, where b leads; the unit is constant."""
+    return b_dot.size / jnp.where(leads, b.size, 1)
 
 
 def is_lead(summands: Array, state: SignedSum) -> Array:

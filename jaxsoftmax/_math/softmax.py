@@ -8,7 +8,6 @@ from jaxsoftmax._math.lse_state import (
     denominator,
     exponentials,
     is_confident,
-    is_dominant_probability,
     is_empty,
     log_denominator,
     near_maximum,
@@ -32,34 +31,19 @@ def subtract_mean(s: Array, state: LseState, v: Array, axes: tuple[int, ...]) ->
 
 
 def centred_subtract_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
-    """v - <s, v>, as h - <s, h> where h_j = v_j - v_k is exactly 0 at the dominant entry k, if there is one (M21).
+    """`subtract_mean` of v that are 0 at the dominant entry k of x, with a transpose that is right of others too (M21).
 
-    There 1 - s cancels, and so does v - <s, v>; of h every remaining term is small of itself. As the Jacobian takes
-    the vector of ones to 0, centring changes no value. Which entry is the maximum is asked of x and m alone: so the
-    sums of the transpose don't wait for r, and can share a pass with those for r.
+    <s, v> is Σ_{j != k} s_j v_j - v_k r / (1 + r), and the entry at k -<s, v>. Which entry is the maximum is asked of x
+    and m alone: so the sums of the transpose don't wait for r, and can share a pass with those for r.
     """
     near, confident = near_maximum(x, state.maximum), is_confident(state)
-    centre, mean = _centre_and_mean(near & confident, probabilities(x, state), state, v, axes)
-    return jnp.where(near, jnp.where(confident, 0, v), v - centre) - mean
-
-
-def centred_jacobian_product(s: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
-    """J v = s (h - <s, h>) with the centred h (M6, M21)."""
-    dominant = is_dominant_probability(s, state)
-    centre, mean = _centre_and_mean(dominant, s, state, v, axes)
-    return s * (jnp.where(dominant, 0, v - centre) - mean)
-
-
-def _centre_and_mean(
-    dominant: Array, s: Array, state: LseState, v: Array, axes: tuple[int, ...]
-) -> tuple[Array, Array]:
-    """v_k at the dominant entry, or 0, and <s, h> = Σ_{j != k} s_j v_j - v_k r / (1 + r).
-
-    A sum over h itself would wait for v_k: that takes a pass more.
-    """
+    dominant = near & confident
     centre = jnp.sum(jnp.where(dominant, v, 0), axes, keepdims=True)
-    others = _select_to_end_fusion(state, jnp.sum(jnp.where(dominant, 0, s * v), axes, keepdims=True))
-    return centre, others - centre * (state.remainder / denominator(state))
+    others = _select_to_end_fusion(
+        state, jnp.sum(jnp.where(dominant, 0, probabilities(x, state) * v), axes, keepdims=True)
+    )
+    mean = others - centre * (state.remainder / denominator(state))
+    return jnp.where(near, jnp.where(confident, 0, v), v - centre) - mean
 
 
 def _select_to_end_fusion(state: LseState, row_sum: Array) -> Array:

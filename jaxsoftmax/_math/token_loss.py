@@ -4,6 +4,7 @@ Nothing here knows where the logits come from: the statistics are the state (m, 
 weighted sum, so a head that never holds a whole row can use the same equations block by block.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -35,17 +36,21 @@ class LossOptions:
 
 
 def softcap(options: LossOptions, logits: Array) -> Array:
-    """z = c tanh(x / c), or x itself without a soft cap."""
-    cap = options.logit_softcap
-    return logits if cap is None else cap * jnp.tanh(logits / cap)
+    """z = c tanh(x / c), or x itself without a soft cap, and where x / c is so small that tanh doesn't change it."""
+    if options.logit_softcap is None:
+        return logits
+    info = jnp.finfo(logits.dtype)
+    cap = min(options.logit_softcap, float(info.max))
+    unchanged = jnp.abs(logits) < cap * math.sqrt(info.eps) / 2
+    return jnp.where(unchanged, logits, cap * jnp.tanh(logits / cap))
 
 
 def softcap_slope(options: LossOptions, logits: Array) -> Array | float:
     """dz/dx = sech^2(x / c) = 4q / (1 + q)^2 with q = exp(-2|x| / c), which never cancels (M23)."""
-    cap = options.logit_softcap
-    if cap is None:
+    if options.logit_softcap is None:
         return 1.0
-    q = jnp.exp(-2 * jnp.abs(logits) / cap)
+    cap = min(options.logit_softcap, float(jnp.finfo(logits.dtype).max))
+    q = jnp.exp(-2 * jnp.abs(logits / cap))
     return 4 * q / jnp.square(1 + q)
 
 
@@ -58,8 +63,11 @@ class RowStats(NamedTuple):
 
 
 def negative_log_likelihood(state: LseState, margin: Array) -> Array:
-    """(m - z) + log1p(r), two terms of which neither is negative, unless z is masked (M19); +inf in an empty row."""
-    return margin + log_denominator(state)
+    """(m - z) + log1p(r), two terms of which neither is negative, unless z is masked (M19).
+
+    +inf in an empty row, and where a logit other than z is +inf; NaN where z is.
+    """
+    return jnp.where(state.maximum == jnp.inf, margin, margin + log_denominator(state))
 
 
 def integer_label_loss(
@@ -71,11 +79,13 @@ def integer_label_loss(
     """
     smoothing = options.label_smoothing
     nll = negative_log_likelihood(stats.state, label_margin)
-    loss = zero_if_unweighted((1 - smoothing) * stats.label_weight, nll)
+    weight = (1 - smoothing) * stats.label_weight
+    # A label at -inf adds nothing under weight 0; a logit of +inf makes the loss NaN under it, as the gradient is.
+    loss = jnp.where((weight == 0) & (stats.state.maximum < jnp.inf), 0, weight * nll)
     if weighted_margin is not None:
         loss += smoothing / vocab * (weighted_margin + stats.total_weight * log_denominator(stats.state))
     if options.z_loss:
-        loss += zero_if_unweighted(options.z_loss * stats.label_weight, jnp.square(log_sum_exp(stats.state)))
+        loss += weighted(options.z_loss * stats.label_weight, jnp.square(log_sum_exp(stats.state)))
     return loss
 
 
@@ -101,7 +111,8 @@ def integer_label_gradient(options: LossOptions, stats: RowStats, label_exp: Arr
     smoothing_coef = jnp.where(is_empty(state), 0.0, options.label_smoothing / vocab)
     b = (1 - options.label_smoothing) * label_weight
     a_less_b = 2 * options.z_loss * label_weight * _finite_log_sum_exp(state) if options.z_loss else 0.0
-    a_less_b += smoothing_coef * total_weight
+    if options.label_smoothing:
+        a_less_b += smoothing_coef * total_weight
     label_entry = b * label_prob_less_one + a_less_b * label_prob - smoothing_coef * label_weight
     label_entry = jnp.where(is_empty(state), 0, label_entry)
     return LabelGradient((b + a_less_b) / denominator(state), smoothing_coef, label_entry)
@@ -130,7 +141,7 @@ def float_label_loss(options: LossOptions, state: LseState, sums: TargetSums) ->
 
 def target_margins(targets: Array, margins: Array) -> Array:
     """t_j (m - z_j); a target 0 is left out, even of an infinite logit."""
-    return zero_if_unweighted(targets, margins)
+    return jnp.where(targets == 0, 0, targets * margins)
 
 
 def float_label_gradient(
@@ -155,19 +166,14 @@ def _finite_log_sum_exp(state: LseState) -> Array:
     return jnp.where(is_empty(state), 0, log_sum_exp(state))
 
 
-def zero_if_unweighted(weight: Array | float, term: Array) -> Array:
-    """Weight times term, and 0 where the weight is 0, even if the term is infinite."""
-    return jnp.where(weight == 0, 0, weight * term)
-
-
-def weighted(token_weights: Array, losses: Array) -> Array:
+def weighted(weights: Array | float, losses: Array) -> Array:
     """u_t l_t; an infinite loss of weight 0 adds nothing."""
-    return token_weights * drop_infinite_if_unweighted(token_weights, losses)
+    return weights * drop_infinite_if_unweighted(weights, losses)
 
 
-def drop_infinite_if_unweighted(token_weights: Array, losses: Array) -> Array:
+def drop_infinite_if_unweighted(weights: Array | float, losses: Array) -> Array:
     """l_t, but 0 for an infinite loss of weight 0."""
-    return jnp.where((token_weights == 0) & jnp.isinf(losses), 0, losses)
+    return jnp.where((weights == 0) & jnp.isinf(losses), 0, losses)
 
 
 def mean_weights(token_weights: Array, normalizer: Array) -> Array:

@@ -26,6 +26,7 @@ from jaxsoftmax._math.lse_state import (
     shifted_logits,
 )
 from jaxsoftmax._math.token_loss import TargetSums
+from jaxsoftmax._reduction.centring import Centre, less_centre
 
 SHORT_ROW = 32  # up to here XLA CPU forms two sums at once in the time of one; in longer rows it is slow at that
 LONG_ROW = 1 << 15  # from here on it may be slow at one sum of exponentials, and is never at sums of pieces
@@ -74,24 +75,22 @@ def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]
     return lax.optimization_barrier(e / denominator(state)), state
 
 
-def subtract_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
-    """v - <s, v> over `axes`, s the softmax of x, as h - <s, h> where h_j = v_j - v_k (M21)."""
-    if axes != (x.ndim - 1,) or not x.size:
-        return softmax.centred_subtract_mean(x, state, v, axes)
-    centred = _centring(x, state)(v)
-    return softmax.subtract_mean(softmax.probabilities(x, lax.optimization_barrier(state)), state, centred, axes)
+def dominant_index(x: Array, state: LseState) -> Array:
+    """The number of the dominant entry of each row, [*batch, 1]; 0 where there is none."""
+    rows = x.reshape(-1, x.shape[-1])
+
+    def first_maximum(block: Array) -> Array:
+        return jnp.argmax(rows[block], -1).astype(jnp.int32)
+
+    confident = is_confident(state).reshape(-1)
+    nothing = jnp.zeros_like(confident, jnp.int32)
+    return _replace_confident_rows(first_maximum, confident, nothing, x.shape[-1]).reshape(state.remainder.shape)
 
 
-def jacobian_product(s: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
-    """J v over `axes`, J the Jacobian of the softmax s, as J P v where (P v)_j = v_j - v_k (M21).
-
-    J is its own transpose, and J = J P = P^T J: here the tangent is centred, and in the transpose the cotangent is.
-    """
-    if axes != (s.ndim - 1,) or not s.size:
-        return softmax.centred_jacobian_product(s, state, v, axes)
-    centred = _centring(s, state)
-    h = _with_transpose(centred, _unchanged, v)
-    return _with_transpose(_unchanged, centred, s * softmax.subtract_mean(s, state, h, axes))
+def subtract_mean(x: Array, state: LseState, centre: Centre, v: Array, axes: tuple[int, ...]) -> Array:
+    """v - <s, v> over `axes`, s the softmax of x (M21)."""
+    s = softmax.probabilities(x, lax.optimization_barrier(state))
+    return softmax.subtract_mean(s, state, less_centre(v, centre, axes), axes)
 
 
 def target_sums(z: Array, state: LseState, targets: Array) -> TargetSums:
@@ -154,38 +153,6 @@ def over_rows(of_rows: Callable[..., Array]) -> Callable[..., Array]:
         return of_rows(flat(rows), *others).reshape(rows.shape)
 
     return of_batch
-
-
-def _centring(x: Array, state: LseState) -> Callable[[Array], Array]:
-    """The function v_j -> v_j - v_k in rows with a dominant entry k; x are the logits, or their softmax."""
-    confident = is_confident(state).reshape(-1)
-    rows = lax.stop_gradient(x).reshape(-1, x.shape[-1])
-
-    def first_maximum(block: Array) -> Array:
-        return jnp.argmax(rows[block], -1).astype(jnp.int32)
-
-    nothing = jnp.zeros_like(confident, jnp.int32)
-    dominant = _replace_confident_rows(first_maximum, confident, nothing, x.shape[-1])
-    dominant, confident = (array.reshape(state.remainder.shape) for array in (dominant, confident))
-
-    def centred(v: Array) -> Array:
-        centre = jnp.where(confident, jnp.take_along_axis(v, dominant, -1, mode="promise_in_bounds"), 0)
-        return v - lax.optimization_barrier(centre)
-
-    return centred
-
-
-def _with_transpose(of: Callable[[Array], Array], transpose: Callable[[Array], Array], v: Array) -> Array:
-    """The linear `of(v)`, for whose transpose JAX takes `transpose`, whether it is or not.
-
-    In J = J P = P^T J neither product is right by itself, and their composition is. `lax.custom_linear_solve`, of the
-    identity here, is what takes a transpose that is given.
-    """
-    return lax.custom_linear_solve(_unchanged, v, lambda _, b: of(b), lambda _, b: transpose(b))
-
-
-def _unchanged(array: Array) -> Array:
-    return array
 
 
 def _maximum(x: Array, axes: tuple[int, ...]) -> Array:

@@ -15,6 +15,7 @@ from jaxsoftmax._math.classes import class_numbers
 from jaxsoftmax._math.lse_state import LseState, finite_maximum, is_confident, near_maximum, remainder, without_maximum
 from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._math.token_loss import TargetSums
+from jaxsoftmax._reduction.centring import Centre, centred
 
 
 def lse_state(x: Array, axes: tuple[int, ...], shared: bool = False) -> LseState:
@@ -31,14 +32,17 @@ def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]
     return softmax.probabilities(x, state), state
 
 
-def subtract_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
+def dominant_index(x: Array, state: LseState) -> Array:
+    """The number of the dominant entry of each row, [*batch, 1]; 0 where there is none."""
+    numbers = class_numbers(x).astype(x.dtype)
+    near = near_maximum(x, finite_maximum(x, (x.ndim - 1,)))
+    index = jnp.sum(jnp.where(near, numbers, 0), -1, keepdims=True)
+    return jnp.where(is_confident(state), index.astype(jnp.int32), 0)
+
+
+def subtract_mean(x: Array, state: LseState, centre: Centre, v: Array, axes: tuple[int, ...]) -> Array:
     """v - <s, v> over `axes`, s the softmax of x (M21)."""
-    return softmax.centred_subtract_mean(x, forgotten(state), v, axes)
-
-
-def jacobian_product(s: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
-    """J v over `axes`, J the Jacobian of the softmax s (M21)."""
-    return softmax.centred_jacobian_product(s, state, v, axes)
+    return softmax.centred_subtract_mean(x, forgotten(state), centred(v, centre, axes), axes)
 
 
 def target_sums(z: Array, state: LseState, targets: Array) -> TargetSums:

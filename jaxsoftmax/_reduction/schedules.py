@@ -8,11 +8,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
 from jax import Array, lax
 
-from jaxsoftmax._math.lse_state import LseState
+from jaxsoftmax._math.lse_state import LseState, is_confident, is_dominant
 from jaxsoftmax._math.token_loss import TargetSums
 from jaxsoftmax._reduction import blocked_cpu, one_pass
+from jaxsoftmax._reduction.centring import Centre
 
 BY_PLATFORM = {"cpu": blocked_cpu}
 
@@ -35,14 +37,18 @@ def forgotten(state: LseState) -> LseState:
     return one_pass.forgotten(state)
 
 
-def subtract_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
+def centre_of(x: Array, state: LseState, axes: tuple[int, ...]) -> Centre:
+    """Where the dominant entries of x over `axes` are; constant."""
+    x, state = lax.stop_gradient((x, state))
+    confident = is_confident(state)
+    if axes == (x.ndim - 1,) and x.shape[-1] != 0 and jax.typeof(x).sharding.spec[-1] is None:
+        return Centre(_by_platform(lambda schedule: schedule.dominant_index, x, state), None, confident)
+    return Centre(None, is_dominant(x, state), confident)
+
+
+def subtract_mean(x: Array, state: LseState, centre: Centre, v: Array, axes: tuple[int, ...]) -> Array:
     """v - <s, v> over `axes`, s the softmax of x; relatively accurate at a dominant entry too (M21)."""
-    return _by_platform(lambda schedule: partial(schedule.subtract_mean, axes=axes), x, state, v)
-
-
-def jacobian_product(s: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
-    """J v over `axes`, J the Jacobian of the softmax s; relatively accurate at a dominant entry too (M21)."""
-    return _by_platform(lambda schedule: partial(schedule.jacobian_product, axes=axes), s, state, v)
+    return _by_platform(lambda schedule: partial(schedule.subtract_mean, axes=axes), x, state, centre, v)
 
 
 def target_sums(z: Array, state: LseState, targets: Array) -> TargetSums:

@@ -55,7 +55,7 @@ def jacobian_product(x, v):
 
 
 def tail_product(x, v):
-    """J e_k for the dominant k, whose entries sum to 0 (M21)."""
+    """J v of a confident row, where no entry cancels, each to its own ulp (M21)."""
     return itself(ExactRow(exact(x)).jacobian @ exact(v))
 
 
@@ -143,6 +143,13 @@ def top_directions(dtype: str) -> list[Inputs]:
         Inputs(regime, (x, np.eye(x.shape[-1])[_regimes.top_labels(x)]))
         for regime, x in {name: x, "[40, 0, ...]": forty}.items()
     ]
+
+
+def tail_directions(dtype: str) -> list[Inputs]:
+    """`top_directions`, and one that is 1 everywhere but at a class far below the dominant one."""
+    falling = np.array([[0.0, -20, -30, -40, *[-900.0] * (_regimes.VOCAB - 4)]])
+    nearly_constant = Inputs("a nearly constant direction", (falling, 1 + np.eye(_regimes.VOCAB)[[3]]))
+    return [*top_directions(dtype), nearly_constant]
 
 
 def rounded(dtype: str) -> list[Inputs]:

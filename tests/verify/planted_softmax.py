@@ -37,6 +37,15 @@ def _naive(right, x, axis=-1, where=None):
     return e / jnp.sum(e, axis, keepdims=True)
 
 
+def _centred_after_the_sum(right, v, given):
+    """h = v - v_k, and <s, h> as the sum of all others less v_k times that of their probabilities."""
+    s = _softmax(given)
+    top = jnp.argmax(s, -1, keepdims=True)
+    others = jnp.where(jnp.arange(s.shape[-1]) == top, 0, s)
+    at_top = jnp.take_along_axis(v, top, -1)
+    return s * ((v - at_top) - (_mean(others, v) - at_top * jnp.sum(others, -1, keepdims=True)))
+
+
 SOFTMAX = (
     Planted("J without -s s^T", "softmax", by_tangent(lambda _, v, a: _softmax(a) * v), ("M5",), ("M4",)),
     Planted(
@@ -59,6 +68,8 @@ SOFTMAX = (
         ("M21",),
         ("M6",),
     ),
+    Planted("a mean of v less that of v_k, which cancels where v is nearly constant", "softmax",
+            by_tangent(_centred_after_the_sum), ("M21",), ("M6",)),
     Planted("centred at all of several equal maxima", "softmax", by_tangent(_at_all_maxima), ("M5",),
             failing_only={"regime": {"ties", "V = 200"}}),
     Planted("an axis other than the last taken for the last", "softmax", by_call(
