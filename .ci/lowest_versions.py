@@ -24,12 +24,15 @@ def requirements(listed: list[str]) -> Iterator[Requirement]:
 
 def main() -> int:
     """Compares, prints those that differ, judges."""
-    failed = False
+    lowest: dict[str, Version] = {}
     for requirement in requirements([*PROJECT["dependencies"], f"{PROJECT['name']}[{sys.argv[1]}]"]):
-        lowest = next(each.version for each in requirement.specifier if each.operator == ">=")
-        installed = metadata.version(requirement.name)
-        if Version(installed) != Version(lowest):
-            print(f"{requirement.name} {installed} is installed, but {lowest} is allowed")
+        bound = Version(next(each.version for each in requirement.specifier if each.operator == ">="))
+        lowest[requirement.name] = max(bound, lowest.get(requirement.name, bound))  # an extra may need a newer one
+    failed = False
+    for name, allowed in lowest.items():
+        installed = metadata.version(name)
+        if Version(installed) != allowed:
+            print(f"{name} {installed} is installed, but {allowed} is allowed")
             failed = True
     return int(failed)
 

@@ -57,7 +57,8 @@ def run(case, name, library, monkeypatch):
 
 
 def test_optax_ships_at_least_the_tests_known_of():
-    names = {name.rstrip("0123456789") for _, name in TESTS}
+    # optax 0.2.6 runs some once a device and once a transformation: `test_scalar__with_jit`.
+    names = {name.partition("__")[0].rstrip("0123456789") for _, name in TESTS}
     assert {"test_scalar", "test_batched", "test_gradient", "test_per_logit_mask", "test_mask", "test_axis"} <= names
     assert len(TESTS) >= 22
 

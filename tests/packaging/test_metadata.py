@@ -1,6 +1,7 @@
 """The project says the same of itself wherever it speaks of itself."""
 
 import re
+from collections import Counter
 from importlib import metadata
 
 import pytest
@@ -80,12 +81,12 @@ def test_classifiers_name_the_pythons_that_are_required():
 
 @pytest.mark.parametrize("requirement", REQUIREMENTS, ids=lambda requirement: requirement.name)
 def test_requirement_is_bounded_on_both_sides(requirement):
-    assert sorted(each.operator for each in requirement.specifier) == ["<", ">="]
+    assert sorted(each.operator for each in requirement.specifier if each.operator != "!=") == ["<", ">="]
 
 
-def test_no_requirement_stands_twice():
+def test_no_requirement_stands_twice_but_the_one_that_equinox_needs_newer():
     names = [requirement.name for requirement in REQUIREMENTS]
-    assert sorted(set(names)) == sorted(names)
+    assert Counter(names) - Counter(set(names)) == {"jaxtyping": 1}
 
 
 @pytest.mark.parametrize("extra", EXTRAS)
