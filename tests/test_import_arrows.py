@@ -113,7 +113,8 @@ def test_equations_import_equations_alone():
 
 PLATFORM = ("default_backend", "device_count", "platform_dependent", "optimization_barrier", "bitcast")
 SCHEDULES = {
-    *("_reduction.one_pass", "_reduction.blocked_cpu", "_reduction.schedules"),
+    *("_reduction.one_pass", "_reduction.blocked_cpu", "_reduction.centring", "_reduction.signed_state"),
+    "_reduction.schedules",
     *("_head.schedules", "_head.class_blocks_cpu"),
 }
 

@@ -77,6 +77,8 @@ def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]
 
 def dominant_index(x: Array, state: LseState) -> Array:
     """The number of the dominant entry of each row, [*batch, 1]; 0 where there is none."""
+    if not x.size:
+        return jnp.zeros_like(state.remainder, jnp.int32)
     rows = x.reshape(-1, x.shape[-1])
 
     def first_maximum(block: Array) -> Array:
