@@ -59,41 +59,44 @@ def split(summands: Array) -> tuple[Array, Array]:
 
 
 @jax.custom_jvp
-def scaled_summands(a: Array, b: Weights, state: SignedSum) -> tuple[Array, Array]:
-    """b_j exp(a_j - m - d), and the same without b_j.
+def scaled_summands(a: Array, b: Weights, state: SignedSum) -> tuple[Array, tuple[Array, Array]]:
+    """b_j exp(a_j - m - d), and two factors of the same without b_j, of which none is out of range before the whole is.
 
-    a_j - m - d is formed in two numbers, as it may be large where b_j is. Its exponential is taken in halves, of which
-    none is out of range before the whole is.
+    a_j - m - d is formed in two numbers, as it may be large where b_j is.
     """
     difference, low = _difference_with_error(a, state.maximum)
     exponent, lower = _difference_with_error(difference, state.log_size)
     half = jnp.exp(exponent / 2)
     other_half = half * (1 + (low + lower))
     out = (b.size == 0) | jnp.isneginf(a)
-    return jnp.where(out, 0, b.size * half * (b.unit * other_half)), half * other_half
+    return jnp.where(out, 0, b.size * half * (b.unit * other_half)), (half, other_half)
 
 
 @scaled_summands.defjvp
 def _scaled_summands_jvp(primals, tangents):
     """The lead is constant, and its change goes into d: otherwise reverse mode would round the others away."""
     (a, b, state), (a_dot, b_dot, state_dot) = primals, tangents
-    summands, exponentials = scaled_summands(a, b, state)
+    summands, halves = scaled_summands(a, b, state)
     leads = is_lead(summands, state)
     exponent_dot = jnp.where(leads, -_log_tangent(b, b_dot, leads), a_dot - state_dot.log_size)
-    exponentials_dot = exponentials * exponent_dot
-    summands_dot = jnp.where(leads, 0, summands * exponent_dot + exponentials * b.unit * b_dot.size)
-    return (summands, exponentials), (summands_dot, exponentials_dot)
+    summands_dot = jnp.where(leads, 0, summands * exponent_dot + _by_weights(halves, b, b_dot))
+    return (summands, halves), (summands_dot, tuple(half * (exponent_dot / 2) for half in halves))
 
 
 def state_tangent(a: Array, b: Weights, a_dot: Array, b_dot: Weights, state: SignedSum) -> SignedSum:
     """The derivative of the state: d changes as the log of the lead's size; m and the lead are constant."""
-    summands, exponentials = scaled_summands(a, b, state)
+    summands, halves = scaled_summands(a, b, state)
     leads = is_lead(summands, state)
     total = partial(jnp.sum, axis=-1, keepdims=True)
     log_size_dot = total(jnp.where(leads, a_dot + _log_tangent(b, b_dot, leads), 0))
-    others_by_b = exponentials * b.unit * b_dot.size
-    others_dot = total(jnp.where(leads, 0, summands * a_dot + others_by_b)) - state.others * log_size_dot
+    others_dot = total(jnp.where(leads, 0, summands * a_dot + _by_weights(halves, b, b_dot)))
+    others_dot -= state.others * log_size_dot
     return SignedSum(jnp.zeros_like(state.maximum), log_size_dot, jnp.zeros_like(state.lead), others_dot)
+
+
+def _by_weights(halves: tuple[Array, Array], b: Weights, b_dot: Weights) -> Array:
+    """The change of a summand by that of its weight."""
+    return halves[0] * b_dot.size * (b.unit * halves[1])
 
 
 def _log_tangent(b: Weights, b_dot: Weights, leads: Array) -> Array:

@@ -1,0 +1,22 @@
+"""A few random rows of every kind, judged by 50 digits; `python -m tests.random_rows` tries as many as are wanted."""
+
+import jax
+import optax
+import pytest
+
+from tests import random_rows
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_nothing_is_further_off_than_its_conditioning(seed):
+    worst = random_rows.worst_of(seed, 100)
+    assert {name: found for name, found in worst.items() if found[0] > 1} == {}
+
+
+def test_a_textbook_formula_is_caught(monkeypatch):
+    def textbook(x, b, v, y):
+        loss = optax.softmax_cross_entropy_with_integer_labels
+        return random_rows.computed(x, b, v, y) | {"integer label": loss(x, y)}
+
+    monkeypatch.setattr(random_rows, "PROGRAM", jax.jit(jax.vmap(textbook)))
+    assert random_rows.worst_of(1, 100)["integer label"][0] > 1e3
