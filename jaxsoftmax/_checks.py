@@ -16,6 +16,8 @@ def as_array(name: str, value: Any) -> Array:
     """`value` as a real array; TypeError for anything else."""
     if isinstance(value, (str, bytes)) or value is None:
         raise TypeError(f"{name}: expected an array, got {type(value).__name__}")
+    if isinstance(value, (np.ndarray, np.generic)) and (value.dtype.kind in "OSUMm" or value.dtype.names):
+        raise TypeError(f"{name}: expected an array of numbers, got {value.dtype}")
     try:
         array = jnp.asarray(value)
     except OverflowError as error:
@@ -144,6 +146,13 @@ def as_int(name: str, value: Any) -> int:
     if not -(2**31) <= int(value) < 2**31:
         raise ValueError(f"{name}: expected an int of 32 bits or None, got {value}")
     return int(value)
+
+
+def as_flag(name: str, value: Any) -> bool:
+    """`value` as a Python bool, known when tracing."""
+    if not isinstance(value, (bool, np.bool_, int, np.integer)):
+        raise TypeError(f"{name}: expected a bool, got {type(value).__name__}")
+    return bool(value)
 
 
 def as_number(name: str, value: Any, expected: str) -> float:

@@ -58,11 +58,14 @@ def cross_entropy(
       The loss in nats, at least float32: a scalar, or [*batch] for "none". A mean over nothing is 0 with gradient 0.
       A label that is neither in [0, vocab) nor `ignore_index` gives NaN for its token, whatever its token weight. A row
       of -inf alone gives +inf, with gradient 0, and so does smoothing over a class at -inf; a soft cap makes -inf the
-      finite -c. An infinite loss of token weight 0 adds nothing. A logit of +inf or NaN gives a NaN loss and gradient.
+      finite -c. An infinite loss of token weight 0 adds nothing. A logit of NaN, or of +inf at the label or with float
+      labels, gives a NaN loss and gradient; a +inf elsewhere a loss of +inf, or NaN under class weight 0, and a NaN
+      gradient.
 
     Raises:
       TypeError: an argument of the wrong dtype; a constant that isn't a number, or is traced.
-      ValueError: an argument of the wrong shape or out of range, or `ignore_index` with float labels; `axis_name`
+      ValueError: an argument of the wrong shape or out of range, as are labels that JAX would cut down to another
+        integer while `jax_enable_x64` is off; `ignore_index` with float labels; `axis_name`
         isn't an axis of a `jax.shard_map` with `check_vma=True`, or labels or token weights differ along it.
 
     Differentiation: reverse mode in logits, float labels (M12) and token weights to any order, and forward over

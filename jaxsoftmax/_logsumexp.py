@@ -120,6 +120,7 @@ def logsumexp_with(
     rules: LogsumexpRules, a: Any, axis: Any, b: Any, keepdims: bool, return_sign: bool, where: Any, axis_name: Any
 ) -> Array | tuple[Array, Array]:
     """Validate the arguments, and hand over to the one of `rules` that fits them."""
+    keepdims, return_sign = _checks.as_flag("keepdims", keepdims), _checks.as_flag("return_sign", return_sign)
     shards = shards_of_axis(axis_name)
     if b is not None and shards.classes:
         raise ValueError(f"b: expected None with axis_name={axis_name!r}, got weights")

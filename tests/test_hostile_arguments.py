@@ -1,0 +1,87 @@
+"""Every argument of every public function, given nonsense: taken, or refused by an error that names the argument."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxsoftmax
+from jaxsoftmax import forward_mode
+
+LOGITS, LABELS = np.zeros((4, 3), np.float32), np.zeros(4, np.int32)
+HEAD = {"hidden": np.zeros((4, 2), np.float32), "kernel": np.zeros((2, 3), np.float32), "labels": LABELS}
+RIGHT = {
+    "logsumexp": {"a": LOGITS},
+    "softmax": {"x": LOGITS},
+    "log_softmax": {"x": LOGITS},
+    "softmax_cross_entropy": {"logits": LOGITS, "labels": LOGITS},
+    "softmax_cross_entropy_with_integer_labels": {"logits": LOGITS, "labels": LABELS},
+    "cross_entropy": {"logits": LOGITS, "labels": LABELS},
+    "linear_cross_entropy": HEAD,
+    "sharded_linear_cross_entropy": HEAD | {"mesh": jax.make_mesh((1,), ("data",)), "token_axes": "data"},
+}
+NONSENSE = {
+    "text": "mean of all",
+    "bytes": b"1",
+    "object": object(),
+    "class": float,
+    "function": abs,
+    "dictionary": {"a": 1},
+    "set": {1},
+    "ragged": [[1.0], [1.0, 2.0]],
+    "complex": 1j,
+    "texts": np.array(["one", "two"]),
+    "objects": np.array([None, 1], object),
+    "dates": np.array(["2020-01-01"], "datetime64[D]"),
+    "records": np.zeros(2, [("a", int)]),
+    "key": jax.random.key(0),
+    "keys": jax.random.split(jax.random.key(0)),
+    "nan": float("nan"),
+    "infinity": float("inf"),
+    "too large an int": 10**400,
+    "int of 70 bits": 2**70,
+    "ints of 70 bits": [2**70],
+    "negative": -(2**40),
+    "boolean": True,
+    "empty": [],
+    "empty tuple": (),
+    "rank 5": np.zeros((1, 1, 1, 1, 1), np.float32),
+    "float": 1.5,
+    "texts in a tuple": ("one", "two"),
+    "array": np.array([1, 2]),
+}
+CASES = [
+    (module, name, argument)
+    for module in (jaxsoftmax, forward_mode)
+    for name in RIGHT
+    if hasattr(module, name)
+    for argument in inspect.signature(getattr(module, name)).parameters
+]
+
+
+def refusal(function, arguments):
+    """The error of a type or a value, if there is one; nothing is compiled."""
+    try:
+        jax.eval_shape(lambda: function(**arguments))
+    except (TypeError, ValueError) as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize(("module", "name", "argument"), CASES, ids=lambda part: getattr(part, "__name__", part))
+def test_nonsense_is_taken_or_named(module, name, argument):
+    function = getattr(module, name)
+    known = set(inspect.signature(function).parameters) | {"and"}
+    errors = {kind: refusal(function, RIGHT[name] | {argument: value}) for kind, value in NONSENSE.items()}
+    for kind, error in errors.items():
+        # The other argument is named where only the two don't fit together.
+        assert error is None or set(str(error).partition(":")[0].split()) <= known, (kind, error)
+    assert any(error is not None and argument in str(error) for error in errors.values())
+
+
+def test_an_error_that_names_nothing_is_caught(monkeypatch):
+    monkeypatch.setattr(jaxsoftmax, "softmax", lambda x, axis=-1, where=None: jnp.asarray(x).sum(axis))
+    with pytest.raises((AssertionError, NotImplementedError)):
+        test_nonsense_is_taken_or_named(jaxsoftmax, "softmax", "x")
