@@ -1,5 +1,6 @@
 """jaxsoftmax: the loss head of a JAX model, with its gradients analytic, exact at the tails, and certified."""
 
+from jaxsoftmax import _startup as _startup  # first: the others import JAX, which takes seconds
 from jaxsoftmax import analytic as analytic
 from jaxsoftmax import forward_mode as forward_mode
 from jaxsoftmax._cross_entropy import cross_entropy as cross_entropy

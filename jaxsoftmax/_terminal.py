@@ -1,6 +1,7 @@
 """What the commands share: refusals in one line, packages that may be missing, consoles, progress, whole files."""
 
 import importlib
+import io
 import os
 import sys
 import time
@@ -8,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-PASSED, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+PASSED, FAILED, REFUSED, CRASHED, INTERRUPTED = 0, 1, 2, 70, 130  # 70: EX_SOFTWARE of BSD's sysexits.h
 _PIPED_WIDTH = 160  # columns, where the output is no terminal and nothing else says how wide it is
 _SILENCE = 10.0  # seconds at least from one line of progress to the next
 
@@ -31,6 +32,8 @@ def require(extra: str, *packages: str) -> None:
             importlib.import_module(package)
         except ModuleNotFoundError as error:
             raise RefusedError(f"{error.name} is not installed: pip install 'jaxsoftmax[{extra}]'") from error
+        except ImportError as error:
+            raise RefusedError(f"cannot import {package}: {error}") from error
 
 
 def devices() -> list[Any]:
@@ -87,10 +90,55 @@ def _lines(title: str) -> Advance:
         last, tenths = at, 10 * done // total
         took, left = at - start, (at - start) * (total - done) / done
         line = f"{title}: {done} of {total} after {took:.0f} s, about {left:.0f} s to go"
-        with suppress(OSError):  # the run goes on where nobody reads the lines any more
-            print(line, file=sys.stderr, flush=True)
+        print(line, file=sys.stderr, flush=True)
 
     return advance
+
+
+class _GuardedStream:
+    """A standard stream that goes on into nowhere where it fails."""
+
+    def __init__(self, stream: Any, refusal: str = "") -> None:
+        """Takes what a failure is refused with, unless it is a closed pipe; "" if no failure is."""
+        self._stream = stream
+        self._refusal = refusal
+
+    def __getattr__(self, name: str) -> Any:
+        """Returns the stream's own."""
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> None:
+        """Writes as far as anybody reads."""
+        self._attempt(self._stream.write, text)
+
+    def flush(self) -> None:
+        """Has the stream pass on what it still holds."""
+        self._attempt(self._stream.flush)
+
+    def close(self) -> None:
+        """Stays open: a stream of the process is not for a module that is judged to close."""
+        self.flush()
+
+    def _attempt(self, call: Callable[..., Any], *arguments: str) -> None:
+        try:
+            call(*arguments)
+        except OSError as error:
+            # What the stream holds still would fail again when Python ends.
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+            if self._refusal and not isinstance(error, BrokenPipeError):
+                raise RefusedError(f"{self._refusal}: {error.strerror or error}") from error
+
+
+def guard_streams() -> None:
+    """Has no failure of stdout or stderr cost a traceback or a verdict.
+
+    Where the reader of a pipe has gone, the rest is dropped without a word and the exit code stays that of the run, as
+    ripgrep does it: 141, with which SIGPIPE ends other tools, would hide whether the certificate holds. A stdout that
+    fails otherwise, on a full device say, is refused. Of a stderr that fails there is nowhere to tell.
+    """
+    sys.stdout = cast(Any, _GuardedStream(sys.stdout or io.StringIO(), "cannot write to stdout"))  # None if closed
+    sys.stderr = cast(Any, _GuardedStream(sys.stderr or io.StringIO()))
 
 
 def console(stream: Any) -> "Console":
@@ -98,6 +146,7 @@ def console(stream: Any) -> "Console":
     from rich.console import Console
 
     if hasattr(stream, "reconfigure"):
+        stream.flush()  # as `reconfigure` does, but guarded
         stream.reconfigure(errors="replace")  # a terminal without ✓ or ∞ shows "?" for it
     console = Console(file=stream, markup=False, highlight=False, emoji=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
@@ -115,14 +164,18 @@ def require_writable(files: Mapping[str, Path]) -> None:
 
 def _check_writable(path: Path) -> None:
     try:
+        with suppress(FileNotFoundError):
+            path.stat()  # fails on links in a loop, and on names that are too long
         if path.is_dir():
             raise IsADirectoryError(0, "is a directory")
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(0, "permission denied")
         if not _is_special(path):
             part = _part(path)
-            part.touch(exist_ok=False)
-            part.unlink()
+            try:
+                part.write_bytes(b"\n")  # a full device takes an empty file
+            finally:
+                part.unlink(missing_ok=True)
     except OSError as error:
         raise RefusedError(_unwritable(path, error)) from error
 
@@ -135,7 +188,8 @@ def write_files(contents: Mapping[Path, bytes]) -> str:
 def _write(path: Path, content: bytes) -> str | None:
     try:
         if _is_special(path):
-            path.write_bytes(content)
+            with suppress(BrokenPipeError):  # as of stdout: its reader has gone
+                path.write_bytes(content)
             return None
         part = _part(path)
         try:

@@ -3,27 +3,33 @@
 What a command needs beyond the package's own dependencies is imported when it runs: `--help` needs none of it, and a
 missing extra costs one line instead of a traceback. Exit codes: 0 the certificate holds or the benchmark has run, 1 the
 certificate fails, or a benchmark has become worse or could not run this library, 2 nothing could be judged, measured or
-written, 130 interrupted.
+written, 70 an error of jaxsoftmax itself, which comes with its traceback, 130 interrupted. `main` makes a line and a
+code of what is refused; `command` adds what concerns a process: its streams, its signals and its bugs.
 """
 
 import argparse
 import os
 import platform
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jaxsoftmax import __version__, _terminal
+from jaxsoftmax import __version__, _startup, _terminal
 from jaxsoftmax._terminal import RefusedError
-from jaxsoftmax.bench._case import DTYPES, FUNCTIONS, KINDS
+from jaxsoftmax.bench._case import DTYPES, FUNCTIONS, KINDS, LARGEST
 from jaxsoftmax.bench._presets import PEERS, PRESETS
+
+
+class _UsageError(Exception):
+    """The parser refuses an argument; the message names the program."""
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise RefusedError(f"{self.prog}: {message}")
+        raise _UsageError(f"{self.prog}: {message}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,13 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit code. `--help` and `--version` leave by SystemExit(0), as argparse has it.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    program = "jaxsoftmax"
     try:
-        arguments = _parser().parse_args(argv)
-    except RefusedError as error:
+        try:
+            arguments = _parser().parse_args(argv)
+            program = f"jaxsoftmax {arguments.command}"
+            return arguments.run(arguments, ["jaxsoftmax", *argv])
+        finally:
+            sys.stdout.flush()  # a full device may show only here
+    except _UsageError as error:
         return _complain(str(error), _terminal.REFUSED)
-    program = f"jaxsoftmax {arguments.command}"
-    try:
-        return arguments.run(arguments, ["jaxsoftmax", *argv])
     except RefusedError as error:
         return _complain(f"{program}: {error}", _terminal.REFUSED)
     except KeyboardInterrupt:
@@ -51,7 +60,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def command() -> NoReturn:
     """Runs the command line as a program of its own."""
-    code = main()
+    try:
+        _startup.imported()
+        _terminal.guard_streams()
+        code = main()
+        _startup.returned()
+    except SystemExit:
+        raise
+    except KeyboardInterrupt:  # a second one, while the first was told
+        code = _terminal.INTERRUPTED
+    except BaseException:
+        traceback.print_exc()
+        code = _terminal.CRASHED
     if code == _terminal.INTERRUPTED:  # at once: XLA may be computing still, on what an orderly end would take away
         sys.stdout.flush()
         sys.stderr.flush()
@@ -60,10 +80,11 @@ def command() -> NoReturn:
 
 
 def _complain(line: str, code: int) -> int:
-    print(" ".join(line.split()), file=sys.stderr)
+    print(" ".join(line.split()), file=sys.stderr, flush=True)
     return code
 
 
+_OTHER_CODES = "70 an error of jaxsoftmax itself, 130 interrupted"
 _MANY: dict[str, Any] = {"action": "extend", "nargs": "+", "default": []}
 
 
@@ -75,7 +96,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="{verify,bench,info}")
     _add_verify(commands)
     _add_bench(commands)
-    info = commands.add_parser("info", help="print the versions and devices in use", allow_abbrev=False)
+    info = commands.add_parser(
+        "info",
+        help="print the versions and devices in use",
+        description="Prints the versions and devices in use. Exit code: 0 they are printed, 2 JAX finds no device, or "
+        f"they could not be written, {_OTHER_CODES}.",
+        allow_abbrev=False,
+    )
     info.set_defaults(run=_info)
     return parser
 
@@ -85,7 +112,7 @@ def _add_verify(commands: Any) -> None:
         "verify",
         help="judge values and derivatives against 50-digit arithmetic, and print the certificate",
         description="Judges values and derivatives on this machine against closed forms in 50-digit arithmetic. "
-        "Exit code: 0 the certificate holds, 1 it fails, 2 nothing could be judged or written, 130 interrupted.",
+        f"Exit code: 0 the certificate holds, 1 it fails, 2 nothing could be judged or written, {_OTHER_CODES}.",
         allow_abbrev=False,
     )
     verify.set_defaults(run=_verify)
@@ -108,7 +135,7 @@ def _add_bench(commands: Any) -> None:
         help="measure time, memory and accuracy beside other libraries, on this machine",
         description="Measures the losses beside optax, other libraries and the least work that can be done, in rounds "
         "of one call each, on this machine. Exit code: 0 measured, 1 a loss of jaxsoftmax failed or, with --check, "
-        "has become slower, larger or less exact, 2 nothing could be measured or written, 130 interrupted.",
+        f"has become slower, larger or less exact, 2 nothing could be measured or written, {_OTHER_CODES}.",
         allow_abbrev=False,
     )
     bench.set_defaults(run=_bench)
@@ -140,17 +167,23 @@ def _add_bench(commands: Any) -> None:
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    sizes = text.split(",")
-    numbers = len(sizes) in (2, 3) and all(size.isdecimal() and int(size) for size in sizes)
-    if not numbers or int(sizes[-1]) < 2:  # a loss over one class is 0, and so is its gradient
-        raise argparse.ArgumentTypeError(f"expected N,V or N,D,V in whole numbers from 1, V from 2, got {text!r}")
-    return tuple(map(int, sizes))
+    shape = tuple(map(_number, text.split(",")))
+    if len(shape) not in (2, 3) or not all(shape) or shape[-1] < 2:
+        expected = f"N,V or N,D,V in whole numbers from 1 to {LARGEST}, V from 2"
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+    return shape
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
-    return int(text)
+    if not _number(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {LARGEST}, got {text!r}")
+    return _number(text)
+
+
+def _number(text: str) -> int:
+    """Returns a whole number from 1 to `LARGEST`; 0 of any other text."""
+    number = int(text) if text.isdecimal() and len(text) <= len(str(LARGEST)) else 0
+    return number if number <= LARGEST else 0
 
 
 def _info(arguments: argparse.Namespace, command: list[str]) -> int:

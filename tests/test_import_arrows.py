@@ -38,7 +38,8 @@ CORE = [path for path in LIBRARY if module_of(path) in RANK]
 EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.py"))
 JUDGES = [ROOT / "jaxsoftmax" / name for name in ("verify", "bench")]
 OUTSIDE = [path for path in LIBRARY if path.parent in JUDGES] + EXPERIMENTS
-COMMAND_LINE = "_terminal"  # what the commands share; only they, and cli.py, may import it
+COMMAND_LINE = "_terminal"  # what the commands share; only they, cli.py and _startup.py may import it
+STARTUP = "_startup"  # what the package imports first
 ANALYTIC = [path for path in LIBRARY if path.is_relative_to(ROOT / "jaxsoftmax" / "analytic")]
 DOCUMENTATION = [path for folder in ("generate", "tutorials") for path in sorted((ROOT / "docs" / folder).glob("*.py"))]
 EVERY_FILE = [*LIBRARY, *EXPERIMENTS, *DOCUMENTATION, *sorted((ROOT / "tests").rglob("*.py"))]
@@ -136,12 +137,12 @@ def test_every_module_of_the_core_has_its_place_in_the_arrows():
     folders = [ROOT / "jaxsoftmax", *(ROOT / "jaxsoftmax" / name for name in ("_math", "_reduction", "_head"))]
     modules = {module_of(path) for folder in folders for path in folder.glob("*.py") if not path.stem.endswith("__")}
     private = {module for module in modules if module.startswith("_")}
-    assert private - RANK.keys() == {COMMAND_LINE}
+    assert private - RANK.keys() == {COMMAND_LINE, STARTUP}
 
 
 def test_only_commands_import_what_commands_share():
-    users = {path for path in LIBRARY for name in imported(path) if COMMAND_LINE in name.split(".")}
-    assert users == {ROOT / "jaxsoftmax" / "cli.py", *(folder / "_command.py" for folder in JUDGES)}
+    users = {module_of(path) for path in LIBRARY for name in imported(path) if COMMAND_LINE in name.split(".")}
+    assert users == {"cli", STARTUP, "verify._command", "bench._command"}
 
 
 def test_verify_bench_and_experiments_import_public_names():

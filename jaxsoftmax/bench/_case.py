@@ -11,6 +11,7 @@ ORDINARY, TRAINED, CONFIDENT = "ordinary", "trained", "confident"
 VALUE, GRADIENT, IN_GRAPH = "value", "value and gradient", "logits in the graph"
 GRAPH_WIDTH = 64  # of the hidden states whose product with a kernel makes the logits in the graph
 BATCH = 8  # sequences
+LARGEST = 2**31 - 1  # size of an axis: labels are int32
 
 Shape = tuple[int, ...]
 AXES = {"plain": "N,V", "linear": "N,D,V"}
@@ -40,6 +41,9 @@ class Case:
                 raise ValueError(f"expected one of {', '.join(values)}, got {value!r}")
         if kind_of(self.shape) != self.kind:
             raise ValueError(f"{self.kind} takes {AXES[self.kind]}, got {shape_text(self.shape)}")
+        if not all(1 <= size <= LARGEST for size in self.shape) or self.vocab < 2:
+            # Of one class the loss is 0, and so is its gradient.
+            raise ValueError(f"expected sizes from 1 to {LARGEST}, V from 2, got {shape_text(self.shape)}")
         if self.function == SEQUENCES and self.tokens % BATCH:
             raise ValueError(f"{SEQUENCES} take a multiple of {BATCH} tokens, got {self.tokens}")
         if self.quantity == IN_GRAPH and self.function != INTEGER:

@@ -2,9 +2,10 @@
 
 import argparse
 import json
+import math
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +14,19 @@ from rich.text import Text
 from jaxsoftmax import _terminal
 from jaxsoftmax._terminal import RefusedError
 from jaxsoftmax.bench import _machine, _targets
-from jaxsoftmax.bench._case import Case
-from jaxsoftmax.bench._compiled import CompiledRecord, compile_for, print_compiled
+from jaxsoftmax.bench._case import Case, shape_text
+from jaxsoftmax.bench._compiled import CompiledRecord, CompiledRow, compile_for, print_compiled
+from jaxsoftmax.bench._inputs import specs
 from jaxsoftmax.bench._measure import Effort, measure
 from jaxsoftmax.bench._presets import PRESETS, Preset, cases_of
-from jaxsoftmax.bench._record import Record, record_from
+from jaxsoftmax.bench._record import Record, Row, record_from
 from jaxsoftmax.bench._regression import cases_to_repeat, differences, regressions
 from jaxsoftmax.bench._subjects import SUBJECT, absent
 from jaxsoftmax.bench._table import made_on, print_record
 
 _QUICK_SECONDS = 0.2
 _COMPILED = ("optax", "jax")  # peers that a program for another machine is compiled of
+_LARGEST_RECORD = 1 << 28  # bytes of a file of --check
 _HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
@@ -39,15 +42,16 @@ class _Plan:
 
 def run(arguments: argparse.Namespace, command: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    if arguments.target:
+    if arguments.target is not None:
         return _compile(arguments, command)
     if arguments.detail:
         raise RefusedError("--detail is of --target")
     plan = _plan(arguments)
     files = {f"--{name}": getattr(arguments, name) for name in ("json", "plot") if getattr(arguments, name)}
+    _terminal.require_writable(files)
     if arguments.check and arguments.json and arguments.check.resolve() == arguments.json.resolve():
         raise RefusedError("--json would overwrite the file of --check")
-    _terminal.require_writable(files)
+    _require_memory(plan.cases)
     if arguments.plot:
         _require_sweep(plan.cases)
     if arguments.huge_pages:
@@ -63,12 +67,10 @@ def run(arguments: argparse.Namespace, command: list[str]) -> int:
         contents[arguments.plot] = _as_png(record, plan.cases)
     trouble = _terminal.write_files(contents)
     worse = [] if plan.earlier is None else regressions(plan.earlier.rows, record.rows)
-    with suppress(SystemExit):  # rich exits where the reader of a pipe has gone; the verdict stands
-        _print(record, plan.earlier, worse)
+    _print(record, plan.earlier, worse)
     if trouble:
         raise RefusedError(trouble)
-    failed = any(row.failure for row in record.rows if row.subject == SUBJECT)
-    return _terminal.FAILED if worse or failed else _terminal.PASSED
+    return _terminal.FAILED if _has_failed(record.rows) or worse else _terminal.PASSED
 
 
 def _compile(arguments: argparse.Namespace, command: list[str]) -> int:
@@ -93,11 +95,17 @@ def _compile(arguments: argparse.Namespace, command: list[str]) -> int:
     versions = _machine.versions(("libtpu", "jax-cuda12-plugin"))
     record = CompiledRecord(command, date, target.name, target.chip.kind_of_time, versions, rows)
     trouble = _terminal.write_files({arguments.json: record.as_json()} if arguments.json else {})
-    with suppress(SystemExit):  # rich exits where the reader of a pipe has gone
-        print_compiled(record, _terminal.console(sys.stdout))
+    print_compiled(record, _terminal.console(sys.stdout))
     if trouble:
         raise RefusedError(trouble)
-    return _terminal.FAILED if any(row.failure for row in rows if row.subject == SUBJECT) else _terminal.PASSED
+    return _terminal.FAILED if _has_failed(rows) else _terminal.PASSED
+
+
+def _has_failed(rows: Sequence[Row | CompiledRow]) -> bool:
+    """Returns whether jaxsoftmax has failed on a case; refuses where everything has: that says nothing about it."""
+    if all(row.failure for row in rows):
+        raise RefusedError(f"nothing ran: {rows[0].failure}")
+    return any(row.failure for row in rows if row.subject == SUBJECT)
 
 
 def _plan(arguments: argparse.Namespace) -> _Plan:
@@ -126,10 +134,14 @@ def _asked_for(preset: Preset, arguments: argparse.Namespace) -> tuple[Case, ...
 
 def _earlier(path: Path) -> Record:
     try:
-        return record_from(json.loads(path.read_text("utf-8")))
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_RECORD + 1)
+        if len(content) > _LARGEST_RECORD:
+            raise ValueError(f"it is larger than {_LARGEST_RECORD} bytes")
+        return record_from(json.loads(content.decode("utf-8")))
     except OSError as error:
         raise RefusedError(f"--check: cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:  # no JSON, no UTF-8, or no record
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, no record; or JSON that is nested too deeply
         raise RefusedError(f"--check: {path} was not written by jaxsoftmax bench --json: {error}") from error
 
 
@@ -138,6 +150,16 @@ def _cases_again(path: Path, earlier: Record, kind: str | None, quick: bool) -> 
         return cases_to_repeat(earlier, kind, quick)
     except ValueError as error:
         raise RefusedError(f"--check: {path} holds {error}") from error
+
+
+def _require_memory(cases: tuple[Case, ...]) -> None:
+    """Refuses a case whose inputs alone, made in float32, take more memory than this machine has."""
+    memory = _machine.memory_bytes() or sys.maxsize
+    for case in cases:
+        needed = sum(4 * math.prod(shape) for shape, _ in specs(case))
+        if needed > memory:
+            gibibytes = f"{needed / 2**30:.3g} GiB, and this machine has {memory / 2**30:.3g}"
+            raise RefusedError(f"{case.kind} {shape_text(case.shape)}: the inputs take {gibibytes}")
 
 
 def _require_sweep(cases: tuple[Case, ...]) -> None:

@@ -19,7 +19,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": _cpu(),
         "cores": _cores(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": memory_bytes(),
         "platform": platform.platform(),
         "device": f"{jax.devices()[0].platform}, {jax.devices()[0].device_kind}",
     }
@@ -59,7 +59,8 @@ def _cores() -> int | None:
         return os.cpu_count()
 
 
-def _memory_bytes() -> int | None:
+def memory_bytes() -> int | None:
+    """Returns how much memory the machine has; None where nobody says."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # Windows; a system that doesn't say

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from jaxsoftmax.bench._case import Case
+from jaxsoftmax.bench._case import BATCH, Case
 from jaxsoftmax.bench._record import Row
 from jaxsoftmax.bench._subjects import FLOOR, SUBJECT
 
@@ -58,7 +58,7 @@ def sweeps(cases: Sequence[Case]) -> tuple[Sweep, ...]:
     """Returns the longest sweep along either axis, both of the same loss, dtype and pass; none of a single point."""
     families: dict[Case, list[Case]] = {}
     for case in cases:
-        families.setdefault(replace(case, shape=(0,) * len(case.shape)), []).append(case)
+        families.setdefault(replace(case, shape=(BATCH,) * len(case.shape)), []).append(case)
     found = [[sweep for axis in _POSITIONS if (sweep := _longest(axis, family))] for family in families.values()]
     return tuple(max(found, key=lambda both: sum(len(sweep.cases) for sweep in both), default=[]))
 

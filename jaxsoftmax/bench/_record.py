@@ -3,7 +3,8 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from types import GenericAlias
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 from jaxsoftmax.bench._case import Case
 from jaxsoftmax.bench._timing import Spread
@@ -57,8 +58,8 @@ def record_from(document: Any) -> Record:
       ValueError: it is no such data.
     """
     try:
-        return Record(**document | {"rows": tuple(_row(row) for row in document["rows"])})
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return _typed(Record(**document | {"rows": tuple(_row(row) for row in document["rows"])}))
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"no record of a benchmark ({type(error).__name__}: {error})") from error
 
 
@@ -69,4 +70,17 @@ def _row(row: Mapping[str, Any]) -> Row:
         for name in ("seconds", "to_base", "to_floor")
     }
     errors = {name: None if row[name] is None else float(row[name]) for name in ("gradient_error", "worst_token_error")}
-    return Row(**{**row, **spreads, **errors, "case": Case(**case | {"shape": tuple(map(int, case["shape"]))})})
+    case = Case(**case | {"shape": tuple(map(int, case["shape"]))})
+    return _typed(Row(**{**row, **spreads, **errors, "case": case}))
+
+
+_Made = TypeVar("_Made", Record, Row)
+
+
+def _typed(made: _Made) -> _Made:
+    """Returns a record or a row whose fields are of their types, at least on the outside."""
+    for name, hint in get_type_hints(type(made)).items():
+        value, kind = getattr(made, name), get_origin(hint) if isinstance(hint, GenericAlias) else hint
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} is {value!r:.40}")
+    return made

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
-from operator import attrgetter
 from typing import Any
 
 import jax
@@ -19,7 +18,7 @@ from jaxsoftmax.verify import _oracle
 from jaxsoftmax.verify._cross_entropy_theorems import CROSS_ENTROPY_THEOREMS
 from jaxsoftmax.verify._edge_claims import EDGE_CLAIMS
 from jaxsoftmax.verify._head_theorems import HEAD_THEOREMS
-from jaxsoftmax.verify._implementations import is_function, offered
+from jaxsoftmax.verify._implementations import attribute, is_function, offered
 from jaxsoftmax.verify._judges import TWIN, Task, judge
 from jaxsoftmax.verify._linear_theorems import LINEAR_THEOREMS
 from jaxsoftmax.verify._log_sum_exp_theorems import LOG_SUM_EXP_THEOREMS
@@ -78,7 +77,8 @@ def certify(
       A `Report`; it passes if every row does.
 
     Raises:
-      ValueError: an unknown theorem or dtype, or an implementation that has none of the functions.
+      ValueError: an unknown theorem or dtype, or an implementation that has none of the functions, or one that raises
+        when it is read.
 
     >>> import jax
     >>> report = certify(jax.nn, theorems=["M18"], dtypes=["float32"], quick=True)
@@ -88,6 +88,7 @@ def certify(
     start = time.monotonic()
     _require_something(implementation)
     chosen = _chosen_theorems(theorems)
+    name = attribute(implementation, "__name__") or type(implementation).__name__
     tasks, skipped = _tasks(implementation, chosen, _chosen_dtypes(dtypes), quick)
     rows: list[Row] = []
     for done, (task, (judged, refused)) in enumerate(_in_parallel(judge, tasks), 1):
@@ -97,7 +98,6 @@ def certify(
             progress(
                 done, len(tasks), f"{task.theorem.number} {task.claim.function}, {task.claim.quantity}, {task.dtype}"
             )
-    name = getattr(implementation, "__name__", type(implementation).__name__)
     return Report(name, tuple(rows), tuple(dict.fromkeys(skipped)), _device(), _versions(), time.monotonic() - start)
 
 
@@ -165,10 +165,7 @@ def _tasks(
 def _offered(implementation: Any, name: str) -> Callable[..., Any] | None:
     if name == DIFFERENTIAL:  # M1-M3 are about the differential itself
         return jax.jvp
-    try:
-        return attrgetter(name)(implementation)
-    except AttributeError:
-        return None
+    return attribute(implementation, name)
 
 
 def _in_parallel(function: Callable[[Task], Any], tasks: list[Task]) -> Iterator[tuple[Task, Any]]:

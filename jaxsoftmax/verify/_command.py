@@ -5,7 +5,6 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,13 @@ def run(arguments: argparse.Namespace, command: list[str]) -> int:
     theorems = _known("theorem", arguments.theorem, known)
     dtypes = _known("dtype", arguments.dtype, _dtypes(known.values()))
     chosen = [theorem for number, theorem in known.items() if theorems is None or _stands_for(number, theorems)]
-    implementation = _implementation(arguments.against, chosen)
-    files = _files(arguments)
-    _terminal.devices()
-    report = _certify(implementation, theorems, dtypes, arguments.quick)
+    try:
+        implementation = _implementation(arguments.against, chosen)
+        files = _files(arguments)
+        _terminal.devices()
+        report = _certify(implementation, theorems, dtypes, arguments.quick)
+    except UnknownImplementationError as error:
+        raise RefusedError(f"--against: {error}") from error
     if not report.rows:
         raise RefusedError(f"nothing was checked: {'; '.join(report.skipped) or 'no theorem speaks of this choice'}")
     if arguments.against is not None:
@@ -37,8 +39,7 @@ def run(arguments: argparse.Namespace, command: list[str]) -> int:
         path: render(report, known, command).encode("utf-8", "backslashreplace") for path, render in files.items()
     }
     trouble = _terminal.write_files(contents)
-    with suppress(SystemExit):  # rich exits where the reader of a pipe has gone; the verdict stands
-        print_report(report, known, _terminal.console(sys.stdout))
+    print_report(report, known, _terminal.console(sys.stdout))
     if trouble:
         raise RefusedError(trouble)
     return _terminal.PASSED if report.passed else _terminal.FAILED
@@ -64,10 +65,7 @@ def _dtypes(theorems: Iterable[Theorem]) -> list[str]:
 def _implementation(against: str | None, theorems: list[Theorem]) -> Any:
     if against is None:
         return importlib.import_module("jaxsoftmax")
-    try:
-        implementation = resolve(against)
-    except UnknownImplementationError as error:
-        raise RefusedError(f"--against: {error}") from error
+    implementation = resolve(against)
     functions = functions_of(theorems) or functions_of(verify.THEOREMS.values())  # M1 to M3 are about jax.jvp alone
     if not offered(implementation, functions):
         raise RefusedError(f"--against: {_nothing_offered(against, implementation, functions)}")

@@ -2,7 +2,8 @@
 
 import importlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import PurePath
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +12,8 @@ import jax
 import optax
 
 
-class UnknownImplementationError(Exception):
-    """The name leads to nothing that can be judged; the message is one line for the user."""
+class UnknownImplementationError(ValueError):
+    """There is nothing that can be judged; the message is one line for the user."""
 
 
 def resolve(name: str) -> Any:
@@ -45,8 +46,43 @@ def offered(implementation: Any, functions: Iterable[str]) -> tuple[str, ...]:
     return tuple(
         function
         for function in functions
-        if callable(_follow(implementation, function)) or callable(_follow(implementation, f"forward_mode.{function}"))
+        if callable(attribute(implementation, function))
+        or callable(attribute(implementation, f"forward_mode.{function}"))
     )
+
+
+def attribute(found: Any, path: str) -> Any:
+    """Returns what a dotted path leads to from an object; None where it leads nowhere.
+
+    Raises:
+      UnknownImplementationError: an attribute can't be read, because the code that makes it raises.
+    """
+    for part in path.split("."):
+        with caught() as raised:
+            found = getattr(found, part, None)
+        if raised:
+            raise UnknownImplementationError(f"cannot read {part!r}: {said(raised[0])}") from raised[0]
+    return found
+
+
+@contextmanager
+def caught() -> Iterator[list[BaseException]]:
+    """Catches in a list what foreign code raises, a bare `sys.exit()` included; all but Ctrl-C."""
+    raised: list[BaseException] = []
+    try:
+        yield raised
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raised.append(error)
+
+
+def said(error: BaseException) -> str:
+    """Returns the name of a foreign exception and its message, whose own code may raise too."""
+    message = "<exception str() failed>"  # as a traceback has it
+    with caught():
+        message = str(error)
+    return f"{type(error).__name__}: {message}"
 
 
 def is_function(found: Any) -> bool:
@@ -66,11 +102,9 @@ def _import(name: str) -> Any:
         raise UnknownImplementationError(f"{name!r} is a path; name its module, as an import does: {path.stem}{where}")
     if "" not in sys.path:
         sys.path.insert(0, "")  # the working directory, which an installed command doesn't search
-    try:
+    with caught() as raised:
         return importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # whatever the module's own code raises, a bare `sys.exit()` included
-        reason = f"cannot import {name!r}: {type(error).__name__}: {error}{_meant(name)}"
-        raise UnknownImplementationError(reason) from error
+    raise UnknownImplementationError(f"cannot import {name!r}: {said(raised[0])}{_meant(name)}") from raised[0]
 
 
 def _meant(name: str) -> str:
@@ -78,7 +112,7 @@ def _meant(name: str) -> str:
     parts = name.split(".")
     for i in range(len(parts) - 1, 0, -1):
         module, path = ".".join(parts[:i]), ".".join(parts[i:])
-        found = _follow(sys.modules.get(module), path)
+        found = attribute(sys.modules.get(module), path)
         if is_function(found):
             return f"; it is a function: pass what holds it, {holder(f'{module}:{path}')}"
         if found is not None:
@@ -87,13 +121,7 @@ def _meant(name: str) -> str:
 
 
 def _attribute(module: Any, module_name: str, path: str) -> Any:
-    found = _follow(module, path)
+    found = attribute(module, path)
     if found is None:
         raise UnknownImplementationError(f"module {module_name!r} has no attribute {path!r}")
-    return found
-
-
-def _follow(found: Any, path: str) -> Any:
-    for part in path.split("."):
-        found = getattr(found, part, None)
     return found

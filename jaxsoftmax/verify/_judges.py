@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoftmax.verify import _oracle, _transformations
+from jaxsoftmax.verify._implementations import caught, said
 from jaxsoftmax.verify._record import Row
 from jaxsoftmax.verify._regimes import LOW_PRECISION
 from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
@@ -128,24 +129,24 @@ def _results(calls: dict[_Key, Callable[..., Any]], arguments: list[list[jax.Arr
     def program(columns, keys):
         results = {}
         for key in keys:
-            try:
+            with caught() as raised:
                 results[key] = calls[key](*columns[key[1]])
-            except (Exception, SystemExit) as error:
-                errors[key] = error
+            if raised:
+                errors[key] = raised[0]
         return results
 
     together = tuple(key for key in calls if key[2] not in _transformations.EAGER)
     apart = tuple(key for key in calls if key[2] in _transformations.EAGER)
     results: dict[_Key, Any] = program(arguments, apart)
     compiled = jax.jit(program, static_argnums=1)
-    try:
+    with caught() as raised:
         results |= jax.device_get(compiled(arguments, together))
-    except (Exception, SystemExit):  # one of them breaks the program: which?
+    if raised:  # one of them breaks the program: which?
         for key in together:
-            try:
+            with caught() as raised:
                 results |= jax.device_get(compiled(arguments, (key,)))
-            except (Exception, SystemExit) as error:
-                errors[key] = error
+            if raised:
+                errors[key] = raised[0]
     return {key: errors[key] if key in errors else results[key] for key in calls}
 
 
@@ -153,9 +154,10 @@ def _refusal(error: Any, name: str) -> str:
     """Why a call is no evidence against a function: JAX's limits, or an argument that it doesn't offer."""
     if not isinstance(error, TypeError):
         return ""
-    if "forward-mode autodiff (jvp)" in str(error) and "custom_vjp" in str(error) and not name.startswith(TWIN):
+    message = said(error)
+    if "forward-mode autodiff (jvp)" in message and "custom_vjp" in message and not name.startswith(TWIN):
         return "forward mode refused"
-    lacking = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    lacking = re.search(r"unexpected keyword argument '(\w+)'", message)
     return f"argument {lacking[1]} not offered" if lacking else ""
 
 
@@ -181,7 +183,7 @@ def _compared(result: Any, rows: int, start: int, expected: _oracle.Expected, dt
 
 
 def _raised(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return said(error).splitlines()[0]
 
 
 def _row(
@@ -227,10 +229,18 @@ def _of_differences(claim: Claim, call: Callable[..., Any], x: jax.Array, consta
 def _by_other_judge(task: Task, inputs: Inputs, expected: dict[int, _oracle.Expected], judge: str, result: Any) -> Row:
     magnitude = expected[id(inputs)].high_magnitude[0]
     magnitude = _oracle.exact(np.maximum(magnitude, np.max(magnitude) / 8))  # an absolute error, all but for the tails
-    if isinstance(result, BaseException):
-        error, detail = np.inf, _raised(result)
-    else:
-        got, other = result
-        error, detail = _oracle.ulps(got, _oracle.Expected(_oracle.exact(other), magnitude), task.dtype)
+    error, detail = _compared_with_other(result, magnitude, task.dtype)
     how = "jacrev" if task.claim.order == 1 else "hessian"
     return _row(task, task.claim.function, judge, how, inputs.regime, error, OTHER_JUDGES[judge], detail)
+
+
+def _compared_with_other(result: Any, magnitude: np.ndarray, dtype: str) -> tuple[float, str]:
+    """The error of a derivative beside another judge's; the two come together, unless they are an exception."""
+    if isinstance(result, BaseException):
+        return np.inf, _raised(result)
+    got, other = result
+    if not isinstance(got, np.ndarray):
+        return np.inf, f"{type(got).__name__}, expected an array"
+    if got.shape != magnitude.shape:
+        return np.inf, f"shape {got.shape}, expected {magnitude.shape}"
+    return _oracle.ulps(got, _oracle.Expected(_oracle.exact(other), magnitude), dtype)

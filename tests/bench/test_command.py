@@ -18,6 +18,7 @@ from jaxsoftmax.bench._timing import Spread
 from tests.bench.records import LINEAR, PLAIN, record, row
 
 ROOT = Path(__file__).parents[2]
+SHAPE = "N,V or N,D,V in whole numbers from 1 to 2147483647, V from 2"
 
 
 class Measure:
@@ -25,13 +26,14 @@ class Measure:
 
     def __init__(self):
         self.changes = {}
+        self.changed = ("jaxsoftmax",)
         self.asked = None
 
     def __call__(self, cases, peers, effort, advance):
         self.asked = {"cases": cases, "peers": peers, "effort": effort}
         advance(0, 1, "first")
         return tuple(
-            row(case, subject, **(self.changes if subject == "jaxsoftmax" else {}))
+            row(case, subject, **(self.changes if subject in self.changed else {}))
             for case in cases
             for subject in ("jaxsoftmax", "optax", "floor")
         )
@@ -63,23 +65,31 @@ def _refusal(capsys, *argv):
     ("argv", "line"),
     [
         (["both"], "argument kind: invalid choice: 'both' (choose from "),
-        (["--shape", "4,x"], "argument --shape: expected N,V or N,D,V in whole numbers from 1, V from 2, got '4,x'"),
-        (["--shape", "4"], "argument --shape: expected N,V or N,D,V in whole numbers from 1, V from 2, got '4'"),
-        (["--shape", "0,5"], "argument --shape: expected N,V or N,D,V in whole numbers from 1, V from 2, got '0,5'"),
-        (["--shape", "4,1"], "argument --shape: expected N,V or N,D,V in whole numbers from 1, V from 2, got '4,1'"),
+        (["--shape", "4,x"], f"argument --shape: expected {SHAPE}, got '4,x'"),
+        (["--shape", "4"], f"argument --shape: expected {SHAPE}, got '4'"),
+        (["--shape", "0,5"], f"argument --shape: expected {SHAPE}, got '0,5'"),
+        (["--shape", "4,1"], f"argument --shape: expected {SHAPE}, got '4,1'"),
+        (["--shape", "99999999999999999999,5"], f"argument --shape: expected {SHAPE}, got '99999999999999999999,5'"),
+        (["--shape", "4,2147483648"], f"argument --shape: expected {SHAPE}, got '4,2147483648'"),
+        (["--shape", "9" * 5000 + ",5"], f"argument --shape: expected {SHAPE}, got '99"),
+        (["--shape", "2147483647,2147483647"], "plain 2147483647,2147483647: the inputs take 1.72e+10 GiB, and this "),
         (["plain", "--shape", "2,3", "2,3,4"], "--shape 2,3,4: plain takes N,V"),
         (["linear", "--shape", "2,3"], "--shape 2,3: linear takes N,D,V"),
         (["--dtype", "int8"], "argument --dtype: invalid choice: 'int8' (choose from "),
         (["--peer", "keras"], "argument --peer: invalid choice: 'keras' (choose from "),
         (["--preset", "tpu"], "argument --preset: invalid choice: 'tpu' (choose from "),
         (["plain", "--preset", "gpu"], "the preset has no plain cases: give a --shape"),
-        (["--repetitions", "0"], "argument --repetitions: expected a whole number from 1, got '0'"),
+        (["--repetitions", "0"], "argument --repetitions: expected a whole number from 1 to 2147483647, got '0'"),
+        (["--repetitions", "9" * 5000], "argument --repetitions: expected a whole number from 1 to 2147483647, got '9"),
         (["--json", "missing/f"], "cannot write missing/f: No such file or directory"),
         (["--plot", "."], "cannot write .: is a directory"),
         (["--preset", "sweep", "--json", "f", "--plot", "./f"], "--json and --plot name the same file"),
         (["--quick", "--plot", "f.png"], "--plot needs shapes that differ in their tokens or their classes alone: "),
         (["--check", "missing"], "--check: cannot read missing: No such file or directory"),
         (["--check", "file"], "--check: file was not written by jaxsoftmax bench --json: "),
+        (["--check", "deep"], "--check: deep was not written by jaxsoftmax bench --json: maximum recursion depth "),
+        (["--check", "binary"], "--check: binary was not written by jaxsoftmax bench --json: 'utf-8' codec can't "),
+        (["--check", "/dev/zero"], "--check: /dev/zero was not written by jaxsoftmax bench --json: it is larger than "),
         (["--check", "list"], "--check: list was not written by jaxsoftmax bench --json: no record of a benchmark "),
         (["--check", "linear.json", "plain"], "--check: linear.json holds no plain case that jaxsoftmax has run"),
         (["--check", "linear.json", "--dtype", "float32"], "--check runs the cases of its file: leave out --dtype"),
@@ -88,6 +98,8 @@ def _refusal(capsys, *argv):
 def test_a_bad_argument_is_refused_in_one_line(measure, here, capsys, argv, line):
     Path("file").write_text("no JSON")
     Path("list").write_text("[1]")
+    Path("deep").write_text("[" * 200_000)
+    Path("binary").write_bytes(bytes(range(256)))
     Path("linear.json").write_text(json.dumps(record(row()).as_dict()))
     before = sorted(entry.name for entry in here.iterdir())
     assert _refusal(capsys, *argv).startswith(line)
@@ -181,6 +193,12 @@ def test_a_failure_of_jaxsoftmax_exits_with_1_and_is_shown(measure, capsys):
     measure.changes = {"failure": "ValueError: [bold]no[/bold]"}
     assert cli.main(["bench", "--quick"]) == 1
     assert "jaxsoftmax failed: ValueError: [bold]no[/bold]" in capsys.readouterr().out
+
+
+def test_a_run_in_which_nothing_ran_says_nothing_about_jaxsoftmax_and_exits_with_2(measure, capsys):
+    measure.changes, measure.changed = {"failure": "MemoryError: no"}, ("jaxsoftmax", "optax", "floor")
+    assert cli.main(["bench", "--quick"]) == 2
+    assert capsys.readouterr().err == "jaxsoftmax bench: nothing ran: MemoryError: no\n"
 
 
 @pytest.mark.parametrize(

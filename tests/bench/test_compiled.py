@@ -9,6 +9,7 @@ import pytest
 from jaxsoftmax import cli
 from jaxsoftmax.bench import _compiled, _targets
 from jaxsoftmax.bench._case import GRADIENT, LOGSUMEXP, VALUE, Case
+from jaxsoftmax.bench._subjects import program
 from jaxsoftmax.bench._targets import GPUS, Gpu, Target, Tpu, costs
 
 pytestmark = pytest.mark.mesh  # for the default schedule: a CPU's has a loop over so many rows as are confident
@@ -161,16 +162,21 @@ def test_with_detail_the_dearest_instructions_are_shown(here_as_target, capsys, 
         assert f"{dearest['trips']} × {dearest['name']}" in out
 
 
-def test_what_cannot_be_compiled_says_so_in_one_line(here_as_target, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("too_large", "code", "err"),
+    [(("jaxsoftmax",), 1, ""), (("jaxsoftmax", "jax"), 2, "jaxsoftmax bench: nothing ran: jaxsoftmax is too large\n")],
+)
+def test_what_cannot_be_compiled_says_so_in_one_line(here_as_target, capsys, monkeypatch, too_large, code, err):
     def refuses(subject, case):
         def function(*arrays):
             raise ValueError(f"{subject} is too large\nby far")
 
-        return function
+        return function if subject in too_large else program(subject, case)
 
     monkeypatch.setattr(_compiled, "program", refuses)
-    assert cli.main(ARGUMENTS) == 1
-    out = capsys.readouterr().out
+    assert cli.main(ARGUMENTS) == code
+    out, said = capsys.readouterr()
+    assert said == err
     assert "jaxsoftmax can't be compiled: jaxsoftmax is too large\n" in out
     assert "by far" not in out
 
@@ -188,6 +194,7 @@ def test_what_cannot_be_compiled_says_so_in_one_line(here_as_target, capsys, mon
         (["--target", "cuda:h200", "--peer", "torch"], "--target compiles optax and jax, not torch"),
         (["--target", "cuda:h200", "--json", "missing/f"], "cannot write missing/f: No such file or directory"),
         (["--detail", "3"], "--detail is of --target"),
+        (["--target", ""], "--target: expected tpu:CHIP:TOPOLOGY or cuda:CHIP "),
     ],
 )
 def test_a_bad_argument_is_refused_in_one_line(capsys, monkeypatch, tmp_path, argv, line):

@@ -40,6 +40,20 @@ def _raising_softmax(x, axis=-1, where=None):
     raise RuntimeError("no softmax today")
 
 
+def _raise(error):
+    raise error
+
+
+class Unspeakable(BaseException):
+    def __str__(self):
+        raise Unspeakable
+
+
+class UnspeakableTypeError(TypeError):
+    def __str__(self):
+        raise UnspeakableTypeError
+
+
 @pytest.fixture(scope="module")
 def of_jax():
     return certify(JAX, theorems=[n for n in THEOREMS if n not in ("M1", "M2", "M3")], **PEERS)
@@ -171,6 +185,8 @@ def test_a_result_of_a_narrower_dtype_fails(dtype, narrow):
         (lambda value: (value, value), "tuple, expected an array"),
         (lambda _: None, "NoneType, expected an array"),
         (lambda _: sys.exit("no"), "SystemExit: no"),
+        (lambda _: _raise(Unspeakable), "Unspeakable: <exception str() failed>"),
+        (lambda _: _raise(UnspeakableTypeError), "UnspeakableTypeError: <exception str() failed>"),
     ],
 )
 def test_whatever_a_rule_returns_fails_its_rows_and_no_more(spoil, said):
@@ -181,6 +197,24 @@ def test_whatever_a_rule_returns_fails_its_rows_and_no_more(spoil, said):
     report = certify(offered, theorems=["M19"], **QUICK)
     assert not report.passed
     assert any(said in row.detail for row in report.failed), {row.detail for row in report.failed}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [(jnp.sum, "shape (7,), expected (7, 7)"), (lambda probs: (probs, probs), "tuple, expected an array")],
+)
+def test_a_derivative_of_another_shape_fails_beside_the_textbook_too(spoil, said):
+    offered = SimpleNamespace(softmax=lambda x, axis=-1, where=None: spoil(jaxsoftmax.softmax(x, axis, where)))
+    report = certify(offered, theorems=["M5"], dtypes=["float64"], quick=True)
+    assert said in {row.detail for row in report.failed if row.judge == "textbook autodiff, float64"}
+    assert "finite differences, float64" in {row.judge for row in report.failed}
+
+
+@pytest.mark.parametrize("name", ["softmax", "forward_mode", "__name__"])
+def test_an_attribute_that_cannot_be_read_is_refused(name):
+    attributes = {"logsumexp": staticmethod(jaxsoftmax.logsumexp), name: property(lambda self: _raise(Unspeakable))}
+    with pytest.raises(ValueError, match=rf"^cannot read '{name}': Unspeakable: <exception str\(\) failed>$"):
+        certify(type("Implementation", (), attributes)(), theorems=["M8-empty"], **QUICK)
 
 
 def test_an_argument_that_is_not_offered_is_listed_and_fails_nothing():

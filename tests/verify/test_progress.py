@@ -1,5 +1,6 @@
 """What the commands say of their progress where stderr is no terminal."""
 
+import os
 import sys
 from types import SimpleNamespace
 
@@ -52,9 +53,11 @@ def test_a_short_run_is_silent(clock, capsys, steps):
 
 
 def test_a_run_goes_on_where_nobody_reads_its_progress(clock, monkeypatch):
-    def closed(text):
-        raise BrokenPipeError
-
-    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=closed, flush=lambda: None, isatty=lambda: False))
-    _run(clock, 10, 60.0)
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # to be restored
+    with open(writer, "w") as closed:
+        monkeypatch.setattr(sys, "stderr", closed)
+        _terminal.guard_streams()
+        _run(clock, 10, 60.0)
     assert clock.seconds == 600.0

@@ -1,0 +1,69 @@
+"""Ctrl-C and failing imports where `cli` can't handle them: before it is imported, and after it has returned.
+
+It can be imported only after the package, and so after JAX, which takes seconds. Where the package is imported by
+another program than `jaxsoftmax`, this module changes nothing.
+"""
+
+import _thread
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from pathlib import PurePath
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
+
+from jaxsoftmax import _terminal
+
+
+def imported() -> None:
+    """Has Ctrl-C raise KeyboardInterrupt, and errors go where they go in any program."""
+    sys.excepthook = sys.__excepthook__
+    _replace_handler(_interrupted, signal.default_int_handler)
+
+
+def returned() -> None:
+    """Has Ctrl-C end the process without a word: Python's own end would make a traceback of it."""
+    _replace_handler(signal.default_int_handler, signal.SIG_DFL)
+
+
+def _replace_handler(before: Any, after: Any) -> None:
+    if signal.getsignal(signal.SIGINT) is before:  # SIGINT may be ignored, as in the background
+        signal.signal(signal.SIGINT, after)
+
+
+def _is_program(argv: list[str], orig_argv: list[str]) -> bool:
+    """Returns whether this process runs `jaxsoftmax` or `python -m jaxsoftmax`; its workers have `argv` alone of it."""
+    if argv[:1] == ["-m"]:  # what Python puts there until it has imported the package of the module to run
+        return "-m" in orig_argv and orig_argv[orig_argv.index("-m") :][1:2] == ["jaxsoftmax"]
+    return bool(argv) and PurePath(argv[0]).stem == "jaxsoftmax" and argv[0] in orig_argv
+
+
+def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
+    _leave("interrupted", _terminal.INTERRUPTED)
+
+
+def _failed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:
+    _leave(f"cannot be imported: {kind.__name__}: {error}", _terminal.REFUSED)
+
+
+def _raise_again(dropped: Any) -> None:
+    """Has a Ctrl-C come again that Python has dropped, as whatever is raised in a finaliser or a callback."""
+    if issubclass(dropped.exc_type, KeyboardInterrupt):
+        threading.Timer(0.1, _thread.interrupt_main).start()  # not at once: the finaliser is still running
+    else:
+        sys.__unraisablehook__(dropped)
+
+
+def _leave(reason: str, code: int) -> NoReturn:
+    line = " ".join(f"jaxsoftmax: {reason}".split()) + "\n"
+    with suppress(OSError):
+        os.write(2, line.encode("utf-8", "backslashreplace"))
+    os._exit(code)
+
+
+if _is_program(sys.argv, sys.orig_argv):
+    sys.excepthook = _failed
+    sys.unraisablehook = _raise_again
+    _replace_handler(signal.default_int_handler, _interrupted)  # imports may swallow or report an exception
