@@ -24,7 +24,7 @@ def as_array(name: str, value: Any) -> Array:
         raise ValueError(f"{name}: expected numbers in the range of their dtype, got {error}") from None
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}: expected an array, got {type(value).__name__} ({error})") from None
-    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.extended):
+    if jnp.issubdtype(array.dtype, jax.dtypes.extended):
         raise TypeError(f"{name}: expected an array of numbers, got {array.dtype}")
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise TypeError(f"{name}: expected a real dtype, got {array.dtype}")

@@ -80,7 +80,9 @@ def _scaled_summands_jvp(primals, tangents):
     leads = is_lead(summands, state)
     exponent_dot = jnp.where(leads, -_log_tangent(b, b_dot, leads), a_dot - state_dot.log_size)
     summands_dot = jnp.where(leads, 0, summands * exponent_dot + _by_weights(halves, b, b_dot))
-    return (summands, halves), (summands_dot, tuple(half * (exponent_dot / 2) for half in halves))
+    half, other_half = halves
+    halves_dot = half * (exponent_dot / 2), other_half * (exponent_dot / 2)
+    return (summands, halves), (summands_dot, halves_dot)
 
 
 def state_tangent(a: Array, b: Weights, a_dot: Array, b_dot: Weights, state: SignedSum) -> SignedSum:

@@ -16,24 +16,23 @@ from jaxsoftmax._math.softmax import subtract_mean
 
 
 class Centre(NamedTuple):
-    """Where the dominant entries of rows are: their numbers, or, if rows can't be read at those, a mask of them.
+    """Where the dominant entries of rows are: their numbers, int32, or, if rows can't be read at those, a mask of them.
 
     Reading at a number costs nothing; by the mask a row is read once more.
     """
 
-    index: Array | None  # [*batch, 1]; any in a row without a dominant entry
-    is_centre: Array | None
+    place: Array  # [*batch, 1], any number in a row without a dominant entry; or boolean, shaped like the rows
     confident: Array  # whether a row has one
 
 
 def less_centre(v: Array, centre: Centre, axes: tuple[int, ...]) -> Array:
     """P v in the accumulation dtype; v itself in rows without a dominant entry."""
     wide = widen(v)
-    if centre.index is None:
-        entry = jnp.sum(jnp.where(centre.is_centre, wide, 0), axes, keepdims=True)
+    if centre.place.dtype == bool:
+        entry = jnp.sum(jnp.where(centre.place, wide, 0), axes, keepdims=True)
     else:
         # Of v as it is given: of `wide`, XLA would form an array to read from.
-        entry = widen(jnp.take_along_axis(v, centre.index, -1, mode="clip"))
+        entry = widen(jnp.take_along_axis(v, centre.place, -1, mode="clip"))
     return wide - lax.optimization_barrier(jnp.where(centre.confident, entry, 0))
 
 

@@ -42,8 +42,8 @@ def centre_of(x: Array, state: LseState, axes: tuple[int, ...]) -> Centre:
     x, state = lax.stop_gradient((x, state))
     confident = is_confident(state)
     if axes == (x.ndim - 1,) and x.shape[-1] != 0 and jax.typeof(x).sharding.spec[-1] is None:
-        return Centre(_by_platform(lambda schedule: schedule.dominant_index, x, state), None, confident)
-    return Centre(None, is_dominant(x, state), confident)
+        return Centre(_by_platform(lambda schedule: schedule.dominant_index, x, state), confident)
+    return Centre(is_dominant(x, state), confident)
 
 
 def subtract_mean(x: Array, state: LseState, centre: Centre, v: Array, axes: tuple[int, ...]) -> Array:
