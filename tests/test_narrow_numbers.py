@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsoftmax import cross_entropy, forward_mode, linear_cross_entropy, logsumexp, softmax_cross_entropy
+from jaxsoftmax import (
+    cross_entropy,
+    forward_mode,
+    linear_cross_entropy,
+    log_softmax,
+    logsumexp,
+    softmax,
+    softmax_cross_entropy,
+)
 from tests.tolerances import MP, exact, exact_softmax
 
 NARROW = ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3b11fnuz"]
@@ -70,3 +78,16 @@ def test_a_soft_cap_far_above_the_logits_changes_nothing(cap):
 
     for got, right in zip(both(logit_softcap=cap), both(), strict=True):
         np.testing.assert_allclose(got, right, rtol=4e-7)
+
+
+@pytest.mark.parametrize("function", [softmax, log_softmax], ids=lambda function: function.__name__)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_derivatives_of_narrow_logits_are_those_of_float32_rounded_once(dtype, function):
+    def derivatives(x):
+        return jax.jacrev(function)(x), jax.jacfwd(function)(x), jax.hessian(lambda x: function(x)[0])(x)
+
+    row = np.array([0.5, -2, 1], jnp.dtype(dtype))
+    got, right = jax.jit(lambda x: (derivatives(x), derivatives(x.astype(jnp.float32))))(row)
+    for narrow, wide in zip(got, right, strict=True):
+        assert narrow.dtype == row.dtype
+        np.testing.assert_allclose(narrow.astype(np.float32), wide, rtol=jnp.finfo(dtype).eps, atol=1e-6)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxsoftmax._math.lse_state import LseState
-from jaxsoftmax._math.precision import widen
+from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._math.softmax import subtract_mean
 
 
@@ -27,24 +27,28 @@ class Centre(NamedTuple):
 
 def less_centre(v: Array, centre: Centre, axes: tuple[int, ...]) -> Array:
     """P v in the accumulation dtype; v itself in rows without a dominant entry."""
-    wide = widen(v)
+    wide = _widened(v)
     if centre.place.dtype == bool:
         entry = jnp.sum(jnp.where(centre.place, wide, 0), axes, keepdims=True)
     else:
         # Of v as it is given: of `wide`, XLA would form an array to read from.
-        entry = widen(jnp.take_along_axis(v, centre.place, -1, mode="clip"))
+        entry = _widened(jnp.take_along_axis(v, centre.place, -1, mode="clip"))
     return wide - lax.optimization_barrier(jnp.where(centre.confident, entry, 0))
 
 
 def centred(v: Array, centre: Centre, axes: tuple[int, ...]) -> Array:
     """P v, which JAX transposes to v: of J P that makes J."""
-    return _with_transpose(lambda h: less_centre(h.astype(v.dtype), centre, axes), _unchanged, widen(v))
+    return _with_transpose(lambda h: less_centre(h.astype(v.dtype), centre, axes), _unchanged, _widened(v))
 
 
 def jacobian_product(s: Array, state: LseState, centre: Centre, v: Array, axes: tuple[int, ...]) -> Array:
     """J v over `axes`, J the Jacobian of the softmax s, as J P v; transposed J P too, of numbers of v's dtype (M21)."""
     product = s * subtract_mean(s, state, centred(v, centre, axes), axes)
     return _with_transpose(_unchanged, lambda h: less_centre(h.astype(v.dtype), centre, axes), product)
+
+
+def _widened(v: Array) -> Array:
+    return v.astype(accumulation_dtype(v.dtype))
 
 
 def _with_transpose(of: Callable[[Array], Array], transpose: Callable[[Array], Array], v: Array) -> Array:
