@@ -29,7 +29,7 @@ from jaxsoftmax._math.token_loss import TargetSums
 from jaxsoftmax._reduction.centring import Centre, less_centre
 
 SHORT_ROW = 32  # up to here XLA CPU forms two sums at once in the time of one; in longer rows it is slow at that
-LONG_ROW = 1 << 15  # from here on it may be slow at one sum of exponentials, and is never at sums of pieces
+LONG_ROW = 1 << 12  # from here on sums of pieces cost no more than that of a row, and far less where that is very long
 PIECE = 1 << 11  # the length of a piece, or the divisor of the row's length nearest to it
 _COPIES_OPERANDS = jax.__version_info__ < (0, 11)  # of a conditional, where they are overwritten after it
 BLOCK = 1 << 17  # entries of the confident rows that are summed again at a time
@@ -61,9 +61,10 @@ def lse_state(x: Array, axes: tuple[int, ...], shared: bool) -> LseState:
     maximum = _maximum(x, axes)
     e = jnp.exp(x - maximum)
     if shared:
-        r = _remainder(e, axes, x if _COPIES_OPERANDS else None)
+        r = _remainder(e, axes, (x, maximum) if _COPIES_OPERANDS else None)
     else:
-        r = _remainder(e, axes, x, _sum_of_pieces(x, maximum, axes))
+        r = _remainder_of_pieces(x, maximum, axes)
+        r = _remainder(e, axes, (x, maximum)) if r is None else r
     return LseState(maximum, lax.optimization_barrier(r))
 
 
@@ -71,7 +72,7 @@ def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]
     """The softmax of x over `axes`, and the state, from exponentials that are formed once and then divided in place."""
     maximum = _maximum(x, axes)
     e = lax.optimization_barrier(jnp.exp(x - maximum))
-    state = LseState(maximum, lax.optimization_barrier(_remainder(e, axes, x)))
+    state = LseState(maximum, lax.optimization_barrier(_remainder(e, axes, (x, maximum))))
     return lax.optimization_barrier(e / denominator(state)), state
 
 
@@ -168,46 +169,56 @@ def _maximum(x: Array, axes: tuple[int, ...]) -> Array:
     return jnp.expand_dims(lax.reduce(x, lowest, lax.max, axes), axes)
 
 
-def _remainder(e: Array, axes: tuple[int, ...], x: Array | None = None, total: Array | None = None) -> Array:
-    """r of rows over `axes` from their exponentials e, and `total`, the sum of those, if it is known.
+def _remainder(e: Array, axes: tuple[int, ...], logits: tuple[Array, Array] | None) -> Array:
+    """r of rows over `axes` from their exponentials e.
 
-    Of confident rows e is formed again from the logits x, if these are given, so that XLA needs not keep all of e.
+    Of confident rows e is formed again from x and m, if `logits` are these, so that XLA needs not keep all of e.
     """
     if axes != (e.ndim - 1,) or not e.size:
         return remainder(*(jnp.sum(terms, axes, keepdims=True) for terms in (e, _without_maximum(e))))
-    return remainder(*_sums_of_rows(e, x, total))
-
-
-def _sum_of_pieces(x: Array, maximum: Array, axes: tuple[int, ...]) -> Array | None:
-    """The sum of each long row's exponentials [*batch, 1], added up in pieces of equal length; None of other rows."""
-    width = x.shape[-1] if axes == (x.ndim - 1,) else 0
-    pieces = [n for n in range(PIECE // 2, 4 * PIECE) if width >= LONG_ROW and width % n == 0]
-    if not pieces:
-        return None
-    piece = min(pieces, key=lambda n: max(n / PIECE, PIECE / n))
-    cut = x.reshape(*x.shape[:-1], width // piece, piece)
-    # The barrier, as XLA would make one sum of a sum of sums.
-    sums = lax.optimization_barrier(jnp.sum(jnp.exp(cut - maximum[..., None]), -1))
-    return jnp.sum(sums, -1, keepdims=True)
-
-
-def _sums_of_rows(e: Array, x: Array | None, total: Array | None) -> tuple[Array, Array]:
-    """The sums of each row's exponentials, and in confident rows of those without the maximum, [*batch, 1]."""
     if e.shape[-1] <= SHORT_ROW:
         zero = jnp.zeros((), e.dtype)
         sums, others = lax.reduce((e, _without_maximum(e)), (zero, zero), _add_pairs, (e.ndim - 1,))
-        return sums[..., None], others[..., None]
-    total = jnp.sum(e, -1, keepdims=True) if total is None else total
-    flat, totals = (e if x is None else x).reshape(-1, e.shape[-1]), total.reshape(-1, 1)
-    confident = (totals[:, 0] < CONFIDENT) & (totals[:, 0] > 0)
+        return remainder(sums[..., None], others[..., None])
+    total = jnp.sum(e, -1, keepdims=True)
+    confident = (total < CONFIDENT) & (total > 0)
+    return remainder(total, _with_sums_of_others(total, confident, *(logits or (e, None))))
 
-    def sums_of_others(rows: Array) -> Array:
-        block = flat[rows]
-        block = block if x is None else jnp.exp(block - _maximum(block, (1,)))
+
+def _remainder_of_pieces(x: Array, maximum: Array, axes: tuple[int, ...]) -> Array | None:
+    """r of long rows, cut into pieces of equal length, from sums over these; None of other rows.
+
+    Of a confident row only that piece is summed again that has the maximum: all others add up to less than 0.875.
+    """
+    width = x.shape[-1] if axes == (x.ndim - 1,) and x.size else 0
+    lengths = [n for n in range(PIECE // 2, 4 * PIECE) if width >= LONG_ROW and width % n == 0]
+    if not lengths:
+        return None
+    length = min(lengths, key=lambda n: max(n / PIECE, PIECE / n))
+    pieces, maximum = x.reshape(*x.shape[:-1], width // length, length), maximum[..., None]
+    # The barrier, as XLA would make one sum of a sum of sums.
+    sums = lax.optimization_barrier(jnp.sum(jnp.exp(pieces - maximum), -1, keepdims=True))
+    total = jnp.sum(sums, -2)
+    with_maximum = (total[..., None] < CONFIDENT) & (sums > 0.9375)
+    others = _with_sums_of_others(sums, with_maximum, pieces, jnp.broadcast_to(maximum, sums.shape))
+    return remainder(total, jnp.sum(others, -2))
+
+
+def _with_sums_of_others(sums: Array, confident: Array, rows: Array, maximum: Array | None) -> Array:
+    """Sums [*batch, 1] of exponentials, in confident rows of those without the maximum.
+
+    `rows` are the logits, whose maximum is given; or, if it isn't, the exponentials.
+    """
+    flat = rows.reshape(-1, rows.shape[-1])
+
+    def sums_of_others(indices: Array) -> Array:
+        block = flat[indices]
+        block = block if maximum is None else jnp.exp(block - maximum.reshape(-1, 1)[indices])
         return jnp.sum(_without_maximum(block), -1, keepdims=True)
 
-    others = _replace_confident_rows(sums_of_others, confident, totals, e.shape[-1])
-    return total, others.reshape(total.shape)
+    return _replace_confident_rows(sums_of_others, confident.reshape(-1), sums.reshape(-1, 1), flat.shape[1]).reshape(
+        sums.shape
+    )
 
 
 def _add_pairs(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
