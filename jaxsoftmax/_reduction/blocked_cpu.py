@@ -32,7 +32,7 @@ SHORT_ROW = 32  # up to here XLA CPU forms two sums at once in the time of one; 
 LONG_ROW = 1 << 12  # from here on sums of pieces cost no more than that of a row, and far less where that is very long
 PIECE = 1 << 11  # the length of a piece, or the divisor of the row's length nearest to it
 _COPIES_OPERANDS = jax.__version_info__ < (0, 11)  # of a conditional, where they are overwritten after it
-BLOCK = 1 << 17  # entries of the confident rows that are summed again at a time
+BLOCK = 1 << 18  # entries of the confident rows that are summed again at a time
 
 
 def fits(rows: Array) -> bool:
