@@ -182,7 +182,7 @@ def _remainder(e: Array, axes: tuple[int, ...], logits: tuple[Array, Array] | No
         return remainder(sums[..., None], others[..., None])
     total = jnp.sum(e, -1, keepdims=True)
     confident = (total < CONFIDENT) & (total > 0)
-    return remainder(total, _with_sums_of_others(total, confident, *(logits or (e, None))))
+    return remainder(total, _with_sums_of_others(total, confident, *(logits or (e, None)), e.shape[-1]))
 
 
 def _remainder_of_pieces(x: Array, maximum: Array, axes: tuple[int, ...]) -> Array | None:
@@ -200,25 +200,23 @@ def _remainder_of_pieces(x: Array, maximum: Array, axes: tuple[int, ...]) -> Arr
     sums = lax.optimization_barrier(jnp.sum(jnp.exp(pieces - maximum), -1, keepdims=True))
     total = jnp.sum(sums, -2)
     with_maximum = (total[..., None] < CONFIDENT) & (sums > 0.9375)
-    others = _with_sums_of_others(sums, with_maximum, pieces, jnp.broadcast_to(maximum, sums.shape))
+    others = _with_sums_of_others(sums, with_maximum, x, jnp.broadcast_to(maximum, sums.shape), length)
     return remainder(total, jnp.sum(others, -2))
 
 
-def _with_sums_of_others(sums: Array, confident: Array, rows: Array, maximum: Array | None) -> Array:
-    """Sums [*batch, 1] of exponentials, in confident rows of those without the maximum.
+def _with_sums_of_others(sums: Array, confident: Array, rows: Array, maximum: Array | None, width: int) -> Array:
+    """Sums [*batch, 1] of `width` exponentials each, in confident rows of those without the maximum.
 
-    `rows` are the logits, whose maximum is given; or, if it isn't, the exponentials.
+    `rows` [..., k * width] are the logits, whose maximum is given for each sum; or, if it isn't, the exponentials.
     """
-    flat = rows.reshape(-1, rows.shape[-1])
 
     def sums_of_others(indices: Array) -> Array:
-        block = flat[indices]
+        block = rows.reshape(-1, width)[indices]
         block = block if maximum is None else jnp.exp(block - maximum.reshape(-1, 1)[indices])
         return jnp.sum(_without_maximum(block), -1, keepdims=True)
 
-    return _replace_confident_rows(sums_of_others, confident.reshape(-1), sums.reshape(-1, 1), flat.shape[1]).reshape(
-        sums.shape
-    )
+    others = _replace_confident_rows(sums_of_others, confident.reshape(-1), sums.reshape(-1, 1), width)
+    return others.reshape(sums.shape)
 
 
 def _add_pairs(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
