@@ -1,7 +1,7 @@
 """The default schedule of a row reduction: after the maximum one pass, in which XLA can fuse all sums.
 
-No slice, gather, loop, branch or reshape of the class axis: it is partitioned with the row, exported with symbolic
-sizes, and is what the compilers for TPU and GPU fuse best.
+No slice, loop, branch or reshape of the class axis: it is partitioned with the row, exported with symbolic sizes, and is
+what the compilers for TPU and GPU fuse best.
 """
 
 from collections.abc import Callable
