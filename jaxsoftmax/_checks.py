@@ -28,24 +28,38 @@ def as_array(name: str, value: Any) -> Array:
         raise TypeError(f"{name}: expected an array of numbers, got {array.dtype}")
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise TypeError(f"{name}: expected a real dtype, got {array.dtype}")
-    if jnp.issubdtype(array.dtype, jnp.integer) and isinstance(value, (np.ndarray, np.generic, list, tuple)):
-        _require_not_narrowed(name, value, array)
     return array
 
 
-def _require_not_narrowed(name: str, value: Any, array: Array) -> None:
-    """ValueError if an integer became another one in the dtype that JAX takes while `jax_enable_x64` is off."""
-    if isinstance(value, (list, tuple)) and isinstance(array, Tracer):
-        return  # of traced numbers, which are JAX's already
-    given = np.asarray(value)
-    changed = given[given != given.astype(array.dtype)]
+def as_labels(name: str, value: Any) -> Array:
+    """`value` as a real array; ValueError if JAX would make an integer another one, while `jax_enable_x64` is off."""
+    array = as_array(name, value)
+    changed = _narrowed(value, array)
     if changed.size:
         raise ValueError(f"{name}: expected integers in the range of {array.dtype}, got {changed[0]}")
+    return array
+
+
+def as_real(name: str, value: Any) -> Array:
+    """`value` as a real array; NumPy's integers that JAX would make other ones are floats, rounded."""
+    array = as_array(name, value)
+    return jnp.asarray(np.asarray(value).astype(np.float32)) if _narrowed(value, array).size else array
+
+
+def _narrowed(value: Any, array: Array) -> np.ndarray:
+    """Those integers of a value that are others in the array that JAX makes of it."""
+    nothing = np.zeros(0, np.int64)
+    if not jnp.issubdtype(array.dtype, jnp.integer) or not isinstance(value, (np.ndarray, np.generic, list, tuple)):
+        return nothing
+    if isinstance(value, (list, tuple)) and isinstance(array, Tracer):
+        return nothing  # of traced numbers, which are JAX's already
+    given = np.asarray(value)
+    return nothing if given.dtype == array.dtype else given[given != given.astype(array.dtype)]
 
 
 def as_inexact(name: str, value: Any) -> Array:
     """`value` as a floating array; integers and booleans are promoted, as jax.nn does."""
-    array = as_array(name, value)
+    array = as_real(name, value)
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(inexact_dtype(array))
 
 
@@ -67,7 +81,7 @@ def as_floating(name: str, value: Any) -> Array:
 
 def as_integer(name: str, value: Any, hint: str = "") -> Array:
     """`value` as an array that must already be of an integer dtype."""
-    array = as_array(name, value)
+    array = as_labels(name, value)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"{name}: expected an integer dtype, got {array.dtype}{hint}")
     return array
@@ -162,7 +176,7 @@ def as_number(name: str, value: Any, expected: str) -> float:
     try:
         number = float(value)
     except OverflowError:
-        raise ValueError(f"{name}: expected {expected} and in a float's range, got a larger one") from None
+        raise ValueError(f"{name}: expected {expected}, got an int beyond the range of a float") from None
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}") from None
     if isinstance(value, (str, bytes)):

@@ -59,8 +59,8 @@ def cross_entropy(
       A label that is neither in [0, vocab) nor `ignore_index` gives NaN for its token, whatever its token weight. A row
       of -inf alone gives +inf, with gradient 0, and so does smoothing over a class at -inf; a soft cap makes -inf the
       finite -c. An infinite loss of token weight 0 adds nothing. A logit of NaN, or of +inf at the label or with float
-      labels, gives a NaN loss and gradient; a +inf elsewhere a loss of +inf, or NaN under class weight 0, and a NaN
-      gradient.
+      labels, gives a NaN loss and gradient; a +inf elsewhere a loss of +inf (NaN under class weight 0 or label
+      smoothing) and a NaN gradient.
 
     Raises:
       TypeError: an argument of the wrong dtype; a constant that isn't a number, or is traced.
@@ -106,7 +106,7 @@ def cross_entropy_with(
     require_sharded(shards, "logits", logits)
     *batch, local_vocab = logits.shape
     class_weights, token_weights = as_weights(class_weights, token_weights, batch, local_vocab)
-    labels = _checks.as_array("labels", labels)
+    labels = _checks.as_labels("labels", labels)
     if jnp.issubdtype(labels.dtype, jnp.floating):
         if options.ignore_index is not None:
             raise ValueError(f"ignore_index: expected None with float labels, got {options.ignore_index}")

@@ -122,7 +122,7 @@ def softmax_cross_entropy_with_integer_labels(
 def softmax_cross_entropy_with(rules: LossRules, logits: Any, labels: Any, axis: Any, where: Any) -> Array:
     """Validate the arguments of `softmax_cross_entropy`, and hand over to the rule."""
     logits = _checks.as_floating("logits", logits)
-    labels = _checks.as_array("labels", labels)
+    labels = _checks.as_real("labels", labels)
     if not jnp.issubdtype(labels.dtype, jnp.floating):
         _checks.require_shape("labels", labels, logits.shape, "an integer weight for every logit")
         labels = labels.astype(logits.dtype)

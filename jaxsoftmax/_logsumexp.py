@@ -91,7 +91,7 @@ def logsumexp(
       with a NaN gradient. A negative sum without `return_sign` gives NaN, with a NaN gradient.
 
     Raises:
-      TypeError: `a`, `b` or `where` is not a real array, or `axis` not made of ints.
+      TypeError: `a`, `b` or `where` is not a real array, `axis` not made of ints, `keepdims` or `return_sign` no bool.
       ValueError: the shapes don't broadcast, or an axis is out of range or given twice; or `axis_name` comes with `b`,
         or isn't an axis of a `jax.shard_map` with `check_vma=True`.
 
@@ -124,7 +124,7 @@ def logsumexp_with(
     shards = shards_of_axis(axis_name)
     if b is not None and shards.classes:
         raise ValueError(f"b: expected None with axis_name={axis_name!r}, got weights")
-    given = {"a": _checks.as_array("a", a)} | ({} if b is None else {"b": _checks.as_array("b", b)})
+    given = {"a": _checks.as_real("a", a)} | ({} if b is None else {"b": _checks.as_real("b", b)})
     dtype = _checks.inexact_dtype(*given.values())
     if where is not None:
         given["where"] = _checks.as_mask("where", where)

@@ -15,7 +15,7 @@ from jaxsoftmax._logsumexp import masked_logits
 from jaxsoftmax._math.lse_state import LseState
 from jaxsoftmax._math.softmax import log_probabilities, probabilities
 from jaxsoftmax._reduction import schedules
-from jaxsoftmax._reduction.centring import Centre, jacobian_product
+from jaxsoftmax._reduction.centring import jacobian_product
 from jaxsoftmax._reduction.row_state import lse_state, softmax_and_state
 
 
@@ -41,7 +41,7 @@ def softmax(
       ValueError: the shapes don't broadcast, or an axis is out of range or given twice.
 
     Differentiation: both modes, to any order (`jax.custom_jvp`); saved are the probabilities, or `x` if its precision
-    is less than float32, and two numbers a row.
+    is less than float32, and three numbers a row.
 
     Source: M4, M5, M6, M21.
 
@@ -77,7 +77,7 @@ def log_softmax(
       TypeError: `x` or `where` is not a real array, or `axis` not made of ints.
       ValueError: the shapes don't broadcast, or an axis is out of range or given twice.
 
-    Differentiation: both modes, to any order (`jax.custom_jvp`); saved are `x` and two numbers a row.
+    Differentiation: both modes, to any order (`jax.custom_jvp`); saved are `x` and three numbers a row.
 
     Source: M10, M19, M21.
 
@@ -112,9 +112,9 @@ def _softmax_jvp(axes, primals, tangents):
     (x, where), (x_dot, _) = primals, tangents
     wide = masked_logits(x, where)
     s, state = softmax_and_state(wide, axes)
-    centre = schedules.centre_of(wide, state, axes)
+    index = schedules.dominant_index(wide, state, axes)
     saved = s if x.dtype == s.dtype else x
-    return s, _softmax_tangent(axes, saved, where, state, centre, x_dot)
+    return s, _softmax_tangent(axes, saved, where, state, index, x_dot)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -128,30 +128,30 @@ def _log_softmax_jvp(axes, primals, tangents):
     (x, where), (x_dot, _) = primals, tangents
     wide = masked_logits(x, where)
     state = lse_state(wide, axes)
-    centre = schedules.centre_of(wide, state, axes)
-    return log_probabilities(wide, state), _log_softmax_tangent(axes, x, where, state, centre, x_dot)
+    index = schedules.dominant_index(wide, state, axes)
+    return log_probabilities(wide, state), _log_softmax_tangent(axes, x, where, state, index, x_dot)
 
 
-# Of all that these two compute, their arguments are saved: one array of x's shape and dtype, and four numbers a row.
+# Of all that these two compute, their arguments are saved: one array of x's shape and dtype, and three numbers a row.
 @partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
 def _softmax_tangent(
-    axes: tuple[int, ...], saved: Array, where: Array | None, state: LseState, centre: Centre, x_dot: Array
+    axes: tuple[int, ...], saved: Array, where: Array | None, state: LseState, index: Array | None, x_dot: Array
 ) -> Array:
     """J v = s * (v - <s, v>) (M5, M6, M21). `saved` is s; or x, where s has a wider dtype, and is formed again."""
     s = saved
     if saved.dtype != state.remainder.dtype:
         s = probabilities(masked_logits(saved, where), schedules.forgotten(state))
-    return jacobian_product(s, state, centre, _zero_where_masked(x_dot, where), axes)
+    return jacobian_product(s, state, index, _zero_where_masked(x_dot, where), axes)
 
 
 @partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
 def _log_softmax_tangent(
-    axes: tuple[int, ...], x: Array, where: Array | None, state: LseState, centre: Centre, x_dot: Array
+    axes: tuple[int, ...], x: Array, where: Array | None, state: LseState, index: Array | None, x_dot: Array
 ) -> Array:
     """v - <s, v> (M10, M21)."""
     wide = masked_logits(x, where)
     v = _zero_where_masked(x_dot, where)
-    return _zero_where_masked(schedules.subtract_mean(wide, state, centre, v, axes), where)
+    return _zero_where_masked(schedules.subtract_mean(wide, state, index, v, axes), where)
 
 
 def _zero_where_masked(array: Array, where: Array | None) -> Array:

@@ -1,6 +1,6 @@
-"""Ctrl-C and failing imports where `cli` can't handle them: before it is imported, and after it has returned.
+"""Ctrl-C and failing imports while `jaxsoftmax.cli` isn't yet imported, or has returned.
 
-It can be imported only after the package, and so after JAX, which takes seconds. Where the package is imported by
+`cli` is imported after the package, and so after JAX, which takes seconds. Where the package is imported by
 another program than `jaxsoftmax`, this module changes nothing.
 """
 
@@ -17,13 +17,13 @@ from typing import Any, NoReturn
 from jaxsoftmax import _terminal
 
 
-def imported() -> None:
+def hand_over_to_cli() -> None:
     """Has Ctrl-C raise KeyboardInterrupt, and errors go where they go in any program."""
     sys.excepthook = sys.__excepthook__
     _replace_handler(_interrupted, signal.default_int_handler)
 
 
-def returned() -> None:
+def end_quietly_on_ctrl_c() -> None:
     """Has Ctrl-C end the process without a word: Python's own end would make a traceback of it."""
     _replace_handler(signal.default_int_handler, signal.SIG_DFL)
 

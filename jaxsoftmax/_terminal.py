@@ -5,7 +5,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,9 +107,15 @@ class _GuardedStream:
         """Returns the stream's own."""
         return getattr(self._stream, name)
 
-    def write(self, text: str) -> None:
+    def write(self, text: str) -> int:
         """Writes as far as anybody reads."""
         self._attempt(self._stream.write, text)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Writes as far as anybody reads."""
+        for line in lines:
+            self.write(line)
 
     def flush(self) -> None:
         """Has the stream pass on what it still holds."""

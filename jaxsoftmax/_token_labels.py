@@ -32,13 +32,13 @@ def token_labels(options: LossOptions, shards: Shards, labels: Array, local_voca
     """Labels in [0, V) or `ignore_index`, counted from this shard's first class; all others are invalid."""
     in_vocab = (labels >= 0) & (labels < jnp.asarray(shards.vocab(local_vocab), labels.dtype))
     standing = jnp.where(in_vocab, _COUNTED, _INVALID)
-    if options.ignore_index is not None and _can_be(options.ignore_index, labels.dtype):
+    if options.ignore_index is not None and _is_representable(options.ignore_index, labels.dtype):
         standing = jnp.where(labels == options.ignore_index, _IGNORED, standing)
     local = jnp.where(in_vocab, labels, 0).astype(jnp.int32) - shards.class_offset(local_vocab)
     return TokenLabels(local, standing.astype(jnp.int8))
 
 
-def _can_be(number: int, dtype: jnp.dtype) -> bool:
-    """Whether a dtype has the number: compared with a label of a dtype that has not, it would become another one."""
+def _is_representable(number: int, dtype: jnp.dtype) -> bool:
+    """Whether an integer dtype can hold the number; JAX would wrap it to another one before it compares."""
     info = jnp.iinfo(dtype)
     return info.min <= number <= info.max

@@ -61,10 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def command() -> NoReturn:
     """Runs the command line as a program of its own."""
     try:
-        _startup.imported()
+        _startup.hand_over_to_cli()
         _terminal.guard_streams()
         code = main()
-        _startup.returned()
+        _startup.end_quietly_on_ctrl_c()
     except SystemExit:
         raise
     except KeyboardInterrupt:  # a second one, while the first was told

@@ -69,6 +69,22 @@ def test_hessian_of_every_keyword_is_autodiff_of_the_textbook():
         np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
 
 
+def test_third_derivative_under_a_soft_cap_far_above_the_logits():
+    def third(library_loss, x):
+        return jax.grad(jax.grad(jax.grad(lambda x: library_loss(jnp.stack([x, jnp.full_like(x, 1e-3)])))))(x)
+
+    def textbook(x):
+        z = 30 * jnp.tanh(x / 30)
+        return jax.nn.logsumexp(z) - z[0]
+
+    def loss(x):
+        return jaxsoftmax.cross_entropy(x, 0, logit_softcap=30.0)
+
+    with precision("float64"):
+        right = jax.jit(lambda x: third(textbook, x))(0.0049)
+    np.testing.assert_allclose(jax.jit(lambda x: third(loss, x))(np.float32(0.0049)), right, rtol=3e-4)
+
+
 def test_third_derivative_is_autodiff_of_the_textbook():
     def textbook(x):
         return jnp.log(jnp.sum(jnp.exp(x)))

@@ -3,7 +3,6 @@
 import inspect
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -75,13 +74,18 @@ def test_nonsense_is_taken_or_named(module, name, argument):
     function = getattr(module, name)
     known = set(inspect.signature(function).parameters) | {"and"}
     errors = {kind: refusal(function, RIGHT[name] | {argument: value}) for kind, value in NONSENSE.items()}
-    for kind, error in errors.items():
+    named = {kind: set(str(error).partition(":")[0].split()) for kind, error in errors.items() if error is not None}
+    for kind, names in named.items():
         # The other argument is named where only the two don't fit together.
-        assert error is None or set(str(error).partition(":")[0].split()) <= known, (kind, error)
-    assert any(error is not None and argument in str(error) for error in errors.values())
+        assert names, (kind, errors[kind])
+        assert names <= known, (kind, errors[kind])
+    assert any(argument in names for names in named.values())
 
 
 def test_an_error_that_names_nothing_is_caught(monkeypatch):
-    monkeypatch.setattr(jaxsoftmax, "softmax", lambda x, axis=-1, where=None: jnp.asarray(x).sum(axis))
-    with pytest.raises((AssertionError, NotImplementedError)):
+    def softmax(x, axis=-1, where=None):
+        raise ValueError("no")
+
+    monkeypatch.setattr(jaxsoftmax, "softmax", softmax)
+    with pytest.raises(AssertionError):
         test_nonsense_is_taken_or_named(jaxsoftmax, "softmax", "x")

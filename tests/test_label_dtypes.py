@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsoftmax import cross_entropy, forward_mode, linear_cross_entropy, softmax_cross_entropy_with_integer_labels
+from jaxsoftmax import (
+    cross_entropy,
+    forward_mode,
+    linear_cross_entropy,
+    logsumexp,
+    softmax,
+    softmax_cross_entropy_with_integer_labels,
+)
 
 HIDDEN, KERNEL, LOGITS = np.zeros((2, 1), np.float32), np.zeros((1, 3), np.float32), np.zeros((2, 3), np.float32)
 LOSSES = {
@@ -56,3 +63,11 @@ def test_labels_of_16_bits_compile():
     value, gradient = jax.jit(jax.value_and_grad(loss))(np.zeros((4, 7), np.float32), np.arange(4, dtype=np.int16))
     np.testing.assert_allclose(value, np.log(7), rtol=1e-6)
     np.testing.assert_allclose(gradient, (1 / 7 - np.eye(4, 7)) / 4, rtol=1e-6)
+
+
+def test_other_arguments_of_64_bits_are_numbers_of_any_size():
+    large = np.array([2**40, 2**40])
+    np.testing.assert_allclose(jax.jit(lambda: logsumexp(large))(), 2.0**40, rtol=1e-6)
+    np.testing.assert_array_equal(jax.jit(lambda: softmax(large))(), [0.5, 0.5])
+    loss = jax.jit(lambda: cross_entropy(LOGITS, np.array([1, 0]), token_weights=large, reduction="none"))()
+    np.testing.assert_allclose(loss, 2.0**40 * np.log(3), rtol=1e-6)

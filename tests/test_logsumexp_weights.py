@@ -147,3 +147,15 @@ def test_weighted_hessian_is_that_of_the_textbook_formula():
 def test_infinite_summands_of_both_signs_are_nan_and_of_one_infinite(a, b, log_size, sign):
     got = WEIGHTED(array([a], "float32"), array([b], "float32"))
     np.testing.assert_array_equal(np.concatenate(got), [log_size, sign])
+
+
+def test_second_derivatives_in_the_weights_see_a_weight_of_0():
+    def gradient(b, a):
+        return jax.grad(lambda b: logsumexp(a, b=b))(b)
+
+    direction = np.float32([0, 1e20])
+    hvp = jax.jit(lambda b: jax.jvp(lambda b: gradient(b, np.zeros(2, np.float32)), (b,), (direction,))[1])
+    np.testing.assert_allclose(hvp(np.float32([1e15, 0])), [-1e-10, -1e-10], rtol=1e-6)
+    hessian = jax.jit(jax.jacrev(gradient))(np.float32([1, 0]), np.float32([0, -50]))
+    far = np.exp(np.float64(-50))
+    np.testing.assert_allclose(hessian, [[-1, -far], [-far, -(far**2)]], rtol=1e-6, atol=1e-40)

@@ -101,9 +101,11 @@ def test_masked_gradient_saves_the_logits_the_mask_and_a_few_numbers_a_row(name)
     assert_a_few_numbers_a_row([leaf for leaf in leaves if not is_same(leaf, mask)])
 
 
+@pytest.mark.parametrize("axis", [-1, 0])
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
-def test_gradient_of_softmax_saves_probabilities_once(name):
-    leaves = residuals(getattr(jaxsoftmax, name), logits_in("float32"))
+def test_gradient_of_softmax_saves_probabilities_once(name, axis):
+    logits = logits_in("float32") if axis == -1 else logits_in("float32").T
+    leaves = residuals(partial(getattr(jaxsoftmax, name), axis=axis), logits)
     assert sum(leaf.size for leaf in leaves) <= ROWS * VOCAB + A_FEW_A_ROW * ROWS + A_FEW
 
 

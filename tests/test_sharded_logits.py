@@ -87,6 +87,19 @@ def test_a_row_that_is_nan_on_every_shard_is_nan():
             assert np.isfinite(np.asarray(got)[1:]).all(), name
 
 
+def test_nan_of_one_shard_is_seen_under_class_weight_0():
+    mesh = jax.make_mesh((4,), ("vocab",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
+    row = np.zeros((1, 8), np.float32)
+    row[0, 6] = np.nan
+    placed = jax.device_put(row, NamedSharding(mesh, P(None, "vocab")))
+    weights = np.float32([0, *[1] * 7])
+
+    def loss(x):
+        return jaxsoftmax.cross_entropy(x, np.zeros(1, np.int32), class_weights=weights, reduction="none")
+
+    assert np.isnan(jax.jit(loss)(placed)).all()
+
+
 def test_among_several_devices_rows_are_not_taken_to_lie_on_one():
     assert jax.device_count() > 1
     assert not blocked_cpu.fits(jax.numpy.zeros(SHAPE))

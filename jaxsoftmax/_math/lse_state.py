@@ -22,7 +22,7 @@ from jax import Array
 # Below this sum of exponentials, taking the maximum's own 1 away again would cost bits.
 CONFIDENT = 1.875
 # There every other exponential is below 0.875, so that this tells the maximum from them, whatever rounding does.
-_NEAR_ONE = 0.9375
+NEAR_ONE = 0.9375
 
 
 class LseState(NamedTuple):
@@ -39,7 +39,7 @@ def remainder(total: Array, others: Array) -> Array:
 
 def without_maximum(e: Array) -> Array:
     """e, but 0 at the maximum of a row whose sum is below CONFIDENT; in other rows its sum means nothing."""
-    return jnp.where(e < _NEAR_ONE, e, 0)
+    return jnp.where(e < NEAR_ONE, e, 0)
 
 
 def finite_maximum(x: Array, axes: tuple[int, ...]) -> Array:
@@ -72,7 +72,7 @@ def near_maximum(x: Array, maximum: Array) -> Array:
 
     XLA may compute x again where it is used, a rounding apart from the x that m was taken of: hence not x = m.
     """
-    return x - maximum > math.log(_NEAR_ONE)
+    return x - maximum > math.log(NEAR_ONE)
 
 
 def is_confident(state: LseState) -> Array:
@@ -82,7 +82,7 @@ def is_confident(state: LseState) -> Array:
 
 def is_dominant(x: Array, state: LseState) -> Array:
     """Whether an entry is the dominant one of its row: the maximum, if the row is confident."""
-    return x - state.maximum > jnp.where(is_confident(state), math.log(_NEAR_ONE), jnp.inf)
+    return x - state.maximum > jnp.where(is_confident(state), math.log(NEAR_ONE), jnp.inf)
 
 
 def is_dominant_probability(s: Array, state: LseState) -> Array:

@@ -60,7 +60,7 @@ def split(summands: Array) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def scaled_summands(a: Array, b: Weights, state: SignedSum) -> tuple[Array, tuple[Array, Array]]:
-    """b_j exp(a_j - m - d), and two factors of the same without b_j, of which none is out of range before the whole is.
+    """b_j exp(a_j - m - d), and exp(a_j - m - d) as a pair of factors, each in range where their product is.
 
     a_j - m - d is formed in two numbers, as it may be large where b_j is.
     """

@@ -30,6 +30,11 @@ def subtract_mean(s: Array, state: LseState, v: Array, axes: tuple[int, ...]) ->
     return v - _select_to_end_fusion(state, jnp.sum(s * v, axes, keepdims=True))
 
 
+def jacobian_product(s: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
+    """J v = s (v - <s, v>) (M5, M6)."""
+    return s * subtract_mean(s, state, v, axes)
+
+
 def centred_subtract_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
     """`subtract_mean` of v that are 0 at the dominant entry k of x, with a transpose that is right of others too (M21).
 

@@ -6,8 +6,10 @@ weighted sum, so a head that never holds a whole row can use the same equations 
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -35,23 +37,33 @@ class LossOptions:
     logit_softcap: float | None = None
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
 def softcap(options: LossOptions, logits: Array) -> Array:
     """z = c tanh(x / c), or x itself without a soft cap, and where x / c is so small that tanh doesn't change it."""
     if options.logit_softcap is None:
         return logits
-    info = jnp.finfo(logits.dtype)
-    cap = min(options.logit_softcap, float(info.max))
-    unchanged = jnp.abs(logits) < cap * math.sqrt(info.eps) / 2
+    cap = _cap(options.logit_softcap, logits)
+    unchanged = jnp.abs(logits) < cap * math.sqrt(jnp.finfo(logits.dtype).eps) / 2
     return jnp.where(unchanged, logits, cap * jnp.tanh(logits / cap))
+
+
+@softcap.defjvp
+def _softcap_jvp(options, primals, tangents):
+    (logits,), (logits_dot,) = primals, tangents
+    return softcap(options, logits), softcap_slope(options, logits) * logits_dot
 
 
 def softcap_slope(options: LossOptions, logits: Array) -> Array | float:
     """dz/dx = sech^2(x / c) = 4q / (1 + q)^2 with q = exp(-2|x| / c), which never cancels (M23)."""
     if options.logit_softcap is None:
         return 1.0
-    cap = min(options.logit_softcap, float(jnp.finfo(logits.dtype).max))
-    q = jnp.exp(-2 * jnp.abs(logits / cap))
+    q = jnp.exp(-2 * jnp.abs(logits / _cap(options.logit_softcap, logits)))
     return 4 * q / jnp.square(1 + q)
+
+
+def _cap(cap: float, logits: Array) -> float:
+    """The cap; the largest number of the logits' dtype for one that is out of its range."""
+    return min(cap, float(jnp.finfo(logits.dtype).max))
 
 
 class RowStats(NamedTuple):
@@ -80,8 +92,10 @@ def integer_label_loss(
     smoothing = options.label_smoothing
     nll = negative_log_likelihood(stats.state, label_margin)
     weight = (1 - smoothing) * stats.label_weight
-    # A label at -inf adds nothing under weight 0; a logit of +inf makes the loss NaN under it, as the gradient is.
-    loss = jnp.where((weight == 0) & (stats.state.maximum < jnp.inf), 0, weight * nll)
+    # A label at -inf adds nothing under weight 0; a logit of +inf makes the loss NaN under it, as the gradient is. That
+    # of NaN is NaN, though it be left out of the maximum, as by XLA's over several devices.
+    drops_out = (weight == 0) & (nll == jnp.inf) & (stats.state.maximum < jnp.inf)
+    loss = jnp.where(drops_out, 0, weight * nll)
     if weighted_margin is not None:
         loss += smoothing / vocab * (weighted_margin + stats.total_weight * log_denominator(stats.state))
     if options.z_loss:

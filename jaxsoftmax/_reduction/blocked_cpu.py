@@ -17,6 +17,7 @@ from jaxsoftmax._math import softmax, token_loss
 from jaxsoftmax._math.classes import class_numbers
 from jaxsoftmax._math.lse_state import (
     CONFIDENT,
+    NEAR_ONE,
     LseState,
     denominator,
     finite_maximum,
@@ -26,7 +27,7 @@ from jaxsoftmax._math.lse_state import (
     shifted_logits,
 )
 from jaxsoftmax._math.token_loss import TargetSums
-from jaxsoftmax._reduction.centring import Centre, less_centre
+from jaxsoftmax._reduction.centring import subtract_centre
 
 SHORT_ROW = 32  # up to here XLA CPU forms two sums at once in the time of one; in longer rows it is slow at that
 LONG_ROW = 1 << 12  # from here on sums of pieces cost no more than that of a row, and far less where that is very long
@@ -77,23 +78,23 @@ def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]
 
 
 def dominant_index(x: Array, state: LseState) -> Array:
-    """The number of the dominant entry of each row, [*batch, 1]; 0 where there is none."""
+    """The number of the dominant entry of each row, [*batch, 1]; -1 where there is none."""
     if not x.size:
-        return jnp.zeros_like(state.remainder, jnp.int32)
+        return jnp.full_like(state.remainder, -1, jnp.int32)
     rows = x.reshape(-1, x.shape[-1])
 
     def first_maximum(block: Array) -> Array:
         return jnp.argmax(rows[block], -1).astype(jnp.int32)
 
     confident = is_confident(state).reshape(-1)
-    nothing = jnp.zeros_like(confident, jnp.int32)
+    nothing = jnp.full_like(confident, -1, jnp.int32)
     return _replace_confident_rows(first_maximum, confident, nothing, x.shape[-1]).reshape(state.remainder.shape)
 
 
-def subtract_mean(x: Array, state: LseState, centre: Centre, v: Array, axes: tuple[int, ...]) -> Array:
-    """v - <s, v> over `axes`, s the softmax of x (M21)."""
+def subtract_mean(x: Array, state: LseState, index: Array | None, v: Array, axes: tuple[int, ...]) -> Array:
+    """v - <s, v> over `axes`, s the softmax of x; `index` is that of the dominant entry, or None (M21)."""
     s = softmax.probabilities(x, lax.optimization_barrier(state))
-    return softmax.subtract_mean(s, state, less_centre(v, centre, axes), axes)
+    return softmax.subtract_mean(s, state, subtract_centre(v, index, is_dominant(x, state), axes), axes)
 
 
 def target_sums(z: Array, state: LseState, targets: Array) -> TargetSums:
@@ -199,7 +200,7 @@ def _remainder_of_pieces(x: Array, maximum: Array, axes: tuple[int, ...]) -> Arr
     # The barrier, as XLA would make one sum of a sum of sums.
     sums = lax.optimization_barrier(jnp.sum(jnp.exp(pieces - maximum), -1, keepdims=True))
     total = jnp.sum(sums, -2)
-    with_maximum = (total[..., None] < CONFIDENT) & (sums > 0.9375)
+    with_maximum = (total[..., None] < CONFIDENT) & (sums > NEAR_ONE)
     others = _with_sums_of_others(sums, with_maximum, x, jnp.broadcast_to(maximum, sums.shape), length)
     return remainder(total, jnp.sum(others, -2))
 
@@ -250,4 +251,4 @@ def _replace_confident_rows(of_rows: Callable[[Array], Array], confident: Array,
 
 def _without_maximum(e: Array) -> Array:
     """`lse_state.without_maximum` by rounding: a mask would keep XLA CPU from fusing the exponential and its sum."""
-    return e - e * jnp.floor(e + 0.0625)
+    return e - e * jnp.floor(e + (1 - NEAR_ONE))

@@ -1,58 +1,54 @@
-"""Directions less their value at a row's dominant entry k, (P v)_j = v_j - v_k: one schedule, on every platform.
+"""Products with the Jacobian J of softmax that keep their tails: one schedule, on every platform.
 
-The Jacobian J of softmax takes the vector of ones to 0, and is its own transpose: J = J P = P^T J. At k, J cancels; of
-J P v every term is small of itself (M21). So J is followed by P^T where it is transposed, and follows P where it isn't.
+J takes the vector of ones to 0, and is its own transpose. So J = J P for (P v)_j = v_j - v_k, with k the dominant entry
+of a row. There J v cancels, and of J P v every term is small (M21). J v is formed as J P v, and its transpose of g as
+J P g: JAX is given that transpose, as it would form P^T J g.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxsoftmax._math.lse_state import LseState
+from jaxsoftmax._math import softmax
+from jaxsoftmax._math.lse_state import LseState, is_dominant_probability
 from jaxsoftmax._math.precision import accumulation_dtype
-from jaxsoftmax._math.softmax import subtract_mean
 
 
-class Centre(NamedTuple):
-    """Where the dominant entries of rows are: their numbers, int32, or, if rows can't be read at those, a mask of them.
+def subtract_centre(v: Array, index: Array | None, dominant: Array, axes: tuple[int, ...]) -> Array:
+    """P v in the accumulation dtype; v itself in rows without a dominant entry.
 
-    Reading at a number costs nothing; by the mask a row is read once more.
+    `index` [*batch, 1] is that of the dominant entry, and -1 where there is none. It is None where rows can't be read at
+    an index: then they are read once more, by the mask `dominant`.
     """
-
-    place: Array  # [*batch, 1], any number in a row without a dominant entry; or boolean, shaped like the rows
-    confident: Array  # whether a row has one
-
-
-def less_centre(v: Array, centre: Centre, axes: tuple[int, ...]) -> Array:
-    """P v in the accumulation dtype; v itself in rows without a dominant entry."""
-    wide = _widened(v)
-    if centre.place.dtype == bool:
-        entry = jnp.sum(jnp.where(centre.place, wide, 0), axes, keepdims=True)
+    wide = _widen(v)
+    if index is None:
+        entry = jnp.sum(jnp.where(dominant, wide, 0), axes, keepdims=True)
     else:
         # Of v as it is given: of `wide`, XLA would form an array to read from.
-        entry = _widened(jnp.take_along_axis(v, centre.place, -1, mode="clip"))
-    return wide - lax.optimization_barrier(jnp.where(centre.confident, entry, 0))
+        entry = _widen(jnp.take_along_axis(v, index, -1, mode="clip"))
+        entry = jnp.where(index < 0, 0, entry)
+    return wide - lax.optimization_barrier(entry)
 
 
-def centred(v: Array, centre: Centre, axes: tuple[int, ...]) -> Array:
-    """P v, which JAX transposes to v: of J P that makes J."""
-    return _with_transpose(lambda h: less_centre(h.astype(v.dtype), centre, axes), _unchanged, _widened(v))
+def centred(v: Array, index: Array | None, dominant: Array, axes: tuple[int, ...]) -> Array:
+    """P v, which JAX transposes to v: for products J P v, whose transpose is J as it stands."""
+    return _with_transpose(lambda h: subtract_centre(h.astype(v.dtype), index, dominant, axes), _unchanged, _widen(v))
 
 
-def jacobian_product(s: Array, state: LseState, centre: Centre, v: Array, axes: tuple[int, ...]) -> Array:
-    """J v over `axes`, J the Jacobian of the softmax s, as J P v; transposed J P too, of numbers of v's dtype (M21)."""
-    product = s * subtract_mean(s, state, centred(v, centre, axes), axes)
-    return _with_transpose(_unchanged, lambda h: less_centre(h.astype(v.dtype), centre, axes), product)
+def jacobian_product(s: Array, state: LseState, index: Array | None, v: Array, axes: tuple[int, ...]) -> Array:
+    """J v over `axes`, J the Jacobian of the softmax s; its transpose takes numbers of v's dtype (M6, M21)."""
+    dominant = is_dominant_probability(s, state)
+    product = softmax.jacobian_product(s, state, centred(v, index, dominant, axes), axes)
+    return _with_transpose(_unchanged, lambda h: subtract_centre(h.astype(v.dtype), index, dominant, axes), product)
 
 
-def _widened(v: Array) -> Array:
+def _widen(v: Array) -> Array:
     return v.astype(accumulation_dtype(v.dtype))
 
 
 def _with_transpose(of: Callable[[Array], Array], transpose: Callable[[Array], Array], v: Array) -> Array:
-    """The linear `of(v)`, for whose transpose JAX takes `transpose`, whether it is or not; of constants beside v.
+    """The linear `of(v)`, which JAX transposes to `transpose`; that the whole product is right, the caller sees to.
 
     `lax.custom_linear_solve`, of the identity here, is what takes a transpose that is given.
     """

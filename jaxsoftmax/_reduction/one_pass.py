@@ -1,7 +1,7 @@
 """The default schedule of a row reduction: after the maximum one pass, in which XLA can fuse all sums.
 
-No slice, loop, branch or reshape of the class axis: it is partitioned with the row, exported with symbolic sizes, and is
-what the compilers for TPU and GPU fuse best.
+No slice, loop, branch or reshape of the class axis: it is partitioned with the row, exported with symbolic sizes, and
+is what the compilers for TPU and GPU fuse best. Barriers stand on a few numbers a row alone.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,18 @@ from jax import Array, lax
 
 from jaxsoftmax._math import softmax, token_loss
 from jaxsoftmax._math.classes import class_numbers
-from jaxsoftmax._math.lse_state import LseState, finite_maximum, is_confident, near_maximum, remainder, without_maximum
+from jaxsoftmax._math.lse_state import (
+    LseState,
+    finite_maximum,
+    is_confident,
+    is_dominant,
+    near_maximum,
+    remainder,
+    without_maximum,
+)
 from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._math.token_loss import TargetSums
-from jaxsoftmax._reduction.centring import Centre, centred
+from jaxsoftmax._reduction.centring import centred
 
 
 def lse_state(x: Array, axes: tuple[int, ...], shared: bool = False) -> LseState:
@@ -33,16 +41,22 @@ def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]
 
 
 def dominant_index(x: Array, state: LseState) -> Array:
-    """The number of the dominant entry of each row, [*batch, 1]; 0 where there is none."""
+    """The number of the dominant entry of each row, [*batch, 1]; -1 where there is none."""
+    # As floats, and from a maximum without the state's barrier, they are summed in the pass of the exponentials. Above
+    # 2^24 a float may name a neighbour: then J is centred at another entry, which is right too, but keeps no tail.
     numbers = class_numbers(x).astype(x.dtype)
     near = near_maximum(x, finite_maximum(x, (x.ndim - 1,)))
     index = jnp.sum(jnp.where(near, numbers, 0), -1, keepdims=True)
-    return jnp.where(is_confident(state), index.astype(jnp.int32), 0)
+    return jnp.where(is_confident(state), index.astype(jnp.int32), -1)
 
 
-def subtract_mean(x: Array, state: LseState, centre: Centre, v: Array, axes: tuple[int, ...]) -> Array:
-    """v - <s, v> over `axes`, s the softmax of x (M21)."""
-    return softmax.centred_subtract_mean(x, forgotten(state), centred(v, centre, axes), axes)
+def subtract_mean(x: Array, state: LseState, index: Array | None, v: Array, axes: tuple[int, ...]) -> Array:
+    """v - <s, v> over `axes`, s the softmax of x; `index` is that of the dominant entry, or None (M21).
+
+    Transposed it needs no second pass over the cotangent.
+    """
+    state = forgotten(state)
+    return softmax.centred_subtract_mean(x, state, centred(v, index, is_dominant(x, state), axes), axes)
 
 
 def target_sums(z: Array, state: LseState, targets: Array) -> TargetSums:

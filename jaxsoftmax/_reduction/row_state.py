@@ -5,7 +5,7 @@ from functools import partial
 import jax
 from jax import Array
 
-from jaxsoftmax._math.lse_state import LseState, state_tangent
+from jaxsoftmax._math.lse_state import LseState, is_dominant, state_tangent
 from jaxsoftmax._reduction import schedules
 from jaxsoftmax._reduction.centring import centred, jacobian_product
 
@@ -23,7 +23,8 @@ def lse_state(x: Array, axes: tuple[int, ...], shared: bool = False) -> LseState
 def _lse_state_jvp(axes, shared, primals, tangents):
     (x,), (x_dot,) = primals, tangents
     state = lse_state(x, axes, shared)
-    h = centred(x_dot, schedules.centre_of(x, state, axes), axes)
+    index = schedules.dominant_index(x, state, axes)
+    h = centred(x_dot, index, is_dominant(x, state), axes)
     return state, state_tangent(x, x_dot, h, state, axes)
 
 
@@ -37,7 +38,7 @@ def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]
 def _softmax_and_state_jvp(axes, primals, tangents):
     (x,), (x_dot,) = primals, tangents
     s, state = softmax_and_state(x, axes)
-    centre = schedules.centre_of(x, state, axes)
-    s_dot = jacobian_product(s, state, centre, x_dot, axes)  # (M6)
-    h = centred(x_dot, centre, axes)
+    index = schedules.dominant_index(x, state, axes)
+    s_dot = jacobian_product(s, state, index, x_dot, axes)  # (M6)
+    h = centred(x_dot, index, is_dominant(x, state), axes)
     return (s, state), (s_dot, state_tangent(x, x_dot, h, state, axes))

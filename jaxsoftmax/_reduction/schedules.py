@@ -11,10 +11,9 @@ from typing import Any
 import jax
 from jax import Array, lax
 
-from jaxsoftmax._math.lse_state import LseState, is_confident, is_dominant
+from jaxsoftmax._math.lse_state import LseState
 from jaxsoftmax._math.token_loss import TargetSums
 from jaxsoftmax._reduction import blocked_cpu, one_pass
-from jaxsoftmax._reduction.centring import Centre
 
 BY_PLATFORM = {"cpu": blocked_cpu}
 
@@ -37,18 +36,19 @@ def forgotten(state: LseState) -> LseState:
     return one_pass.forgotten(state)
 
 
-def centre_of(x: Array, state: LseState, axes: tuple[int, ...]) -> Centre:
-    """Where the dominant entries of x over `axes` are; constant."""
-    x, state = lax.stop_gradient((x, state))
-    confident = is_confident(state)
-    if axes == (x.ndim - 1,) and x.shape[-1] != 0 and jax.typeof(x).sharding.spec[-1] is None:
-        return Centre(_by_platform(lambda schedule: schedule.dominant_index, x, state), confident)
-    return Centre(is_dominant(x, state), confident)
+def dominant_index(x: Array, state: LseState, axes: tuple[int, ...]) -> Array | None:
+    """The number of the dominant entry of each row, [*batch, 1], constant; -1 where there is none.
+
+    None where rows can't be read at a number: of other axes than the last, or where that is sharded over Explicit axes.
+    """
+    if axes != (x.ndim - 1,) or x.shape[-1] == 0 or jax.typeof(x).sharding.spec[-1] is not None:
+        return None
+    return _by_platform(lambda schedule: schedule.dominant_index, *lax.stop_gradient((x, state)))
 
 
-def subtract_mean(x: Array, state: LseState, centre: Centre, v: Array, axes: tuple[int, ...]) -> Array:
-    """v - <s, v> over `axes`, s the softmax of x; relatively accurate at a dominant entry too (M21)."""
-    return _by_platform(lambda schedule: partial(schedule.subtract_mean, axes=axes), x, state, centre, v)
+def subtract_mean(x: Array, state: LseState, index: Array | None, v: Array, axes: tuple[int, ...]) -> Array:
+    """v - <s, v> over `axes`, s the softmax of x; relatively accurate at the dominant entry, `index`, too (M21)."""
+    return _by_platform(lambda schedule: partial(schedule.subtract_mean, axes=axes), x, state, index, v)
 
 
 def target_sums(z: Array, state: LseState, targets: Array) -> TargetSums:

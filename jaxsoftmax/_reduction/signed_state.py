@@ -21,7 +21,8 @@ def weights_in_units(b: Array) -> Weights:
     )
     size = mantissa.astype(b.dtype) * (float(info.smallest_subnormal) / _UNIT)
     size = jnp.where(is_negative, -size, size)
-    return Weights(jnp.where(exponent == 0, size, b), jnp.where(exponent == 0, jnp.asarray(_UNIT, b.dtype), 1))
+    subnormal = (exponent == 0) & (mantissa != 0)
+    return Weights(jnp.where(subnormal, size, b), jnp.where(subnormal, jnp.asarray(_UNIT, b.dtype), 1))
 
 
 @weights_in_units.defjvp
