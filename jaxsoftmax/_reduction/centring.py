@@ -18,8 +18,8 @@ from jaxsoftmax._math.precision import accumulation_dtype
 def subtract_centre(v: Array, index: Array | None, dominant: Array, axes: tuple[int, ...]) -> Array:
     """P v in the accumulation dtype; v itself in rows without a dominant entry.
 
-    `index` [*batch, 1] is that of the dominant entry, and -1 where there is none. It is None where rows can't be read at
-    an index: then they are read once more, by the mask `dominant`.
+    `index` [*batch, 1] is that of the dominant entry, and -1 where there is none. It is None where rows can't be read
+    at an index: then they are read once more, by the mask `dominant`.
     """
     wide = _widen(v)
     if index is None:

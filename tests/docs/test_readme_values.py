@@ -14,7 +14,7 @@ import jaxsoftmax
 from docs.generate import certificates
 from docs.generate.repository import RESULTS
 from tests.docs.readme import README, shown
-from tests.tolerances import MP, array, exact, exp, log, precision
+from tests.tolerances import MP, array, exact, exact_softmax, exp, log, precision
 
 THEIRS = types.SimpleNamespace(
     softmax=jax.nn.softmax,
@@ -53,6 +53,10 @@ def softmax_gradient(library, x):
     return jax.grad(lambda x: library.softmax(x)[0])(x)
 
 
+def softmax_product(library, x):
+    return jax.vjp(library.softmax, x)[1](jnp.array([-2.0, -2.0, 1.0]))[0]
+
+
 def loss_with_a_masked_class(library, x):
     return library.softmax_cross_entropy(x, jnp.array([1.0, 0.0, 0.0]))
 
@@ -61,6 +65,12 @@ def log_sum_gradient(library, x):
     return jnp.max(jnp.abs(jax.grad(lambda x: library.logsumexp(x, axis=-1))(x)))
 
 
+def exact_softmax_product(logits, cotangent):
+    s = exact_softmax(logits)
+    return list(s * (exact(cotangent) - np.sum(s * exact(cotangent))))
+
+
+FALLING = [0.0, -20.0, -20.0]
 SHARE = exp(exact(-40)) / (1 + exp(exact(-40))) ** 2
 ROWS = [  # in README's order: the correct numbers, what each library computes, and of what
     ([exact_loss(CONFIDENT[0])], loss, CONFIDENT),
@@ -69,6 +79,7 @@ ROWS = [  # in README's order: the correct numbers, what each library computes, 
     ([exact_label_gradient(MANY[0])], label_gradient, MANY),
     ([exact_loss(SHIFTED[0])], loss, SHIFTED),
     ([SHARE, -SHARE], softmax_gradient, ([40.0, 0.0], "float64")),
+    (exact_softmax_product(FALLING, [-2.0, -2.0, 1.0]), softmax_product, (FALLING, "float32")),
     ([log(1 + exp(exact(1)))], loss_with_a_masked_class, ([0.0, -INF, 1.0], "float32")),
     ([exact(0)], log_sum_gradient, ([-INF] * 3, "float32")),
     ([exact_loss(CONFIDENT[0])], loss, ([0.0, -20.0], "bfloat16")),
