@@ -62,10 +62,10 @@ def lse_state(x: Array, axes: tuple[int, ...], shared: bool) -> LseState:
     maximum = _maximum(x, axes)
     e = jnp.exp(x - maximum)
     if shared:
-        r = _remainder(e, axes, (x, maximum) if _COPIES_OPERANDS else None)
+        r = _remainder(e, axes, x if _COPIES_OPERANDS else None)
     else:
         r = _remainder_of_pieces(x, maximum, axes)
-        r = _remainder(e, axes, (x, maximum)) if r is None else r
+        r = _remainder(e, axes, x) if r is None else r
     return LseState(maximum, lax.optimization_barrier(r))
 
 
@@ -73,7 +73,7 @@ def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]
     """The softmax of x over `axes`, and the state, from exponentials that are formed once and then divided in place."""
     maximum = _maximum(x, axes)
     e = lax.optimization_barrier(jnp.exp(x - maximum))
-    state = LseState(maximum, lax.optimization_barrier(_remainder(e, axes, (x, maximum))))
+    state = LseState(maximum, lax.optimization_barrier(_remainder(e, axes, x)))
     return lax.optimization_barrier(e / denominator(state)), state
 
 
@@ -170,20 +170,27 @@ def _maximum(x: Array, axes: tuple[int, ...]) -> Array:
     return jnp.expand_dims(lax.reduce(x, lowest, lax.max, axes), axes)
 
 
-def _remainder(e: Array, axes: tuple[int, ...], logits: tuple[Array, Array] | None) -> Array:
+def _remainder(e: Array, axes: tuple[int, ...], x: Array | None) -> Array:
     """r of rows over `axes` from their exponentials e.
 
-    Of confident rows e is formed again from x and m, if `logits` are these, so that XLA needs not keep all of e.
+    Of confident rows e is formed again from the logits x, if these are given, so that XLA needs not keep all of e; from
+    a maximum that is found again too, so that it needs not keep that of all rows, and fuses it with e.
     """
     if axes != (e.ndim - 1,) or not e.size:
         return remainder(*(jnp.sum(terms, axes, keepdims=True) for terms in (e, _without_maximum(e))))
-    if e.shape[-1] <= SHORT_ROW:
+    width = e.shape[-1]
+    if width <= SHORT_ROW:
         zero = jnp.zeros((), e.dtype)
         sums, others = lax.reduce((e, _without_maximum(e)), (zero, zero), _add_pairs, (e.ndim - 1,))
         return remainder(sums[..., None], others[..., None])
+
+    def exponentials(indices: Array) -> Array:
+        block = (e if x is None else x).reshape(-1, width)[indices]
+        return block if x is None else jnp.exp(block - _maximum(block, (1,)))
+
     total = jnp.sum(e, -1, keepdims=True)
     confident = (total < CONFIDENT) & (total > 0)
-    return remainder(total, _with_sums_of_others(total, confident, *(logits or (e, None)), e.shape[-1]))
+    return remainder(total, _with_sums_of_others(total, confident, exponentials, width))
 
 
 def _remainder_of_pieces(x: Array, maximum: Array, axes: tuple[int, ...]) -> Array | None:
@@ -201,20 +208,23 @@ def _remainder_of_pieces(x: Array, maximum: Array, axes: tuple[int, ...]) -> Arr
     sums = lax.optimization_barrier(jnp.sum(jnp.exp(pieces - maximum), -1, keepdims=True))
     total = jnp.sum(sums, -2)
     with_maximum = (total[..., None] < CONFIDENT) & (sums > NEAR_ONE)
-    others = _with_sums_of_others(sums, with_maximum, x, jnp.broadcast_to(maximum, sums.shape), length)
+
+    def exponentials(indices: Array) -> Array:
+        of_pieces = jnp.broadcast_to(maximum, sums.shape).reshape(-1, 1)
+        return jnp.exp(x.reshape(-1, length)[indices] - of_pieces[indices])
+
+    others = _with_sums_of_others(sums, with_maximum, exponentials, length)
     return remainder(total, jnp.sum(others, -2))
 
 
-def _with_sums_of_others(sums: Array, confident: Array, rows: Array, maximum: Array | None, width: int) -> Array:
+def _with_sums_of_others(sums: Array, confident: Array, exponentials: Callable[[Array], Array], width: int) -> Array:
     """Sums [*batch, 1] of `width` exponentials each, in confident rows of those without the maximum.
 
-    `rows` [..., k * width] are the logits, whose maximum is given for each sum; or, if it isn't, the exponentials.
+    `exponentials` [rows, width] are asked for by the rows' numbers.
     """
 
     def sums_of_others(indices: Array) -> Array:
-        block = rows.reshape(-1, width)[indices]
-        block = block if maximum is None else jnp.exp(block - maximum.reshape(-1, 1)[indices])
-        return jnp.sum(_without_maximum(block), -1, keepdims=True)
+        return jnp.sum(_without_maximum(exponentials(indices)), -1, keepdims=True)
 
     others = _replace_confident_rows(sums_of_others, confident.reshape(-1), sums.reshape(-1, 1), width)
     return others.reshape(sums.shape)
