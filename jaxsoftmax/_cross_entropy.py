@@ -110,7 +110,8 @@ def cross_entropy_with(
     if jnp.issubdtype(labels.dtype, jnp.floating):
         if options.ignore_index is not None:
             raise ValueError(f"ignore_index: expected None with float labels, got {options.ignore_index}")
-        _checks.require_shape("labels", labels, logits.shape, "[*batch, vocab], as they are floating")
+        meaning = "[*batch, vocab], as they are floating; classes are integers"
+        _checks.require_shape("labels", labels, logits.shape, meaning)
         of_labels = _of_float_labels
     else:
         labels, of_labels = class_indices(labels, batch, local_vocab), _of_integer_labels

@@ -132,7 +132,7 @@ KEYWORDS = {
         (LOGITS, LABELS.astype(np.float32)),
         {},
         ValueError,
-        r"labels: expected shape \(4, 3\) \(\[\*batch, vocab\], as they are floating\), got \(4,\)",
+        r"labels: expected shape \(4, 3\) \(\[\*batch, vocab\], as they are floating; .*\), got \(4,\)",
     ),
     "boolean labels": (TRAINING, (LOGITS, LABELS == 0), {}, TypeError, r"labels: expected an integer dtype, got bool"),
     "ignore_index with float labels": (
