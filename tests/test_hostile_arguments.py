@@ -51,8 +51,9 @@ NONSENSE = {
     "texts in a tuple": ("one", "two"),
     "array": np.array([1, 2]),
 }
+# The variants for forward mode, which take the same arguments through the same checks, run nightly.
 CASES = [
-    (module, name, argument)
+    pytest.param(module, name, argument, marks=[pytest.mark.slow] * (module is forward_mode))
     for module in (jaxsoftmax, forward_mode)
     for name in RIGHT
     if hasattr(module, name)
