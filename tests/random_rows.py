@@ -1,4 +1,4 @@
-"""Random rows of every kind, and a judge of 50 digits: a search for numbers that are wrong.
+"""Random rows of every kind, and a judge of many digits: a search for numbers that are wrong.
 
     python -m tests.random_rows 20000 1
 
@@ -10,18 +10,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import mpmath
 import numpy as np
 
 import jaxsoftmax
 from jaxsoftmax import forward_mode
+from tests.tolerances import MP, exact, exp
 
 WIDTH, BATCH = 5, 500
 EPS, TINY, LARGEST = (float(getattr(np.finfo(np.float32), name)) for name in ("eps", "smallest_normal", "max"))
-MP = mpmath.MPContext()
-MP.dps = 50
-_exact = np.frompyfunc(lambda number: MP.mpf(float(number)), 1, 1)
-_exp = np.frompyfunc(MP.exp, 1, 1)
 
 
 class Rows(NamedTuple):
@@ -83,8 +79,8 @@ def labels_of(x, b):
 def right(x: np.ndarray, b: np.ndarray, v: np.ndarray, y: int, t: np.ndarray) -> dict[str, tuple[Any, Any]]:
     """For each family what is right of a row, and the size of whose last bits it may be off by eight."""
     finite, top = np.isfinite(x), int(np.argmax(x))
-    x, b, v, t = _exact(x), _exact(b), _exact(v), _exact(t)
-    e = _exp(x - x[top])
+    x, b, v, t = exact(x), exact(b), exact(v), exact(t)
+    e = exp(x - x[top])
     others, total = np.sum(np.delete(e, top)), np.sum(e)
     s, nll, v_less = e / total, x[top] - x + MP.log1p(others), v - v[top]
     at_top = np.arange(len(x)) == top
@@ -120,7 +116,7 @@ def _right_of_weights(x: np.ndarray, b: np.ndarray) -> dict[str, tuple[Any, Any]
     """Of a weighted sum, with the conditioning of a signed one; nothing where it is nearly 0."""
     families = {}
     for name, weights in {"weighted": b, "weighted, forward mode": abs(b)}.items():
-        terms = weights * np.array([MP.exp(a) for a in x], object)
+        terms = weights * exp(x)
         total, size = np.sum(terms), np.sum(abs(terms))
         if abs(total) <= size * 1e-5:
             continue
@@ -128,7 +124,7 @@ def _right_of_weights(x: np.ndarray, b: np.ndarray) -> dict[str, tuple[Any, Any]
         value, conditioning = MP.log(abs(total)), size / abs(total)
         families[name] = value, max(abs(value), abs(x[lead]), abs(MP.log(abs(weights[lead])))) + conditioning
         if name == "weighted":
-            by_a, by_b = terms / total, np.array([MP.exp(a) for a in x], object) / total
+            by_a, by_b = terms / total, exp(x) / total
             families["sign"] = MP.sign(total), 0
             families["weighted by a"] = by_a, abs(by_a) * (1 + conditioning)
             families["weighted by b"] = by_b, abs(by_b) * (1 + conditioning)
@@ -137,7 +133,7 @@ def _right_of_weights(x: np.ndarray, b: np.ndarray) -> dict[str, tuple[Any, Any]
 
 def off(got: Any, expected: Any, size: Any) -> float:
     """The largest distance, in what is allowed; below float32's numbers, or above them, any number there will do."""
-    got, expected, size = np.broadcast_arrays(_exact(got), expected, size)
+    got, expected, size = np.broadcast_arrays(exact(got), expected, size)
     worst = 0.0
     for one, other, allowed in zip(got.flat, expected.flat, size.flat, strict=True):
         other = MP.mpf(other)

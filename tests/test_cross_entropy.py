@@ -113,7 +113,7 @@ def with_gradients(loss):
 
 @cache
 def outcomes(judge):
-    """Of every case, compiled together."""
+    """The loss and gradients of every case, compiled together."""
 
     def of_case(arrays, kind, options, reduction):
         keywords = {"integer": {"labels": LABELS["integer"]}, "float": {}}[kind] | options | {"reduction": reduction}

@@ -73,7 +73,7 @@ TAILS = {
 
 @cache
 def tails(dtype):
-    """Of every function, compiled together."""
+    """What every function gives, compiled together."""
 
     @jax.jit
     def of_each(x, labels):
@@ -142,7 +142,7 @@ def across_shards(loss, kind):
 
 @cache
 def of_broken_rows(placed):
-    """Of every function, compiled together."""
+    """What every function gives, compiled together."""
 
     @jax.jit
     def evaluate(x, labels):

@@ -52,7 +52,7 @@ def naive_gradients(hidden, kernel, labels, bias, l2, convention):
 
 
 def vectorised_gradients(hidden, kernel, labels, bias, l2, convention):
-    """The same in matrix algebra."""
+    """The gradients of the mean loss by the formulas of matrix algebra."""
     scores = hidden @ kernel + bias
     weights = np.exp(scores - scores.max(1, keepdims=True))
     residual = weights / weights.sum(1, keepdims=True)
