@@ -83,7 +83,7 @@ def computed(monkeypatch, schedule):
     return rows | {"along axis 0": of_columns(X.T, V.T).T}
 
 
-@pytest.mark.parametrize("schedule", ["CPU", "default"])
+@pytest.mark.parametrize("schedule", ["CPU", pytest.param("default", marks=pytest.mark.slow)])
 def test_products_keep_their_tails_where_directions_are_equal_to_that_of_the_dominant_entry(schedule, monkeypatch):
     got = computed(monkeypatch, schedule)
     logsumexp = np.log1p([np.sum(np.delete(np.exp(np.float64(x)), np.argmax(x))) for x in X])

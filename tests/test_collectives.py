@@ -52,7 +52,7 @@ WITH_GRADIENTS = {
 }
 
 
-@pytest.mark.parametrize("head", WITH_GRADIENTS)
+@pytest.mark.parametrize("head", ["mean", pytest.param("sum, bfloat16", marks=pytest.mark.slow)])
 def test_gradients_take_one_maximum_and_one_sum_of_numbers_per_token_and_one_of_hidden(head):
     dtype = jnp.bfloat16 if "bfloat16" in head else jnp.float32
     found = collectives(WITH_GRADIENTS[head], dtype)
@@ -74,7 +74,7 @@ def test_tokens_taken_in_chunks_take_theirs_chunk_by_chunk():
     assert shapes == [(3, 64, 1), (EMBED, VOCAB // CLASSES), (64, 1), (MINE, EMBED)]
 
 
-@pytest.mark.parametrize("spec", [P("data", "vocab"), P("data", None)], ids=str)
+@pytest.mark.parametrize("spec", [P("data", "vocab"), pytest.param(P("data", None), marks=pytest.mark.slow)], ids=str)
 def test_a_kernel_sharded_over_embed_is_gathered_for_a_device_s_own_classes_alone(spec):  # FSDP
     found = collectives(WITH_GRADIENTS["mean"], kernel=spec)
     gathered = [each.shape for each in found if each.kind == "all-gather"]

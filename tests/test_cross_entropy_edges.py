@@ -27,7 +27,7 @@ from tests.tolerances import DTYPES, array, loss_dtype, precision
 NAN, INF = np.nan, np.inf
 
 
-@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("reduction", ["mean", pytest.param("none", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("hidden", [NAN, INF, -INF])
 def test_ignored_token_has_no_say_whatever_its_logits(hidden, reduction):
     logits = np.where(np.arange(4)[:, None] == 1, hidden, LOGITS).astype(np.float32)
@@ -78,7 +78,7 @@ def test_float_labels_of_no_classes_cost_0(options):
     assert loss_of(logits, logits, **options) == 0
 
 
-@pytest.mark.parametrize("options", [{}, TOGETHER["all"]], ids=["plain", "all"])
+@pytest.mark.parametrize("options", [{}, pytest.param(TOGETHER["all"], marks=pytest.mark.slow)], ids=["plain", "all"])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_label_outside_the_vocabulary_makes_its_own_token_nan(reduction, options):
     labels = np.array([0, -1, 3, 2])
@@ -169,7 +169,7 @@ def test_softcap_bounds_infinite_logits(kind):
     np.testing.assert_array_equal(gradient[:, ::2], 0)
 
 
-@pytest.mark.parametrize("dtype", ["bool", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["bool", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_weights_of_every_real_dtype_are_numbers(dtype):
     logits, ones = LOGITS_32, np.ones(4, jnp.dtype(dtype))
     got = loss_of(logits, LABELS["integer"], token_weights=ones, class_weights=ones[:3])

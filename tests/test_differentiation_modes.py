@@ -190,6 +190,7 @@ def test_vmap_of_a_gradient_is_the_gradient_of_the_batch():
         jax.tree.map(assert_equal, row_gradients(), looped)
 
 
+@pytest.mark.slow
 def test_gradient_of_a_vmap_is_the_vmap_of_a_gradient():
     with precision("float64"):
         outer = by_name(lambda f: jax.grad(summed(jax.vmap(f))), ROW_FUNCTIONS)(X)
@@ -216,6 +217,7 @@ def test_gradient_through_scan_is_the_sum_of_the_steps():
         jax.tree.map(assert_equal, through_scan, row_gradients())
 
 
+@pytest.mark.slow
 def test_gradient_through_checkpoint_is_the_same():
     with precision("float64"):
         recomputed = by_name(lambda f: jax.grad(summed(jax.checkpoint(f))), LOSSES)(X)
@@ -236,6 +238,7 @@ def test_linearized_forward_mode_variant_is_the_gradient_of_the_loss_times_the_t
         jax.tree.map(assert_equal, linear, expected)
 
 
+@pytest.mark.slow
 def test_jacfwd_of_a_forward_mode_variant_is_jacrev_of_the_loss():
     with precision("float64"):
         jax.tree.map(assert_equal, by_name(jax.jacfwd, FORWARD)(X), by_name(jax.jacrev, LOSSES)(X))

@@ -12,11 +12,13 @@ from tests.row_functions import FUNCTIONS, arrays, value_and_gradient
 X, Y, T = (jnp.asarray(array) for array in arrays(4, 640))
 HIDDEN, KERNEL = (jnp.asarray(arrays(*shape)[0]) / 10 for shape in ((4, 8), (8, 640)))
 MODULES = {"reverse": jaxsoftmax, "both modes": forward_mode}
+in_both_modes = pytest.mark.parametrize("module", ["reverse", pytest.param("both modes", marks=pytest.mark.slow)])
 HEADS = {
     "head": {"chunk_size": 2},
     "head, ignoring": {"chunk_size": 2, "ignore_index": 3},
     "head, unreduced": {"reduction": "none"},
 }
+FIRST = ("logsumexp", "softmax", "integer labels", "training, integer", "head")
 
 
 @pytest.fixture
@@ -33,8 +35,10 @@ def compilations():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
-@pytest.mark.parametrize("module", MODULES)
-@pytest.mark.parametrize("name", [*FUNCTIONS, *HEADS])
+@in_both_modes
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FIRST)) for name in [*FUNCTIONS, *HEADS]]
+)
 def test_a_second_call_compiles_nothing(name, module, compilations):
     def of_head(hidden, keywords):
         return MODULES[module].linear_cross_entropy(hidden, KERNEL, Y, **keywords)
@@ -71,7 +75,7 @@ FINITE = {
 }
 
 
-@pytest.mark.parametrize("module", MODULES)
+@in_both_modes
 @pytest.mark.parametrize("name", FINITE)
 def test_a_finite_answer_has_no_nan_on_the_way(name, module):
     with jax.debug_nans(True):

@@ -13,6 +13,7 @@ from tests.row_functions import FUNCTIONS, arrays, value_and_gradient
 PLATFORMS = ("cpu", "cuda", "tpu")
 BATCH, VOCAB = jax.export.symbolic_shape("b, v")
 MODULES = {"reverse": jaxsoftmax, "both modes": forward_mode}
+SLOW = ("masked logsumexp", "masked integer labels", "training, class weights", "training, float")
 
 
 def symbolic(function, *shapes):
@@ -22,8 +23,8 @@ def symbolic(function, *shapes):
     return jax.export.export(jax.jit(function), platforms=PLATFORMS)(*specs)
 
 
-@pytest.mark.parametrize("module", MODULES)
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("module", ["reverse", pytest.param("both modes", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in FUNCTIONS])
 def test_value_and_gradient_of_logits_of_any_shape(name, module):
     function = value_and_gradient(FUNCTIONS[name], MODULES[module])
     program = symbolic(function, (BATCH, VOCAB), (BATCH,), (BATCH, VOCAB))
@@ -32,8 +33,18 @@ def test_value_and_gradient_of_logits_of_any_shape(name, module):
         np.testing.assert_allclose(value, expected, rtol=4e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("keywords", [{}, {"ignore_index": 3, "label_smoothing": 0.1}, {"chunk_size": 2}], ids=str)
-@pytest.mark.parametrize("sizes", [(BATCH, 4, 7), (5, 4, VOCAB), (BATCH, 4, VOCAB)], ids=["batch", "vocab", "both"])
+SIZES = {"batch": (BATCH, 4, 7), "vocab": (5, 4, VOCAB), "both": (BATCH, 4, VOCAB)}
+KEYWORDS = [{"ignore_index": 3, "label_smoothing": 0.1}, {}, {"chunk_size": 2}]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "keywords"),
+    [
+        pytest.param(sizes, keywords, id=f"{name}-{keywords}", marks=[pytest.mark.slow] * (at != of))
+        for at, (name, sizes) in enumerate(SIZES.items())
+        for of, keywords in enumerate(KEYWORDS)
+    ],
+)
 def test_value_and_gradients_of_the_head_of_any_size(sizes, keywords):
     def head(hidden, kernel, labels):
         loss = partial(linear_cross_entropy, labels=labels, **keywords)

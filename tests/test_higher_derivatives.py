@@ -21,12 +21,17 @@ from tests.test_differentiation_modes import (
 from tests.tolerances import FINITE_ROWS, array, assert_close, exact, exact_softmax, precision
 
 
-def test_reverse_over_reverse_is_forward_over_reverse():
+def first_and(first, *others):
+    """Parametrises a test with the first of the names in every run, and with the others nightly."""
+    return pytest.mark.parametrize("name", [first, *(pytest.param(name, marks=pytest.mark.slow) for name in others)])
+
+
+@first_and("softmax", "weighted logsumexp", "training")
+def test_reverse_over_reverse_is_forward_over_reverse(name):
+    f = summed(ROW_FUNCTIONS[name])
     with precision("float64"):
-        functions = {name: summed(ROW_FUNCTIONS[name]) for name in ("weighted logsumexp", "training", "softmax")}
-        reverse = by_name(lambda f: jax.jacrev(jax.grad(f)), functions)(X[0])
-        forward = by_name(lambda f: jax.jacfwd(jax.grad(f)), functions)(X[0])
-        jax.tree.map(assert_equal, reverse, forward)
+        reverse, forward = jax.jit(lambda x: [mode(jax.grad(f))(x) for mode in (jax.jacrev, jax.jacfwd)])(X[0])
+        assert_equal(reverse, forward)
 
 
 TOTALS = {"logsumexp": 1.0, "integer labels": 1.0, "float labels": 1.75}
@@ -42,7 +47,9 @@ OWN_ROWS = {**FORWARD_ROWS} | {
 }
 
 
-@pytest.mark.parametrize("functions", [OWN_ROWS, FORWARD_ROWS], ids=["losses", "variants"])
+@pytest.mark.parametrize(
+    "functions", [OWN_ROWS, pytest.param(FORWARD_ROWS, marks=pytest.mark.slow)], ids=["losses", "variants"]
+)
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_hessian_is_the_softmax_jacobian_times_the_sum_of_the_labels(dtype, functions):  # (M9, M15)
     with precision(dtype):
@@ -69,6 +76,7 @@ def test_hessian_of_every_keyword_is_autodiff_of_the_textbook():
         np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_third_derivative_under_a_soft_cap_far_above_the_logits():
     def third(library_loss, x):
         return jax.grad(jax.grad(jax.grad(lambda x: library_loss(jnp.stack([x, jnp.full_like(x, 1e-3)])))))(x)
@@ -85,18 +93,20 @@ def test_third_derivative_under_a_soft_cap_far_above_the_logits():
     np.testing.assert_allclose(jax.jit(lambda x: third(loss, x))(np.float32(0.0049)), right, rtol=3e-4)
 
 
-def test_third_derivative_is_autodiff_of_the_textbook():
+@first_and("integer labels", "logsumexp", "float labels")
+def test_third_derivative_is_autodiff_of_the_textbook(name):
     def textbook(x):
         return jnp.log(jnp.sum(jnp.exp(x)))
 
     with precision("float64"):
-        third = by_name(lambda f: jax.jacfwd(jax.hessian(f)), OWN_ROWS | {"textbook": textbook})(X[0])
-        expected = np.asarray(third.pop("textbook"))
-        for name, got in third.items():
-            np.testing.assert_allclose(got, TOTALS[name] * expected, rtol=1e-12, atol=1e-14)
+        functions = OWN_ROWS[name], textbook
+        got, expected = jax.jit(lambda x: [jax.jacfwd(jax.hessian(f))(x) for f in functions])(X[0])
+        np.testing.assert_allclose(got, TOTALS[name] * expected, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("library", [jaxsoftmax, forward_mode], ids=["losses", "variants"])
+@pytest.mark.parametrize(
+    "library", [jaxsoftmax, pytest.param(forward_mode, marks=pytest.mark.slow)], ids=["losses", "variants"]
+)
 def test_mixed_derivative_in_logits_and_labels_is_s_1_transposed_less_the_identity(library):  # (M12)
     with precision("float64"):
         by_labels = jax.grad(library.softmax_cross_entropy, 1)
@@ -104,13 +114,12 @@ def test_mixed_derivative_in_logits_and_labels_is_s_1_transposed_less_the_identi
         assert_equal(mixed, np.exp(X[0]) / np.sum(np.exp(X[0])) - np.eye(5))
 
 
-def test_hessian_vector_product_is_a_jvp_of_the_gradient():
+@first_and("weighted logsumexp", "training, float")
+def test_hessian_vector_product_is_a_jvp_of_the_gradient(name):
+    f = summed(LOSSES[name])
     with precision("float64"):
-        functions = {name: summed(LOSSES[name]) for name in ("weighted logsumexp", "training, float")}
-        product = jax.jit(lambda x, v: {n: jax.jvp(jax.grad(f), (x,), (v,))[1] for n, f in functions.items()})(X, V)
-        hessian = by_name(jax.hessian, functions)(X)
-        for name in functions:
-            assert_equal(product[name], np.tensordot(np.asarray(hessian[name]), V, 2))
+        product, hessian = jax.jit(lambda x, v: (jax.jvp(jax.grad(f), (x,), (v,))[1], jax.hessian(f)(x)))(X, V)
+        assert_equal(product, np.tensordot(np.asarray(hessian), V, 2))
 
 
 def test_hessian_of_minus_infinities_is_0():  # (jax#6811)

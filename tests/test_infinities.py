@@ -37,7 +37,12 @@ def of_rows(functions, option, column="integer"):
     return jax.jit(jax.vmap(lambda row: {name: jax.value_and_grad(f)(row) for name, f in functions.items()}))(rows)
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+FIRST = ("", "class weight 0 of the label", "token weight ∞")
+
+
+@pytest.mark.parametrize(
+    "option", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FIRST)) for name in OPTIONS]
+)
 def test_losses_of_logits_and_the_head_whose_bias_they_are(option):
     given = keywords(option)
     of_tokens = {name: [value] if name == "token_weights" else value for name, value in given.items()}
@@ -76,6 +81,7 @@ def test_optax_does_what_the_table_says(option):
         assert_table(got, option, f"optax_{name}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_pytorch_does_what_the_table_says(loss):
     torch = pytest.importorskip("torch", reason="PyTorch is a peer, which the extra `peers` installs")

@@ -12,6 +12,7 @@ from jaxsoftmax import forward_mode, linear_cross_entropy
 
 pytestmark = pytest.mark.usefixtures("fresh_compilation")
 LARGE = ((4096, 256, 50257), (2048, 512, 131072))  # tokens, embed, vocab
+at_large = pytest.mark.parametrize("shape", [LARGE[0], pytest.param(LARGE[1], marks=pytest.mark.slow)])
 
 
 def arguments(tokens, embed, vocab, dtype=jnp.float32):
@@ -61,14 +62,14 @@ def temporary_bytes(function, *shape):
 HEAD, MATERIALISED = with_gradients(linear_cross_entropy), with_gradients(materialised)
 
 
-@pytest.mark.parametrize("shape", LARGE)
+@at_large
 def test_no_buffer_holds_the_logits_of_all_tokens(shape):
     dims = re.findall(r"(?:[fsu]\d+|bf16|pred)\[([\d,]+)\]", compiled(HEAD, *shape).as_text())
     sizes = [np.prod([int(n) for n in each.split(",")], dtype=np.int64) for each in dims]
     assert max(sizes) <= max(shape[0] // 4, shape[1]) * shape[2]
 
 
-@pytest.mark.parametrize("shape", LARGE)
+@at_large
 def test_memory_is_at_most_a_sixth_of_that_of_materialised_logits(shape):
     assert temporary_bytes(HEAD, *shape) <= temporary_bytes(MATERIALISED, *shape) / 6
 
@@ -86,9 +87,12 @@ KEYWORDS = {  # and what each may hold besides
     "z_loss": (dict(z_loss=1e-4), 0),
     "logit_softcap": (dict(logit_softcap=30.0), CHUNK),  # what is capped, for the slope, and the logits
 }
+FIRST = ("bias", "ignore_index", "logit_softcap")  # those that may hold more
 
 
-@pytest.mark.parametrize("name", KEYWORDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FIRST)) for name in KEYWORDS]
+)
 def test_a_keyword_holds_little_besides(name):
     keywords, besides = KEYWORDS[name]
     with_keyword = with_gradients(partial(linear_cross_entropy, **keywords))
@@ -114,16 +118,12 @@ SWEEPS = {
     "forward over reverse of the forward-mode variant": forward_over_reverse(forward_mode.linear_cross_entropy),
     "reverse over forward": reverse_over_forward,
 }
+FIRST_SWEEPS = ("value and gradients", "forward mode")
 
 
-SLOW = (
-    "value and gradients of some of the forward-mode variant",
-    "forward over reverse of the forward-mode variant",
-    "forward over reverse of some of the forward-mode variant",
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FIRST_SWEEPS)) for name in SWEEPS]
 )
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in SWEEPS])
 def test_memory_does_not_grow_with_the_tokens(name):
     few, many = (temporary_bytes(SWEEPS[name], tokens, 64, 20011) for tokens in (4096, 8192))
     assert many <= 1.1 * few

@@ -78,7 +78,7 @@ def test_gradients_of_a_weighted_sum_are_its_summands_over_it(dtype, tail):
         assert_close(by_b, np.where(overflows, exact(np.inf), slopes), dtype)
 
 
-@pytest.mark.parametrize("argument", [0, 1])
+@pytest.mark.parametrize("argument", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_gradients_are_the_limits_of_difference_quotients(argument):
     with precision("float64"):
         a, b = np.array(ORDINARY_ROWS[0]), np.array([1.0, -0.5, 2.0, 0.75, -1.5])

@@ -54,7 +54,7 @@ def test_a_float16_weight_below_its_smallest_normal_number_counts():
     np.testing.assert_array_equal(got, np.float16(np.log(np.float64(weight[0]))))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_a_subnormal_weight_counts(dtype):
     least = np.finfo(dtype).smallest_subnormal
     with jax.enable_x64(dtype == "float64"):
@@ -69,7 +69,7 @@ def test_a_subnormal_weight_counts(dtype):
         np.testing.assert_allclose(gradient, np.float64(terms / np.sum(terms)), rtol=8 * np.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize("cap", [1e39, 3e38, 1e30, 1e10])
+@pytest.mark.parametrize("cap", [1e39, *(pytest.param(cap, marks=pytest.mark.slow) for cap in (3e38, 1e30)), 1e10])
 def test_a_soft_cap_far_above_the_logits_changes_nothing(cap):
     row = np.float32([0.1, -3.0, 2.5])
 
@@ -80,8 +80,10 @@ def test_a_soft_cap_far_above_the_logits_changes_nothing(cap):
         np.testing.assert_allclose(got, right, rtol=4e-7)
 
 
-@pytest.mark.parametrize("function", [softmax, log_softmax], ids=lambda function: function.__name__)
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    "function", [softmax, pytest.param(log_softmax, marks=pytest.mark.slow)], ids=lambda function: function.__name__
+)
+@pytest.mark.parametrize("dtype", ["float16", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_derivatives_of_narrow_logits_are_those_of_float32_rounded_once(dtype, function):
     def derivatives(x):
         return jax.jacrev(function)(x), jax.jacfwd(function)(x), jax.hessian(lambda x: function(x)[0])(x)

@@ -2,7 +2,7 @@
 
 optax's two `test_gradient` differentiate in forward mode too, which a `jax.custom_vjp` refuses: they run on
 the variants of `forward_mode`, which pass all the others as well. Of a test that optax runs on numbered cases, the
-first stays in the first tier.
+first stays in the first tier, and of `test_gradient` that of float labels.
 """
 
 import unittest
@@ -22,10 +22,11 @@ REVERSE_MODE = [(case, name) for case, name in TESTS if name != "test_gradient"]
 
 
 def each(tests):
+    def is_slow(case, name):
+        return name.endswith(tuple("123456789")) or (case, name) == (SHIPPED[1], "test_gradient")
+
     cases = [
-        pytest.param(
-            case, name, id=f"{case.__name__}.{name}", marks=[pytest.mark.slow] * name.endswith(tuple("123456789"))
-        )
+        pytest.param(case, name, id=f"{case.__name__}.{name}", marks=[pytest.mark.slow] * is_slow(case, name))
         for case, name in tests
     ]
     return pytest.mark.parametrize(("case", "name"), cases)

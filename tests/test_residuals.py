@@ -43,7 +43,16 @@ OF_MASKS = {
 A_FEW_A_ROW = 7  # the state, the labels and their weights
 A_FEW = 4  # of the whole batch: what a mean divides by, and whether that is 0
 
-in_float32_and_bfloat16 = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+in_float32_and_bfloat16 = pytest.mark.parametrize(
+    "dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)]
+)
+SLOW = ("logsumexp with its sign", "training, unreduced", "training, float labels")
+
+
+def each(names):
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in names]
+    )
 
 
 @partial(jax.jit, static_argnums=0)
@@ -82,13 +91,13 @@ def assert_a_few_numbers_a_row(leaves):
 
 
 @in_float32_and_bfloat16
-@pytest.mark.parametrize("name", OF_LOGITS)
+@each(OF_LOGITS)
 def test_gradient_in_logits_saves_them_and_a_few_numbers_a_row(name, dtype):
     assert_a_few_numbers_a_row(residuals(OF_LOGITS[name], logits_in(dtype)))
 
 
 @in_float32_and_bfloat16
-@pytest.mark.parametrize("name", OF_LOGITS_AND_LABELS)
+@each(OF_LOGITS_AND_LABELS)
 def test_gradient_in_logits_and_labels_saves_them_and_a_few_numbers_a_row(name, dtype):
     assert_a_few_numbers_a_row(residuals(OF_LOGITS_AND_LABELS[name], logits_in(dtype), weights_in(dtype)))
 
@@ -119,7 +128,10 @@ def test_fused_head_saves_gradients_or_arguments_and_a_few_numbers_a_token(reduc
     assert_a_few_numbers_a_row([leaf for leaf in leaves if leaf.shape not in (hidden.shape, kernel.shape)])
 
 
-@pytest.mark.parametrize("name", ["integer labels", "training, every keyword", "softmax", "log_softmax"])
+@pytest.mark.parametrize(
+    "name",
+    ["integer labels", pytest.param("training, every keyword", marks=pytest.mark.slow), "softmax", "log_softmax"],
+)
 def test_bfloat16_logits_wait_as_bfloat16(name):
     function = OF_LOGITS.get(name) or getattr(jaxsoftmax, name)
     leaves = jax.tree.leaves(backward_pass(function, logits_in("bfloat16")))
@@ -132,7 +144,7 @@ def test_bfloat16_logits_wait_as_bfloat16(name):
     [
         pytest.param(OF_LOGITS["integer labels"], logits_in, id="integer labels"),
         pytest.param(OF_LOGITS["training, every keyword"], logits_in, id="every keyword", marks=pytest.mark.slow),
-        pytest.param(jaxsoftmax.softmax, logits_in, id="softmax"),
+        pytest.param(jaxsoftmax.softmax, logits_in, id="softmax", marks=pytest.mark.slow),
         pytest.param(FUSED_HEADS["mean"], head_in, id="fused head"),
     ],
 )

@@ -64,7 +64,7 @@ def outcomes(module, batch, merging):
     return jax.jit(lambda *arrays: {name: function(*arrays) for name, function in of_call.items()})(*arrays)
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", ["reverse", pytest.param("both modes", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("call", CALLS)
 def test_several_batch_dimensions_give_the_losses_and_gradients_of_one(module, call, merging):
     loss, gradient = outcomes(module, (3, 4), merging)[call]
@@ -145,7 +145,7 @@ def temporary(loss, batch, merging, embed=32, vocab=4096):
 
 @ON_CPU
 @pytest.mark.usefixtures("fresh_compilation")
-@pytest.mark.parametrize("batch", [(8, 256), (2, 4, 256)])
+@pytest.mark.parametrize("batch", [(8, 256), pytest.param((2, 4, 256), marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "loss", [jaxsoftmax.cross_entropy, jaxsoftmax.softmax_cross_entropy_with_integer_labels], ids=lambda f: f.__name__
 )

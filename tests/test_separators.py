@@ -10,7 +10,7 @@ import pytest
 
 import jaxsoftmax
 from jaxsoftmax import forward_mode
-from tests.tolerances import array, assert_close, exact, exact_softmax, in_every_dtype, log, loss_dtype, precision
+from tests.tolerances import DTYPES, array, assert_close, exact, exact_softmax, log, loss_dtype, precision
 
 INF = np.inf
 CONFIDENT = [0.0, -20.0, -INF]
@@ -20,6 +20,9 @@ GAP_40 = [40.0, 0.0, -INF]
 MASKED = [0.0, -INF, 1.0]
 ROWS = [CONFIDENT, SHIFTED, GAP_40, MASKED]
 MANY = [0.0] + [-17.0] * 4095
+in_each_dtype = pytest.mark.parametrize(
+    "dtype", [pytest.param(dtype, marks=[pytest.mark.slow] * (dtype != "float32")) for dtype in DTYPES]
+)
 
 
 def losses_of(library, labels):
@@ -83,19 +86,19 @@ def assert_every_primitive_is_exact(logits, dtype):
     assert_close(log_softmax, logarithms, dtype)
 
 
-@in_every_dtype
+@in_each_dtype
 def test_every_loss_and_gradient_is_exact_on_every_separator(dtype):
     with precision(dtype):
         assert_every_loss_is_exact(array(ROWS, dtype), dtype)
 
 
-@in_every_dtype
+@in_each_dtype
 def test_every_primitive_is_exact_on_every_separator(dtype):
     with precision(dtype):
         assert_every_primitive_is_exact(array(ROWS, dtype), dtype)
 
 
-@in_every_dtype
+@in_each_dtype
 def test_4095_tails_of_minus_17_add_up_exactly(dtype):
     with precision(dtype):
         logits = array([MANY], dtype)
@@ -106,7 +109,9 @@ def test_4095_tails_of_minus_17_add_up_exactly(dtype):
         assert_close(gradient[0, :2], np.array([-remainder, remainder / 4095]) / (1 + remainder), dtype)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])  # float16 ends at 65504
+@pytest.mark.parametrize(
+    "dtype", ["float32", *(pytest.param(other, marks=pytest.mark.slow) for other in ("bfloat16", "float64"))]
+)  # float16 ends at 65504
 def test_softmax_at_a_million_is_exact(dtype):
     with precision(dtype):
         logits = array([LARGE] * 4, dtype)
@@ -142,7 +147,7 @@ def test_softmax_vjp_at_a_gap_of_40_is_the_published_pair_of_sum_0():  # (jax#40
         assert np.sum(gradient) == 0
 
 
-@in_every_dtype
+@in_each_dtype
 def test_row_of_minus_infinities_has_log_sum_minus_infinity_and_gradient_0(dtype):  # (jax#6811)
     with precision(dtype):
         log_sum, gradient, softmax, _ = every_primitive(array([[-INF] * 3] * 4, dtype))
@@ -151,7 +156,7 @@ def test_row_of_minus_infinities_has_log_sum_minus_infinity_and_gradient_0(dtype
         np.testing.assert_array_equal(np.asarray(softmax), 0)
 
 
-@in_every_dtype
+@in_each_dtype
 def test_row_of_minus_infinities_costs_infinity_with_gradient_0(dtype):  # (jax#6811)
     with precision(dtype):
         logits = array([[-INF] * 3] * 4, dtype)
@@ -162,7 +167,7 @@ def test_row_of_minus_infinities_costs_infinity_with_gradient_0(dtype):  # (jax#
 
 @pytest.mark.parametrize("loss", ["integer labels", "training, integer"])
 @pytest.mark.parametrize("library", [jaxsoftmax, forward_mode], ids=["reverse", "forward"])
-@in_every_dtype
+@in_each_dtype
 def test_label_outside_the_vocabulary_is_nan_throughout_and_never_wraps(dtype, library, loss):
     with precision(dtype):
         outcomes = every_loss(array([[0.0, 1.0, 2.0]] * 4, dtype), np.array([-1, 3, -4, 100], np.int32))
@@ -181,10 +186,11 @@ def test_262144_zeros_of_bfloat16_are_all_counted():
 
 
 SWEEPS = {"float32": np.linspace(1, 85, 169), "float64": np.linspace(1, 700, 234)}
+of_either_dtype = pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 
 
 @pytest.mark.parametrize("label", [0, 1], ids=["the maximum", "the other"])
-@pytest.mark.parametrize("dtype", SWEEPS)
+@of_either_dtype
 def test_sweep_of_gaps_is_exact_where_differences_are(dtype, label):
     with precision(dtype):
         gaps = np.round(SWEEPS[dtype] * 64) / 64  # exact in either dtype, as is their difference from 0
@@ -195,7 +201,7 @@ def test_sweep_of_gaps_is_exact_where_differences_are(dtype, label):
         assert_close(gradient, probs - exact(np.eye(2)[label]), dtype)
 
 
-@pytest.mark.parametrize("dtype", SWEEPS)
+@of_either_dtype
 def test_sweep_of_gaps_has_only_the_error_of_rounding_differences(dtype):
     with precision(dtype):
         gaps = SWEEPS[dtype]

@@ -39,7 +39,7 @@ INF = np.inf
 @in_tiers(
     ("vocab", "types", "reduction"),
     list(product([31, 29, 3, 1], ["Auto", "Explicit"], ["mean", "none"])),
-    first=[(29, "Explicit", "none"), (1, "Auto", "mean")],
+    first=[(29, "Explicit", "none")],
 )
 def test_sizes_that_the_mesh_does_not_divide_are_padded_with_nothing(vocab, types, reduction):
     layout = LAYOUTS["2x2x2"]._replace(shape=(2, 1, 4))
@@ -67,11 +67,7 @@ def test_a_label_among_the_padding_is_no_class():
 IGNORING = {"ignore_index": -100, "chunk_size": 2}
 
 
-@in_tiers(
-    ("layout", "dtype"),
-    list(product(LAYOUTS, ["float32", "bfloat16"])),
-    first=[("2x2", "float32"), ("2x2x2", "bfloat16")],
-)
+@in_tiers(("layout", "dtype"), list(product(LAYOUTS, ["float32", "bfloat16"])), first=[("2x2", "float32")])
 def test_ignored_tokens_of_one_shard_leave_the_others_as_they_are(layout, dtype):
     labels = LABELS.copy()
     labels[:2] = -100  # all tokens of a device of the first data axis
@@ -96,7 +92,7 @@ def test_an_ignored_last_token_has_no_say_where_the_mesh_does_not_divide_the_tok
     assert_near((value, gradients), expected, TOLERANCE["float32"])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shard", range(4))
 def test_a_shard_of_minus_infinity_alone_leaves_the_others_as_they_are(shard, dtype):
     rows = arguments(dtype)
@@ -136,7 +132,7 @@ def test_a_nan_in_hidden_shows_in_all_of_the_kernel_s_gradient():
 @in_tiers(
     ("types", "spec"),
     list(product(["Auto", "Explicit"], [P("data"), P(None, None, "vocab")])),
-    first=[("Explicit", P("data")), ("Explicit", P(None, None, "vocab"))],
+    first=[("Explicit", P("data"))],
 )
 def test_an_uneven_dimension_is_padded_while_another_is_sharded(types, spec):
     layout, (hidden, kernel, *_), labels = LAYOUTS["2x2x2"], arguments(), LABELS[:, :5]

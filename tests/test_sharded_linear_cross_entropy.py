@@ -39,11 +39,7 @@ TOGETHER = dict.fromkeys(ONE_BY_ONE, ONE_BY_ONE) | {name: (name,) for name in ("
 each_layout_keyword_and_dtype = in_tiers(
     ("layout", "name", "dtype"),
     list(product(LAYOUTS, KEYWORDS, ["float32", "bfloat16"])),
-    first=[
-        *product(["2x2x2"], ONE_BY_ONE, ["float32"]),
-        *product(LAYOUTS, ["all"], ["float32"]),
-        ("2x2x2", "all", "bfloat16"),
-    ],
+    first=[("2x2x2", "all", "float32"), ("2x2x2", "all", "bfloat16")],
 )
 
 
@@ -66,14 +62,7 @@ def test_gradients_of_the_textbook_are_the_derivatives_of_its_value(name):
 @in_tiers(
     ("layout", "types", "name"),
     list(product(OTHER_LAYOUTS, ["Auto", "Explicit"], ["all", "all, none"])),
-    first=[
-        ("8 tokens", "Auto", "all, none"),
-        ("8 classes", "Explicit", "all"),
-        ("both axes tokens", "Explicit", "all, none"),
-        ("two axes classes", "Auto", "all"),
-        ("an axis unused", "Explicit", "all, none"),
-        ("all axes unused", "Auto", "all"),
-    ],
+    first=[("8 classes", "Explicit", "all"), ("two axes classes", "Auto", "all"), ("all axes unused", "Auto", "all")],
 )
 def test_any_layout_and_kind_of_axis_gives_the_numbers_of_the_textbook(layout, types, name):
     layout, rows = OTHER_LAYOUTS[layout], arguments()
@@ -150,7 +139,7 @@ def test_forward_mode_variant_has_the_same_hessian_vector_product(layout):
 @in_tiers(
     ("types", "spec"),
     list(product(["Auto", "Explicit"], [P("data", "vocab"), P("data", None), P(("data", "vocab"), None)])),
-    first=[("Auto", P("data", "vocab")), ("Explicit", P("data", None)), ("Auto", P(("data", "vocab"), None))],
+    first=[("Auto", P("data", "vocab")), ("Explicit", P("data", None))],
 )
 def test_gradients_are_sharded_as_a_kernel_that_is_sharded_over_embed(types, spec):  # FSDP
     layout, (hidden, kernel, *_) = LAYOUTS["2x2"], arguments()

@@ -2,6 +2,7 @@
 
 import re
 from functools import cache
+from itertools import product
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 import jaxsoftmax
 from jaxsoftmax import forward_mode
 from jaxsoftmax._reduction import blocked_cpu
+from tests.meshes import in_tiers
 from tests.row_functions import FUNCTIONS, arrays, value_and_gradient
 
 pytestmark = [pytest.mark.mesh, pytest.mark.usefixtures("fresh_compilation")]
@@ -42,10 +44,13 @@ def on_one_device(name, module):
     return jax.jit(value_and_gradient(FUNCTIONS[name], MODULES[module]))(*arrays(*SHAPE))
 
 
-@pytest.mark.parametrize("types", TYPES)
-@pytest.mark.parametrize("layout", [*list(MESHES)[::2], pytest.param("8 shards", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("module", ["reverse", pytest.param("both modes", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", FUNCTIONS)
+# With every change each function on one kind of axis: Auto and Explicit by turns.
+BY_TURNS = [(name, list(TYPES)[at % 2], list(TYPES)[1 - at % 2]) for at, name in enumerate(FUNCTIONS)]
+FIRST = [(name, "reverse", "4 shards", types) for name, types, _ in BY_TURNS]
+FIRST += [(name, "reverse", "2 x 4, tokens too", types) for name, _, types in BY_TURNS[::2]]
+
+
+@in_tiers(("name", "module", "layout", "types"), list(product(FUNCTIONS, MODULES, MESHES, TYPES)), FIRST)
 def test_no_device_gathers_the_logits_and_the_numbers_are_right(name, module, layout, types):
     program, placed = compiled(value_and_gradient(FUNCTIONS[name], MODULES[module]), layout, types)
     assert re.findall(MOVES, program.as_text()) == []
@@ -62,7 +67,10 @@ PEERS = {
 }
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("integer labels", "softmax"))) for name in PEERS],
+)
 def test_memory_of_a_device_is_that_of_the_peer(name):
     def temporaries(function):
         program, _ = compiled(value_and_gradient(function, jaxsoftmax), "4 shards", "Auto")

@@ -83,7 +83,7 @@ def tails(dtype):
 
 
 @pytest.mark.parametrize("name", ["loss", "forward-mode loss"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_losses_and_gradients_are_exact_whatever_shard_the_maximum_is_on(dtype, name):  # (M18, M19, M20, M21, M22)
     with precision(dtype):
         losses, by_logits = tails(dtype)[name]
@@ -94,7 +94,7 @@ def test_losses_and_gradients_are_exact_whatever_shard_the_maximum_is_on(dtype, 
         assert_close(by_logits, exact_softmax(ROWS) - exact(one_hot), dtype, 2 * ULPS[dtype])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow), "bfloat16"])
 def test_log_sum_exp_and_its_gradient_are_exact_across_shards(dtype):  # (M8, M18, M22)
     with precision(dtype):
         values, by_logits = tails(dtype)["log-sum-exp"]
@@ -141,37 +141,38 @@ def across_shards(loss, kind):
 
 
 @cache
-def of_broken_rows(placed):
-    """What every function gives, compiled together."""
+def of_broken_rows(placed, in_both_modes):
+    """What every function of a module gives, compiled together."""
+    of_module = {name: case for name, case in ROW_LOSSES.items() if name.startswith("forward") == in_both_modes}
 
     @jax.jit
     def evaluate(x, labels):
-        return {name: with_gradient(placed(loss, kind), x, labels[kind]) for name, (loss, kind) in ROW_LOSSES.items()}
+        return {name: with_gradient(placed(loss, kind), x, labels[kind]) for name, (loss, kind) in of_module.items()}
 
     return evaluate(BROKEN, {kind: np.concatenate([y, y, y[:2]]) for kind, (y, _) in LABEL_KINDS.items()})
 
 
-@pytest.mark.parametrize("name", ROW_LOSSES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("forward")) for name in ROW_LOSSES]
+)
 def test_infinite_or_nan_logits_on_any_shard_show_in_all_of_their_row_alone(name):
-    (losses, by_logits), (expected, _) = of_broken_rows(across_shards)[name], of_broken_rows(whole)[name]
+    got = (of_broken_rows(placed, name.startswith("forward"))[name] for placed in (across_shards, whole))
+    (losses, by_logits), (expected, _) = got
     np.testing.assert_array_equal(np.isnan(losses), np.isnan(expected))
     np.testing.assert_array_equal(np.isnan(by_logits), np.repeat(IS_BROKEN[:, None], VOCAB, 1))
 
 
 def test_a_row_of_minus_infinity_on_all_shards_is_infinite_with_gradient_zero():
-    losses, by_logits = of_broken_rows(across_shards)["integer"]
+    losses, by_logits = of_broken_rows(across_shards, False)["integer"]
     assert losses[16] == INF
     assert not np.any(by_logits[16])
 
 
-CASES = list(product([False, True], KEYWORDS, LABEL_KINDS))
-
-
 @cache
-def of_cases():
-    """Sums of squared losses and their gradients, compiled together."""
+def of_cases(weighted):
+    """Sums of squared losses and their gradients, with class weights or without, compiled together."""
 
-    def loss(weighted, name, kind):
+    def loss(name, kind):
         def local(x, labels, u, w):
             given = KEYWORDS[name] | ({"class_weights": w} if weighted else {})
             return cross_entropy(x, labels, token_weights=u, reduction="none", axis_name="vocab", **given)
@@ -182,8 +183,8 @@ def of_cases():
     @jax.jit
     def evaluate(x, labels, u):
         return {
-            (*case, kind): jax.value_and_grad(loss(*case, kind), DIFFERENTIATED[kind])(x, labels[kind], u)
-            for *case, kind in CASES
+            (name, kind): jax.value_and_grad(loss(name, kind), DIFFERENTIATED[kind])(x, labels[kind], u)
+            for name, kind in product(KEYWORDS, LABEL_KINDS)
         }
 
     return evaluate(X, {kind: labels for kind, (labels, _) in LABEL_KINDS.items()}, TOKEN_WEIGHTS)
@@ -195,13 +196,15 @@ def sum_of_squares(x, labels, u, *, w, kind, **keywords):
     return np.sum((u * textbook.of_logits(x, labels, w, penalty_weights, **keywords)[0]) ** 2)
 
 
-@pytest.mark.parametrize(("weighted", "name", "kind"), CASES)
+@pytest.mark.parametrize("kind", LABEL_KINDS)
+@pytest.mark.parametrize("name", KEYWORDS)
+@pytest.mark.parametrize("weighted", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_cross_entropy_of_sharded_logits_is_that_of_the_textbook(weighted, name, kind):  # (M24, M25, M26)
     w = CLASS_WEIGHTS if weighted else np.ones(VOCAB)
     expected = partial(sum_of_squares, w=w, kind=kind, **KEYWORDS[name])
     arrays = [np.float64(X), WEIGHTS_OF_LABELS[kind], np.float64(TOKEN_WEIGHTS)]
     gradients = [gradient(expected, arrays, argument) for argument in DIFFERENTIATED[kind]]
-    assert_near(of_cases()[weighted, name, kind], (expected(*arrays), gradients), 1e-6)
+    assert_near(of_cases(weighted)[name, kind], (expected(*arrays), gradients), 1e-6)
 
 
 LIBRARIES = {"reverse": cross_entropy, "forward-mode": forward_mode.cross_entropy}
@@ -209,23 +212,22 @@ SMOOTHED = KEYWORDS["smoothing and penalty"]
 
 
 @cache
-def hessian_vector_products():
+def hessian_vector_products(name):
     """Of sums of squared losses along the cosines of the logits, compiled together."""
 
-    def product_of(loss, kind, x, labels):
-        head = across_shards(partial(loss, reduction="none", **SMOOTHED), kind)
+    def product_of(kind, x, labels):
+        head = across_shards(partial(LIBRARIES[name], reduction="none", **SMOOTHED), kind)
         return jax.jvp(jax.grad(lambda x: jnp.sum(head(x, labels) ** 2)), (x,), (jnp.cos(x),))[1]
 
     @jax.jit
     def evaluate(x, labels):
-        cases = product(LIBRARIES, LABEL_KINDS)
-        return {(name, kind): product_of(LIBRARIES[name], kind, x, labels[kind]) for name, kind in cases}
+        return {kind: product_of(kind, x, labels[kind]) for kind in LABEL_KINDS}
 
     return evaluate(np.float64(X), {"integer": INTEGERS, "float": np.float64(TARGETS)})
 
 
 @pytest.mark.parametrize("kind", LABEL_KINDS)
-@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize("name", ["reverse", pytest.param("forward-mode", marks=pytest.mark.slow)])
 def test_products_with_the_hessian_are_those_of_the_textbook(name, kind):
     labels = WEIGHTS_OF_LABELS[kind]
 
@@ -234,7 +236,7 @@ def test_products_with_the_hessian_are_those_of_the_textbook(name, kind):
         return 2 * losses[:, None] * each
 
     with precision("float64"):
-        got = hessian_vector_products()[name, kind]
+        got = hessian_vector_products(name)[kind]
         assert got.dtype == np.float64
         x = np.float64(X)
         assert_near(got, derivatives(by_logits, [x], [np.cos(x)]), 1e-13)

@@ -141,7 +141,7 @@ def test_softmax_sums_to_1_where_every_probability_is_a_power_of_2(dtype):
     assert np.sum(outcome(dtype, "softmax", "values", [FOUR_EQUAL]).astype(np.float64)) == 1
 
 
-@pytest.mark.parametrize("jacobian_of", [jax.jacfwd, jax.jacrev])
+@pytest.mark.parametrize("jacobian_of", [jax.jacrev, pytest.param(jax.jacfwd, marks=pytest.mark.slow)])
 def test_softmax_jacobian_of_two_logits_has_rows_that_sum_to_0_to_the_last_bit(jacobian_of):  # (M6, jax#40344)
     with precision("float64"):
         jacobian = np.asarray(jax.jit(jax.vmap(jacobian_of(softmax)))(np.array(TWO_LOGITS)))

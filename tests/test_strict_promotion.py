@@ -33,8 +33,15 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("functions", [jaxsoftmax, forward_mode], ids=["reverse mode", "both modes"])
+in_both_modes = pytest.mark.parametrize(
+    "functions", [jaxsoftmax, pytest.param(forward_mode, marks=pytest.mark.slow)], ids=["reverse mode", "both modes"]
+)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bfloat16", *(pytest.param(other, marks=pytest.mark.slow) for other in ("float32", "float16"))]
+)
+@in_both_modes
 @pytest.mark.parametrize("name", CALLS)
 def test_value_gradient_and_hessian_need_no_implicit_promotion(functions, name, dtype):
     """Tracing is what refuses to promote: nothing has to be compiled."""
@@ -49,7 +56,7 @@ def test_value_gradient_and_hessian_need_no_implicit_promotion(functions, name, 
         jax.eval_shape(jax.hessian(lambda x: jnp.sum(call(x))), x)
 
 
-@pytest.mark.parametrize("functions", [jaxsoftmax, forward_mode], ids=["reverse mode", "both modes"])
+@in_both_modes
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "integer labels", "training, float"])
 def test_long_rows_need_no_implicit_promotion(functions, name):
     def gradient(x):

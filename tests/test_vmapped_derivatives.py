@@ -72,6 +72,14 @@ HESSIAN_PRODUCTS = {  # each is diag(s) - s s^T times v in every row (M5, M9, M1
 }
 
 
+SLOW = (
+    "forward over reverse, float labels",
+    "forward over reverse, forward-mode variant",
+    "forward over reverse, logsumexp",
+    "reverse over reverse, integer labels",
+)
+
+
 def rows_and_directions(shape):
     rng = np.random.default_rng(0)
     return rng.normal(scale=2.0, size=shape[1:]).astype(np.float32), rng.normal(size=shape).astype(np.float32)
@@ -87,7 +95,9 @@ def probabilities(x):
 
 
 @in_every_shape
-@pytest.mark.parametrize("name", HESSIAN_PRODUCTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in HESSIAN_PRODUCTS]
+)
 def test_vmapped_product_is_the_jacobian_of_softmax_times_each_direction(name, shape):
     x, v = rows_and_directions(shape)
     s = probabilities(x)

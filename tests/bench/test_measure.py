@@ -141,7 +141,9 @@ def test_every_subject_runs_in_every_pass(kind, shape, dtype):
     assert max(errors) < bound
 
 
-@pytest.mark.parametrize("subject", ["jaxsoftmax", "optax", "jax"])
+@pytest.mark.parametrize(
+    "subject", ["jaxsoftmax", *(pytest.param(peer, marks=pytest.mark.slow) for peer in ("optax", "jax"))]
+)
 def test_value_is_that_of_the_first_output_with_the_gradient(subject):
     value = JaxRunner(subject, Case("linear", LINEAR.shape, "float32"), inputs(LINEAR)).call()
     with_gradient, _ = JaxRunner(subject, LINEAR, inputs(LINEAR)).call()
@@ -156,6 +158,7 @@ def test_tokamax_agrees_where_its_blocks_divide_the_vocabulary():
     assert judge(case, inputs(case))(runner.gradients()).norm < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
 def test_torch_agrees_from_a_process_of_its_own_that_lives_from_case_to_case():
     in_graph = Case("plain", (20, 40), "float32", quantity=IN_GRAPH)

@@ -18,6 +18,7 @@ ALL = [f"M{number}" for number in range(1, 28)]
 RECORDS = sorted((RESULTS / "bench").glob("*.json"))
 COMPILED = sorted((RESULTS / "compiled").glob("*.json"))
 in_checkout = pytest.mark.skipif(not RECORDS, reason="a source distribution has no results")
+places = cache(derivations.places)
 
 
 def words(text):
@@ -154,9 +155,8 @@ def test_every_number_that_the_package_cites_is_a_theorem():
 
 @pytest.mark.parametrize("number", ALL)
 def test_every_theorem_leads_to_lines_that_carry_its_number(number):
-    places = derivations.places(number)
-    assert places
-    for place in places:
+    assert places(number)
+    for place in places(number):
         line = ROOT.joinpath(place.path).read_text("utf-8").splitlines()[place.line - 1]
         assert number in marks.numbers_in(line)
 
@@ -199,9 +199,8 @@ def test_planted_step_is_missed(site):
 
 
 def test_of_a_theorem_with_lines_of_code_only_these_are_listed():
-    places = [derivations.places(number) for number in ALL]
-    assert all(len({place.in_code for place in of_one}) == 1 for of_one in places)
-    assert any(place.in_code for of_one in places for place in of_one)
+    assert all(len({place.in_code for place in places(number)}) == 1 for number in ALL)
+    assert any(place.in_code for number in ALL for place in places(number))
 
 
 def test_every_executed_line_of_a_derivation_is_on_the_page(site):

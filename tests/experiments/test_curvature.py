@@ -188,6 +188,7 @@ def test_matrices_of_confident_rows_are_accurate_and_lost_ones_are_noticed(dtype
     assert [each.method for each in errors_of_sure_rows(dtype) if not each.holds] == [OPTAX]
 
 
+@pytest.mark.slow
 def test_rows_without_curvature_along_their_label_are_counted():
     rows = ConfidentRows(label_gaps(SURE, np.zeros(ROWS, int)), ROWS, errors_of_sure_rows("float32"))
     assert rows.confident == ROWS

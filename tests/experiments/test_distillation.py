@@ -55,11 +55,13 @@ def networks():
     return [Mlp(draw(size=(6, 4)) / 2, np.zeros(4), draw(size=(4, 10)) / 2, np.zeros(10)) for _ in range(2)]
 
 
+@pytest.mark.slow
 def test_gradients_by_the_library_are_accurate_and_by_optax_are_not():
     assert wrong_in(METHODS[LIBRARY]) == set()
     assert wrong_in(METHODS[OPTAX]) == set(QUANTITIES)
 
 
+@pytest.mark.slow
 def test_wrong_gradients_are_noticed_where_they_are_wrong():
     right = METHODS[LIBRARY]
     assert wrong_in(Losses(of_constant_probabilities, right.of_logits)) == {QUANTITIES[1]}
@@ -77,6 +79,7 @@ def test_fifty_digit_gradients_of_a_sure_student():
     assert float(found.by_targets[1]) == pytest.approx(40.0, rel=1e-15)
 
 
+@pytest.mark.slow
 def test_gradient_through_both_networks_is_that_of_differences():
     with jax.enable_x64(True):
         errors = difference_errors(distillation_loss, *networks(), X, (1.0, 4.0), 0)

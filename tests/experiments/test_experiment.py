@@ -67,7 +67,7 @@ def test_interrupt_is_one_line_and_exit_130_and_leaves_no_file(tmp_path, capsys)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("code", "output"), [(130, ""), (1, "an orderly end\n")])
+@pytest.mark.parametrize(("code", "output"), [(130, ""), pytest.param(1, "an orderly end\n", marks=pytest.mark.slow)])
 def test_interrupted_process_ends_at_once_and_any_other_in_order(code, output):
     program = "import atexit; from experiments._experiment import leave; atexit.register(print, 'an orderly end'); "
     ended = subprocess.run([sys.executable, "-c", f"{program} leave({code})"], cwd=ROOT, capture_output=True, text=True)

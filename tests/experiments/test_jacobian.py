@@ -23,6 +23,7 @@ def without_rank_one_part(logits):
     return jax.vmap(jnp.diag)(jaxsoftmax.softmax(logits))
 
 
+@pytest.mark.slow
 def test_closed_form_agrees_with_fifty_digits(logits):
     with fifty_digits():
         exact = [softmax_jacobian(row) for row in logits]

@@ -18,6 +18,7 @@ def tokenizer():
     return learned_tokenizer([TEXT], 400)
 
 
+@pytest.mark.slow
 def test_standard_library_comes_without_tests_and_always_alike():
     corpus = read_corpus(None, at_most=2_000_000)
     assert corpus == read_corpus(None, at_most=2_000_000)

@@ -92,6 +92,7 @@ def test_equinox_module_with_the_parameters_of_nnx_has_its_hidden_states_and_ker
         np.testing.assert_allclose(mine, its, rtol=0, atol=1e-5 * np.abs(its).max())
 
 
+@pytest.mark.slow
 def test_hidden_states_see_no_later_token(model):
     tokens = np.random.default_rng(0).integers(PADDING + 1, SIZES.vocabulary, (1, SIZES.length))
     changed = np.where(np.arange(SIZES.length) < 20, tokens, PADDING)
@@ -100,6 +101,7 @@ def test_hidden_states_see_no_later_token(model):
     assert (before[:, 20:] != after[:, 20:]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 2])
 def test_fewest_steps_have_a_rate(model, steps):
     parameters = Trainer(model, fused, steps).first_state().parameters
@@ -111,6 +113,7 @@ def losses_by_name(hidden, kernel, labels):
     return {loss.__name__: loss(hidden, kernel, labels) for loss in (materialised, fused, divided_by_all_tokens)}
 
 
+@pytest.mark.slow
 def test_loss_is_the_mean_over_the_tokens_that_are_not_padding(data):
     labels = with_uneven_padding(data.train, BATCH)[:, 1:]
     real = labels != PADDING
@@ -143,6 +146,7 @@ def test_fused_head_takes_less_than_a_quarter_of_the_memory_at_32k():
     assert taken[FUSED] <= taken[MATERIALISED] / 4
 
 
+@pytest.mark.slow
 def test_sample_continues_the_prompt_and_the_same_seed_writes_the_same(model, data):
     write = partial(sample, model, data.tokenizer, "import ", length=24)
     texts = [write(temperature=1.0, seed=seed) for seed in (0, 0, 1)]

@@ -41,6 +41,7 @@ def test_loop_gradient_is_the_slope_of_its_loss(batch):
     np.testing.assert_allclose((ahead - behind) / (2 * step), slope, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_every_implementation_agrees_with_the_library(digits):
     agreements = compare(digits, seed=1, samples=20)
     assert len(agreements) == sum(map(len, IMPLEMENTATIONS.values()))

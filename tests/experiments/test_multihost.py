@@ -72,6 +72,7 @@ def test_mesh_of_one_process_gives_the_run_without_a_mesh(digits, alone):
     assert ulps_apart(train_on_mesh(mesh, digits, batches(digits, STEPS, 0), report_nothing), alone).holds
 
 
+@pytest.mark.slow
 def test_run_with_one_label_wrong_in_one_step_is_noticed(digits, alone):
     def mislabelled():
         for step, batch in enumerate(batches(digits, STEPS, 0)):
@@ -83,6 +84,7 @@ def test_run_with_one_label_wrong_in_one_step_is_noticed(digits, alone):
     assert not apart.holds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", Run._fields)
 @pytest.mark.parametrize("error", [1e-5, np.nan])
 def test_one_wrong_number_of_a_run_is_noticed(alone, part, error):

@@ -128,6 +128,7 @@ def compiled():
     return cost(HEAD)
 
 
+@pytest.mark.slow
 def test_compiled_head_costs_what_the_model_says(compiled):
     found = Found(HEAD, compiled, of_model(HEAD))
     assert found.agrees("flops")
@@ -138,6 +139,7 @@ def test_compiled_head_costs_what_the_model_says(compiled):
 WRONG = {"flops": {"flops": 6.0}, "told": {"told": {"all-reduce over data": 4}}, "temporary": {"temporary": 1 << 20}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", WRONG)
 def test_wrong_formula_fails_its_check_alone(part, compiled):
     found = Found(HEAD, compiled, of_model(HEAD) | WRONG[part])
@@ -146,6 +148,7 @@ def test_wrong_formula_fails_its_check_alone(part, compiled):
     assert {"flops": "flops", "told": "bytes", "temporary": "memory"}[part] in failed[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", WRONG)
 def test_mistake_that_goes_unnoticed_fails(part, compiled):
     mistaken = Found(HEAD, _mistaken(compiled).measured | {part: compiled[part]}, of_model(HEAD))
@@ -158,11 +161,13 @@ def _mistaken(compiled):
     return Found(HEAD, measured, of_model(HEAD))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [{"kernel": "FSDP"}, {"hidden": "both"}, {"bias": True}], ids=str)
 def test_arguments_sharded_otherwise_are_noticed_in_the_bytes(other, compiled):
     assert cost(replace(HEAD, **other))["told"] != compiled["told"] == told(HEAD, CPU)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vocab", [4096, 4099])
 def test_gradient_of_a_kernel_that_is_not_sharded_is_gathered_where_classes_are_uneven(vocab):
     whole = Program(256, 64, vocab, 1, 4, kernel="whole")

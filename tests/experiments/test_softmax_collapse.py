@@ -94,6 +94,7 @@ def test_scale_multiplies_the_gradient_and_leaves_the_step_bit_for_bit():
     assert bits(after[0]) == bits(after[1]) != bits(before[0])
 
 
+@pytest.mark.slow
 def test_without_the_scale_the_squares_of_small_gradients_underflow():
     _, state = started(LIBRARY)
     before = confident_layers(60.0)
@@ -104,6 +105,7 @@ def test_without_the_scale_the_squares_of_small_gradients_underflow():
     assert moved[1] > 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "loss", "label_zero"), [(OPTAX, 0.0, 1.0), (LIBRARY, 4 * np.exp(-20.0), 0.0)])
 def test_metrics_of_a_confident_network(method, loss, label_zero):
     layers = confident_layers(20.0)
