@@ -49,6 +49,11 @@ def pytest_sessionfinish(session):
             program.unlink(missing_ok=True)
 
 
+def pytest_collection_finish():
+    """What is imported stays: `forgotten_programs` need not search all of it after each file."""
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forgotten_programs():
     """Programs end with the file that compiled them: a worker that kept them all would grow to several GB."""
