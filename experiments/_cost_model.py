@@ -18,9 +18,12 @@ class Backend:
 
     block: int | None  # classes in a block of the logits' gradient; None: all
     widens: bool  # XLA CPU gathers bfloat16 as float32
+    # XLA TPU rounds a sum over devices before it, where the result is rounded after it, and nothing comes between.
+    rounds_sums: bool = False
 
 
 CPU, ACCELERATOR = Backend(2048, widens=True), Backend(None, widens=False)
+TPU = Backend(None, widens=False, rounds_sums=True)
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def _told_over_classes(program: Program, backend: Backend) -> dict[str, int]:
     """A maximum and the joined sums of each token; the sum of dX; X, or a dW that can't be spread, made whole."""
     sums = 4 if program.label_smoothing else 3
     per_token = FLOAT32 * (1 + sums) * program.chunks * program.chunk_tokens
-    hidden = FLOAT32 * program.own_tokens * program.embed if program.gradients else 0
+    hidden = _sum_bytes(program, backend) * program.own_tokens * program.embed if program.gradients else 0
     whole = program.class_shards * kernel_entries(program) * _wire_bytes(program, backend)
     uneven = program.kernel == "whole" and program.vocab % program.class_shards > 0
     rejoined = whole if uneven and program.gradients else 0
@@ -117,7 +120,9 @@ def _told_over_tokens(program: Program, backend: Backend) -> dict[str, int]:
     """The loss and the sum of weights; the sum of dW and db; the kernel where it is spread over embed."""
     scalars = 2 * FLOAT32
     biases = program.own_classes if program.bias else 0
-    gradients = FLOAT32 * (kernel_entries(program) + biases) if program.gradients else 0
+    # Under FSDP each device takes its part of the sum before it is rounded.
+    of_sum = FLOAT32 if program.kernel == "FSDP" else _sum_bytes(program, backend)
+    gradients = of_sum * (kernel_entries(program) + biases) if program.gradients else 0
     gathered = kernel_entries(program) * _wire_bytes(program, backend) if program.kernel == "FSDP" else 0
     return {"all-reduce": scalars + gradients, "all-gather": gathered}
 
@@ -125,6 +130,11 @@ def _told_over_tokens(program: Program, backend: Backend) -> dict[str, int]:
 def kernel_entries(program: Program) -> int:
     """Of one device's classes: D v."""
     return program.embed * program.own_classes
+
+
+def _sum_bytes(program: Program, backend: Backend) -> int:
+    """Of a number of dX or dW, where it is summed over devices."""
+    return program.itemsize if backend.rounds_sums else FLOAT32
 
 
 def _wire_bytes(program: Program, backend: Backend) -> int:
@@ -155,6 +165,20 @@ def temporary_bound(program: Program, backend: Backend) -> int:
     is_result = program.dtype == "float32" and program.kernel == "classes"
     accumulated = 0 if is_result else 2 * FLOAT32 * kernel_entries(program)
     return logits + block + hidden + accumulated + _copies(program, backend)
+
+
+def pod_bound(program: Program) -> int:
+    """Bytes besides arguments and results that a TPU takes at most.
+
+    Logits and G of a chunk; dW, and W if gathered; hidden states; and up to 16 numbers a token.
+    """
+    logits = (FLOAT32 + program.itemsize) * program.chunk_tokens * program.own_classes
+    sums = (
+        (FLOAT32 + program.itemsize) * kernel_entries(program) if program.chunks > 1 or program.kernel == "FSDP" else 0
+    )
+    gathered = program.itemsize * kernel_entries(program) if program.kernel == "FSDP" else 0
+    per_token = 2 * program.itemsize * program.embed + 16 * FLOAT32
+    return logits + sums + gathered + per_token * program.own_tokens
 
 
 def _copies(program: Program, backend: Backend) -> int:
@@ -215,6 +239,14 @@ def of_large_model(devices: int, class_shards: int) -> Program:
     affordable = (1 << 30) // (FLOAT32 * math.ceil(vocab / class_shards)) // 128 * 128
     chunk = max(min(affordable, 4096), 128)
     return Program(tokens, embed, vocab, devices // class_shards, class_shards, "bfloat16", hidden="both", chunk=chunk)
+
+
+def over_pod(tokens: int, vocab: int, token_shards: int, class_shards: int, kernel: str) -> Program:
+    """Returns a head on TPUs, in the chunks that the library takes there: all tokens in 4 GiB of logits, or 4096."""
+    of_token = FLOAT32 * -(-vocab // class_shards)
+    own = -(-tokens // token_shards)
+    chunk = own if own * of_token <= 4 << 30 else min((4 << 30) // of_token // 128 * 128, 4096)
+    return Program(tokens, 4096, vocab, token_shards, class_shards, "bfloat16", kernel, chunk=chunk)
 
 
 def fastest(devices: int, machine: Machine) -> Program:

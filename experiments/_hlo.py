@@ -101,7 +101,7 @@ def _times_run(entry: str, computations: dict[str, list[_Instruction]]) -> dict[
         for each in computations[name]:
             if chosen and _counts(each):
                 raise UnreadableHloError(f"work that depends on data: {each.name}")
-            turns = _turns(each) if each.opcode == "while" and not chosen else 1
+            turns = _turns(each, computations) if each.opcode == "while" and not chosen else 1
             for called in _CALLED.findall(each.rest):
                 enter(called, runs * (1 if turns is None else turns), chosen or turns is None)
             for branch in re.findall(r"%([\w.-]+)", " ".join(map("".join, _BRANCHES.findall(each.rest)))):
@@ -115,10 +115,18 @@ def _counts(each: _Instruction) -> bool:
     return each.opcode == "dot" or each.opcode.removesuffix("-start") in _COLLECTIVES
 
 
-def _turns(loop: _Instruction) -> int | None:
-    """Returns how often a loop turns; None if that depends on data, as may whether it turns at all."""
+def _turns(loop: _Instruction, computations: dict[str, list[_Instruction]]) -> int | None:
+    """Returns how often a loop turns, as is known, or by the bound of its counter, which starts at 0 in JAX's loops.
+
+    None if that depends on data, as may whether it turns at all.
+    """
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.rest)
-    return None if known is None else int(known[1])
+    if known is not None:
+        return int(known[1])
+    condition = computations[re.findall(r"condition=%([\w.-]+)", loop.rest)[0]]
+    compared = any(each.opcode == "compare" and "direction=LT" in each.rest for each in condition)
+    bounds = [int(each.rest.split(")")[0]) for each in condition if each.opcode == "constant"]
+    return bounds[0] if compared and len(bounds) == 1 else None
 
 
 def _flops(dot: _Instruction, results: dict[str, str]) -> int:

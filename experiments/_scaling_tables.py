@@ -8,6 +8,7 @@ puts the tables of experiments/results/scaling.json, and of the model, into docs
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def tables(document: dict[str, Any]) -> dict[str, str]:
     """Returns the tables by the names that they have in the document."""
     return {
         "measured": measured_table(document["measurements"]["programs"]),
+        "pods": pods_table(document["measurements"]["pods"]),
         "projected": projected_table(),
         "memory": memory_table(),
     }
@@ -54,6 +56,19 @@ def measured_table(found: Sequence[dict[str, Any]]) -> str:
     return _markdown(head, ([*row, "; ".join(memory)] for row, memory in rows.items()))
 
 
+def pods_table(found: dict[str, Sequence[dict[str, Any]]]) -> str:
+    """Returns what each program compiled for a pod costs a device."""
+    head = ["pod", "N × D × V", "kernel over", "p_t × p_v", "c", "summed over vocab", "summed over data"]
+    head += ["gathered over", "temporary of at most"]
+    return _markdown(head, (_pod_row(pod, each) for pod, of_pod in found.items() for each in of_pod))
+
+
+def _pod_row(pod: str, each: dict[str, Any]) -> list[str]:
+    program, memory = Program(**each["program"]), [each[of]["temporary"] for of in ("measured", "model")]
+    shape, kernel, mesh, _, *told_bytes, _ = _measured_row(replace(program, chunk=program.own_tokens), each["measured"])
+    return [pod, shape, kernel, mesh, str(program.chunk_tokens), *told_bytes, " of ".join(map(_size, memory))]
+
+
 def _measured_row(program: Program, measured: dict[str, Any]) -> tuple[str, ...]:
     bytes_told = measured["told"]
     gathered = {axis: bytes_told.get(f"all-gather over {axis}", 0) for axis in ("vocab", "data")}
@@ -61,7 +76,7 @@ def _measured_row(program: Program, measured: dict[str, Any]) -> tuple[str, ...]
         ", ".join([f"{program.tokens} × {program.embed} × {program.vocab}", *_notes(program)]),
         {"classes": "classes", "FSDP": "classes, embed", "whole": "nothing"}[program.kernel],
         f"{program.token_shards} × {program.class_shards}",
-        f"{measured['flops'] / 1e9:.2f}",
+        f"{measured.get('flops', 0) / 1e9:.2f}",
         *(_size(bytes_told.get(f"all-reduce over {axis}", 0)) for axis in ("vocab", "data")),
         ", ".join(f"{axis}: {_size(size)}" for axis, size in gathered.items() if size) or "0",
         _size(sent(program, bytes_told)),
@@ -84,7 +99,10 @@ def _notes(program: Program) -> Iterator[str]:
 def _size(size: float) -> str:
     if size < 1000:
         return f"{size:.0f}" + " B" * (size > 0)
-    return f"{size / 2**10:.3g} KiB" if size < 2**20 else f"{size / 2**20:.3g} MiB"
+    for unit, power in (("KiB", 10), ("MiB", 20)):
+        if size < 1000 * 2**power:
+            return f"{size / 2**power:.3g} {unit}"
+    return f"{size / 2**30:.3g} GiB"
 
 
 def projected_table() -> str:

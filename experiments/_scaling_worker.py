@@ -1,8 +1,10 @@
 """Compiles heads over meshes of this process's devices, and prints what each would cost a device; runs none of them.
 
     python -m experiments._scaling_worker '[{"tokens": 1024, ...}, ...]'
+    python -m experiments._scaling_worker '[{"tokens": 1048576, ...}, ...]' tpu:v5e:16x16
 
-One line of JSON a program: its flops, the bytes it tells the others, its temporary memory.
+With a target for a machine that isn't here. One line of JSON a program: its flops, the bytes it tells the others, its
+temporary memory.
 """
 
 import json
@@ -22,21 +24,23 @@ import jaxsoftmax
 from experiments._cost_model import Program
 from experiments._hlo import device_work
 from experiments._processes import end_with_parent
+from jaxsoftmax.bench import target
 
 AXES = ("data", "vocab")
 _KERNEL = {"classes": P(None, "vocab"), "FSDP": P("data", "vocab"), "whole": P()}
 
 
-def cost(program: Program, *, vocab_axis: str | None = "vocab") -> dict[str, Any]:
+def cost(program: Program, *, vocab_axis: str | None = "vocab", devices: Any = None) -> dict[str, Any]:
     """Returns what the compiled program costs a device.
 
     Args:
         program: what to compile.
         vocab_axis: None for a head that isn't told how its kernel is spread.
+        devices: to compile for; None for those of this process.
     """
     shape = program.token_shards, program.class_shards
-    devices = np.array(jax.devices()[: program.devices]).reshape(shape)
-    mesh = Mesh(devices, AXES, axis_types=(AxisType.Auto,) * 2)
+    chosen = np.ravel(jax.devices() if devices is None else devices)[: program.devices].reshape(shape)
+    mesh = Mesh(chosen, AXES, axis_types=(AxisType.Auto,) * 2)
     compiled = jax.jit(_function(program, mesh, vocab_axis)).lower(*_arguments(program, mesh)).compile()
     text, memory = compiled.as_text(), compiled.memory_analysis()
     if text is None or memory is None:
@@ -79,12 +83,14 @@ def _arguments(program: Program, mesh: Mesh) -> list[jax.ShapeDtypeStruct | None
 
 
 def main() -> None:
-    """Compiles the programs of the command line, the first once more with its `vocab_axis` forgotten."""
+    """Compiles the programs of the command line, on CPU devices the first once more with its `vocab_axis` forgotten."""
     end_with_parent()
     programs = [Program(**fields) for fields in json.loads(sys.argv[1])]
+    devices = target(sys.argv[2]).devices if len(sys.argv) > 2 else None
     for program in programs:
-        print(json.dumps(cost(program)), flush=True)
-    print(json.dumps(cost(programs[0], vocab_axis=None)), flush=True)
+        print(json.dumps(cost(program, devices=devices)), flush=True)
+    if devices is None:
+        print(json.dumps(cost(programs[0], vocab_axis=None)), flush=True)
 
 
 if __name__ == "__main__":

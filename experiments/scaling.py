@@ -1,21 +1,36 @@
 """What the head over a mesh costs each device: the formulas of docs/scaling.md against the programs that XLA makes.
 
-Programs are compiled for 1, 2 and 4 CPU devices, and not run. Their HLO says how many flops the matrix products take
-and what the collectives move, each loop counted as often as it turns; XLA says how much temporary memory they need.
+Programs are compiled for 1, 2 and 4 CPU devices, and with libtpu for pods of TPUs, and not run. Their HLO says how
+many flops the matrix products take (on a CPU) and what the collectives move, each loop counted as often as it turns;
+XLA says how much temporary memory they need.
 """
 
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.progress import Progress
 from rich.table import Table
 
-from experiments._cost_model import CPU, Machine, Program, fastest, flops, seconds, temporary_bound, told
+from experiments._cost_model import (
+    CPU,
+    TPU,
+    Machine,
+    Program,
+    fastest,
+    flops,
+    over_pod,
+    pod_bound,
+    seconds,
+    temporary_bound,
+    told,
+)
 from experiments._experiment import Experiment, MeasurementError, Options, Outcome, leave, run
 from experiments._processes import ProcessDiedError, ProcessGroup
 from experiments._scaling_tables import figure
@@ -26,6 +41,8 @@ _FSDP_MESHES = ((2, 1), (4, 1), (2, 2))
 _DTYPES = ("float32", "bfloat16")
 _SHAPES = ((1024, 256, 32768), (2048, 512, 8192))
 _RAGGED = (1024, 256, 50257)
+_PODS = {"tpu:v5e:16x16": (32, 8), "tpu:v5p:4x4x8": (16, 8)}
+_POD_VOCABS = (1 << 17, 1 << 18, 1 << 20)
 _ONE = (1024, 256, 32768, 2, 2)
 
 
@@ -76,25 +93,50 @@ def programs(quick: bool) -> list[Program]:
     return [first, *(each for each in (*spread, *fsdp, *ragged, *others) if each != first)]
 
 
+def of_pod_model(program: Program) -> dict[str, Any]:
+    """Returns what the program costs a TPU by the model."""
+    return {"told": told(program, TPU), "temporary": pod_bound(program)}
+
+
+def pod_programs(quick: bool) -> dict[str, list[Program]]:
+    """Returns the programs to compile for each pod: a million tokens a step; none without the compiler for TPU."""
+    if quick or find_spec("libtpu") is None:
+        return {}
+    return {
+        pod: [over_pod(1 << 20, vocab, *mesh, kernel) for vocab in _POD_VOCABS for kernel in ("classes", "FSDP")]
+        for pod, mesh in _PODS.items()
+    }
+
+
 def measure(options: Options, progress: Progress) -> Outcome:
     """Compiles the programs in a process of four devices; this one may have a backend already."""
-    asked = programs(options.quick)
-    task = progress.add_task("programs compiled", total=len(asked) + 1)
+    asked, pods = programs(options.quick), pod_programs(options.quick)
+    task = progress.add_task("programs compiled", total=len(asked) + 1 + sum(map(len, pods.values())))
+
+    def advance() -> None:
+        progress.advance(task)
+
     try:
-        *costs, mistaken = compiled_costs(asked, lambda: progress.advance(task))
+        *costs, mistaken = compiled_costs(asked, advance)
+        over_pods = {pod: compiled_costs(of_pod, advance, pod) for pod, of_pod in pods.items()}
     except ProcessDiedError as error:
         raise MeasurementError(str(error)) from error
     found = [Found(program, cost, of_model(program)) for program, cost in zip(asked, costs, strict=True)]
-    return judge(found, Found(asked[0], mistaken, of_model(asked[0])))
+    found_over_pods = {
+        pod: [Found(each, cost, of_pod_model(each)) for each, cost in zip(pods[pod], of_pod, strict=True)]
+        for pod, of_pod in over_pods.items()
+    }
+    return judge(found, Found(asked[0], mistaken, of_model(asked[0])), found_over_pods)
 
 
-def compiled_costs(asked: Sequence[Program], advance: Callable[[], None]) -> list[dict[str, Any]]:
-    """Returns what each compiled program costs, and after them the first without its `vocab_axis`.
+def compiled_costs(asked: Sequence[Program], advance: Callable[[], None], pod: str = "") -> list[dict[str, Any]]:
+    """Returns what each compiled program costs; on CPU devices after them the first without its `vocab_axis`.
 
     Raises:
         ProcessDiedError: if the process that compiles them ends with an error.
     """
-    command = [sys.executable, "-m", "experiments._scaling_worker", json.dumps([asdict(each) for each in asked])]
+    programs_as_text = json.dumps([asdict(each) for each in asked])
+    command = [sys.executable, "-m", "experiments._scaling_worker", programs_as_text, *([pod] if pod else [])]
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     environment |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(_DEVICES)}
     costs = []
@@ -105,12 +147,11 @@ def compiled_costs(asked: Sequence[Program], advance: Callable[[], None]) -> lis
     return costs
 
 
-def judge(found: Sequence[Found], mistaken: Found) -> Outcome:
+def judge(
+    found: Sequence[Found], mistaken: Found, over_pods: Mapping[str, Sequence[Found]] = MappingProxyType({})
+) -> Outcome:
     """Turns the costs into a verdict."""
-    tightest = max(each.measured["temporary"] / each.model["temporary"] for each in found)
-    machine = Machine()
-    large = fastest(512, machine)
-    times = seconds(large, machine)
+    of_pods = [each for of_pod in over_pods.values() for each in of_pod]
     return Outcome(
         checks={
             "each program's flops are the model's": all(each.agrees("flops") for each in found),
@@ -121,21 +162,58 @@ def judge(found: Sequence[Found], mistaken: Found) -> Outcome:
             "a forgotten vocab_axis is noticed in flops, bytes and memory": not any(
                 mistaken.agrees(part) for part in ("flops", "told", "temporary")
             ),
+        }
+        | _checks_of_pods(of_pods),
+        conclusion=[*_said_of_devices(found, mistaken), _said_of_pods(of_pods, over_pods)],
+        measurements={
+            "programs": [_as_measured(each) for each in found],
+            "vocab_axis forgotten": mistaken.measured,
+            "pods": {pod: [_as_measured(each) for each in of_pod] for pod, of_pod in over_pods.items()},
         },
-        conclusion=[
-            f"{len(found)} programs for 1 to {_DEVICES} devices: flops and bytes in collectives are the model's to the "
-            f"last one in {sum(each.agrees('flops') and each.agrees('told') for each in found)} of them; temporary "
-            f"memory is at most {tightest:.2f} of its bound.",
-            f"With vocab_axis forgotten a device would take {mistaken.measured['flops'] / mistaken.model['flops']:.2g} "
-            f"times the flops and {mistaken.measured['temporary'] / mistaken.model['temporary']:.2g} times the memory "
-            "allowed.",
-            f"By the model, and speeds assumed, a head of a million classes is fastest on 512 devices as "
-            f"{large.token_shards} x {large.class_shards}: {times['step'] * 1e3:.1f} ms a step, of which the products "
-            f"take {times['products'] * 1e3:.1f} ms.",
-        ],
-        measurements={"programs": [_as_measured(each) for each in found], "vocab_axis forgotten": mistaken.measured},
         tables=[_table(found)],
         figures={"scaling": figure()},
+    )
+
+
+def _checks_of_pods(of_pods: Sequence[Found]) -> dict[str, bool]:
+    if not of_pods:
+        return {}
+    return {
+        "over a pod, each program's bytes in each collective are the model's": all(e.agrees("told") for e in of_pods),
+        "over a pod, each program's temporary memory is within the model's bound": all(
+            e.agrees("temporary") for e in of_pods
+        ),
+    }
+
+
+def _said_of_devices(found: Sequence[Found], mistaken: Found) -> list[str]:
+    tightest = max(each.measured["temporary"] / each.model["temporary"] for each in found)
+    machine = Machine()
+    large = fastest(512, machine)
+    times = seconds(large, machine)
+    return [
+        f"{len(found)} programs for 1 to {_DEVICES} devices: flops and bytes in collectives are the model's to the "
+        f"last one in {sum(each.agrees('flops') and each.agrees('told') for each in found)} of them; temporary "
+        f"memory is at most {tightest:.2f} of its bound.",
+        f"With vocab_axis forgotten a device would take {mistaken.measured['flops'] / mistaken.model['flops']:.2g} "
+        f"times the flops and {mistaken.measured['temporary'] / mistaken.model['temporary']:.2g} times the memory "
+        "allowed.",
+        f"By the model, and speeds assumed, a head of a million classes is fastest on 512 devices as "
+        f"{large.token_shards} x {large.class_shards}: {times['step'] * 1e3:.1f} ms a step, of which the products "
+        f"take {times['products'] * 1e3:.1f} ms.",
+    ]
+
+
+def _said_of_pods(of_pods: Sequence[Found], pods: Collection[str]) -> str:
+    if not of_pods:
+        return "Nothing was compiled for a pod of TPUs: libtpu, their compiler, isn't installed."
+    tightest = max(each.measured["temporary"] / each.model["temporary"] for each in of_pods)
+    largest = max(each.measured["temporary"] for each in of_pods)
+    return (
+        f"{len(of_pods)} programs compiled for {' and '.join(pods)}, of up to {max(e.program.vocab for e in of_pods)} "
+        f"classes and not run: bytes in collectives are the model's to the last one in "
+        f"{sum(each.agrees('told') for each in of_pods)} of them; temporary memory is at most {tightest:.2f} of its "
+        f"bound, and {largest / 2**30:.2f} GiB a device."
     )
 
 

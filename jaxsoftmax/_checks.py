@@ -151,14 +151,14 @@ def require_broadcastable(name: str, array: Array, shape: Sequence[int], owner: 
         raise ValueError(f"{name}: expected a shape that broadcasts to the {owner} {tuple(shape)}, got {array.shape}")
 
 
-def as_int(name: str, value: Any) -> int:
-    """`value` as a Python int of 32 bits, known when tracing."""
+def as_int(name: str, value: Any, bits: int = 32) -> int:
+    """`value` as a Python int of so many bits, known when tracing."""
     if isinstance(value, Tracer):
         raise TypeError(f"{name}: expected an int or None, known when tracing, got a traced value")
     if not _is_int(value):
         raise TypeError(f"{name}: expected an int or None, got {type(value).__name__}")
-    if not -(2**31) <= int(value) < 2**31:
-        raise ValueError(f"{name}: expected an int of 32 bits or None, got {value}")
+    if not -(2 ** (bits - 1)) <= int(value) < 2 ** (bits - 1):
+        raise ValueError(f"{name}: expected an int of {bits} bits or None, got {value}")
     return int(value)
 
 

@@ -69,7 +69,7 @@ def cross_entropy(
         isn't an axis of a `jax.shard_map` with `check_vma=True`, or labels or token weights differ along it.
 
     Differentiation: reverse mode in logits, float labels (M12) and token weights to any order, and forward over
-    reverse (`jax.custom_vjp`); saved are the arguments and two or four numbers a row. For pure forward mode use
+    reverse (`jax.custom_vjp`); saved are the arguments and three or four numbers a row. For pure forward mode use
     `jaxsoftmax.forward_mode.cross_entropy`.
 
     Source: M11, M14, M24-M27.

@@ -104,7 +104,7 @@ def softmax_cross_entropy_with_integer_labels(
         None.
 
     Differentiation: reverse mode in the logits to any order, and forward over reverse (`jax.custom_vjp`); saved are
-    the arguments and two numbers a row. For pure forward mode use
+    the arguments and three numbers a row. For pure forward mode use
     `jaxsoftmax.forward_mode.softmax_cross_entropy_with_integer_labels`.
 
     Source: M11, M15, M19, M20.

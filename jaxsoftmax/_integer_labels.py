@@ -1,6 +1,7 @@
 """Losses of tokens with integer labels, over logits whose last axis is the vocabulary (M11, M24, M25)."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jaxsoftmax._math.lse_state import LseState, exponentials, shifted_logits
 from jaxsoftmax._math.precision import widen
 from jaxsoftmax._math.token_loss import LabelGradient, LossOptions, RowStats
 from jaxsoftmax._reduction import schedules
-from jaxsoftmax._reduction.row_state import lse_state
+from jaxsoftmax._reduction.row_state import lse_state, margin_at
 from jaxsoftmax._sharding import NOT_SHARDED, Shards
 from jaxsoftmax._token_labels import TokenLabels
 
@@ -33,17 +34,26 @@ def integer_label_losses(
 
 def _fwd(options, shards, logits, labels, class_weights, where):
     losses, stats = losses_and_stats(options, shards, logits, labels, class_weights, where, shared=True)
-    return losses, (logits, labels, class_weights, where, stats.state)  # the inputs, and (m, r) per row
+    # The inputs, and per row (m, r) and m - z_y.
+    return losses, (logits, labels, class_weights, where, stats.state, stats.label_margin)
 
 
 def _bwd(options, shards, residuals, losses_bar):
-    logits, labels, class_weights, where, state = residuals
-    stats = row_stats(shards, labels, class_weights, state, logits.shape[-1])
+    logits, labels, class_weights, where, state, label_margin = residuals
+    stats = row_stats(shards, labels, class_weights, state, label_margin, logits.shape[-1])
     logits_bar = gradient(options, shards, logits, labels, class_weights, where, stats, losses_bar)  # (M25)
     return logits_bar.astype(logits.dtype), None, None, None  # labels are integers; class weights are constants
 
 
 integer_label_losses.defvjp(_fwd, _bwd)
+
+
+class ShardStats(NamedTuple):
+    """Statistics of rows over the classes of this shard, [*batch, 1] each."""
+
+    state: LseState
+    label_margin: Array  # m - z_y, where the label is among them
+    weighted_margin: Array | None  # Σ_j w_j (m - z_j), where the labels are smoothed
 
 
 def losses_and_stats(
@@ -56,33 +66,64 @@ def losses_and_stats(
     shared: bool = False,
 ) -> tuple[Array, RowStats]:
     """Losses [*batch], and the statistics of each row; `shared` as in `lse_state`."""
-    local_vocab = logits.shape[-1]
-    z = _capped(options, shards, masked_logits(logits, where), shards.class_offset(local_vocab))
+    own = shard_stats(options, shards, logits, labels, class_weights, where, shared)
+    return losses_of_shards(options, shards, own, labels, class_weights, logits.shape[-1])
+
+
+def shard_stats(
+    options: LossOptions,
+    shards: Shards,
+    logits: Array,
+    labels: TokenLabels,
+    class_weights: Array | None,
+    where: Array | None,
+    shared: bool = False,
+) -> ShardStats:
+    """What the logits of this shard's classes add to the rows."""
+    z = capped(options, shards, masked_logits(logits, where), shards.class_offset(logits.shape[-1]))
     state = lse_state(z, (z.ndim - 1,), shared)
-    label_margin = _label_margin(options, logits, labels, where, state)
-    weighted_margin = (
-        _weighted_margin(z, class_weights, schedules.forgotten(state)) if options.label_smoothing else None
-    )
+    label_margin = _label_margin(options, z, logits, labels, where, state)
+    if not options.label_smoothing:
+        return ShardStats(state, label_margin, None)
+    return ShardStats(state, label_margin, weighted_margin(z, class_weights, schedules.forgotten(state)))
+
+
+def losses_of_shards(
+    options: LossOptions,
+    shards: Shards,
+    own: ShardStats,
+    labels: TokenLabels,
+    class_weights: Array | None,
+    local_vocab: int,
+) -> tuple[Array, RowStats]:
+    """Losses [*batch] and the statistics of whole rows, from those over each shard's classes."""
+    state, label_margin, weighted_margin = own
     if shards.classes:
+        dtype = state.maximum.dtype
         on_this_shard = is_on_this_shard(labels, local_vocab)[..., None]
-        weight = _local_weight(class_weights, local_vocab, z.dtype) if options.label_smoothing else None
+        weight = _local_weight(class_weights, local_vocab, dtype) if options.label_smoothing else None
         margins = (jnp.where(on_this_shard, label_margin, 0), weighted_margin)
-        weights = (on_this_shard.astype(z.dtype), weight)
+        weights = (on_this_shard.astype(dtype), weight)
         state, (label_margin, weighted_margin) = shards.merge_lse(state, margins, weights)  # (M22)
-    stats = row_stats(shards, labels, class_weights, state, local_vocab)
+    stats = row_stats(shards, labels, class_weights, state, label_margin, local_vocab)
     vocab = shards.vocab(local_vocab)
-    losses = token_loss.integer_label_loss(options, stats, label_margin, weighted_margin, vocab)[..., 0]  # (M24)
+    losses = token_loss.integer_label_loss(options, stats, weighted_margin, vocab)[..., 0]  # (M24)
     losses = jnp.where(labels.invalid, jnp.nan, losses)
     return jnp.where(labels.ignored, 0, losses), stats
 
 
 def row_stats(
-    shards: Shards, labels: TokenLabels, class_weights: Array | None, state: LseState, local_vocab: int
+    shards: Shards,
+    labels: TokenLabels,
+    class_weights: Array | None,
+    state: LseState,
+    label_margin: Array,
+    local_vocab: int,
 ) -> RowStats:
-    """The statistics of rows with these labels and this state."""
+    """The statistics of rows with these labels, this state and m - z_y."""
     dtype = state.maximum.dtype
     label_weight = label_weights(shards, labels, class_weights, dtype)[..., None]
-    return RowStats(state, label_weight, total_weight(shards, class_weights, local_vocab, dtype))
+    return RowStats(state, label_margin, label_weight, total_weight(shards, class_weights, local_vocab, dtype))
 
 
 def gradient(
@@ -96,7 +137,7 @@ def gradient(
     scale: Array,
 ) -> Array:
     """`scale` [*batch] times the derivative of each row's loss in that row's logits, [*batch, local_vocab] (M25)."""
-    coefs = gradient_coefs(options, shards, logits, labels, where, stats, scale)
+    coefs = gradient_coefs_of(options, shards, logits, labels, where, stats, scale)
     offset = shards.class_offset(logits.shape[-1])
 
     def of_rows(logits, where, labels, state, coefs):
@@ -106,7 +147,7 @@ def gradient(
     return schedules.over_rows(of_rows, logits, where, labels, stats.state, coefs)
 
 
-def gradient_coefs(
+def gradient_coefs_of(
     options: LossOptions,
     shards: Shards,
     logits: Array,
@@ -116,14 +157,32 @@ def gradient_coefs(
     scale: Array,
 ) -> LabelGradient:
     """`scale` times the coefficients that the gradient of each row is made of."""
-    # Right on the shard that has the label, which alone makes use of it.
-    label_logit = _label_logit(logits, labels, where)
-    label_exp = exponentials(token_loss.softcap(options, label_logit), stats.state)
+    label_logit = None if options.logit_softcap is None else _label_logit(logits, labels, where)
+    return gradient_coefs(options, shards, label_logit, labels, where, stats, scale, logits.shape[-1])
+
+
+def gradient_coefs(
+    options: LossOptions,
+    shards: Shards,
+    label_logit: Array | None,
+    labels: TokenLabels,
+    where: Array | None,
+    stats: RowStats,
+    scale: Array,
+    local_vocab: int,
+) -> LabelGradient:
+    """`gradient_coefs_of` from the label's logit x_y [*batch, 1], which is wanted under a soft cap alone."""
+    margin = stats.label_margin
+    if where is not None:  # before the exponential: that of a masked logit may be infinite
+        margin = jnp.where(schedules.entry_at(where, labels.local), margin, jnp.inf)
+    label_exp = jnp.exp(-margin)
     wrong = labels.invalid if where is None else labels.invalid & jnp.any(where, -1)
     scale = jnp.where(wrong, jnp.nan, scale)[..., None]
-    coefs = token_loss.integer_label_gradient(options, stats, label_exp, shards.vocab(logits.shape[-1]))
+    coefs = token_loss.integer_label_gradient(options, stats, label_exp, shards.vocab(local_vocab))
     coefs = LabelGradient(*(scale * coef for coef in coefs))
-    label_entry = coefs.label_entry * token_loss.softcap_slope(options, label_logit)  # (M23)
+    label_entry = coefs.label_entry
+    if label_logit is not None:  # right on the shard that has the label, which alone makes use of it
+        label_entry *= token_loss.softcap_slope(options, label_logit)  # (M23)
     return coefs._replace(label_entry=jnp.where(labels.ignored[..., None], 0, label_entry))
 
 
@@ -142,7 +201,7 @@ def gradient_entries(
 
     `offset` is the number of this shard's first class; `class_weights` are those of the classes of `x`.
     """
-    entries = coefs.prob_coef * exponentials(_capped(options, shards, x, offset + first), state)
+    entries = coefs.prob_coef * exponentials(capped(options, shards, x, offset + first), state)
     if options.label_smoothing:
         weights = 1 if class_weights is None else weights_over(x, class_weights)
         entries -= coefs.smoothing_coef * weights
@@ -177,7 +236,7 @@ def _local_weight(class_weights: Array | None, local_vocab: int, dtype: jnp.dtyp
     return total_weight(NOT_SHARDED, class_weights, local_vocab, dtype)
 
 
-def _capped(options: LossOptions, shards: Shards, x: Array, first: Array | int) -> Array:
+def capped(options: LossOptions, shards: Shards, x: Array, first: Array | int) -> Array:
     """z, and -inf in a column that is no class; `first` is the number of x's first class."""
     z = token_loss.softcap(options, x)
     if shards.unpadded is None:
@@ -185,7 +244,7 @@ def _capped(options: LossOptions, shards: Shards, x: Array, first: Array | int) 
     return jnp.where(first + class_numbers(x) < shards.unpadded, z, -jnp.inf)
 
 
-def _weighted_margin(z: Array, class_weights: Array | None, state: LseState) -> Array:
+def weighted_margin(z: Array, class_weights: Array | None, state: LseState) -> Array:
     """Σ_j w_j (m - z_j), without the classes of weight 0."""
     margins = state.maximum - z
     if class_weights is not None:
@@ -201,11 +260,11 @@ def _label_logit(logits: Array, labels: TokenLabels, where: Array | None) -> Arr
 
 
 def _label_margin(
-    options: LossOptions, logits: Array, labels: TokenLabels, where: Array | None, state: LseState
+    options: LossOptions, z: Array, logits: Array, labels: TokenLabels, where: Array | None, state: LseState
 ) -> Array:
     """m - z_y [*batch, 1]; a masked label still names its own logit, which may lie above m."""
+    if where is None:
+        return margin_at(options, z, logits, labels.local, state)
     logit = token_loss.softcap(options, _label_logit(logits, labels, None))
     margin = -shifted_logits(logit, state)
-    if where is None:
-        return margin
     return jnp.where(schedules.entry_at(where, labels.local), margin, state.maximum - logit)

@@ -69,6 +69,13 @@ class Shards:
 NOT_SHARDED = Shards()
 
 
+def merge_stacked(
+    state: LseState, margins: tuple[Any, ...] = (), weights: tuple[Any, ...] = ()
+) -> tuple[LseState, tuple[Any, ...]]:
+    """`Shards.merge_lse` of arrays whose first axis is over parts of a row, all of them on this device."""
+    return jax.tree.map(lambda array: array[0], _merged(None, state, margins, weights))
+
+
 def shards_of_axis(axis_name: Any) -> Shards:
     """Classes sharded over a mesh axis, or several, of the `jax.shard_map` around.
 
@@ -145,11 +152,11 @@ def psum_to_vma(axes: frozenset[str], gradient: Array) -> Array:
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _merged(
-    axes: tuple[str, ...], state: LseState, margins: tuple[Any, ...], weights: tuple[Any, ...]
+    axes: tuple[str, ...] | None, state: LseState, margins: tuple[Any, ...], weights: tuple[Any, ...]
 ) -> tuple[LseState, tuple[Any, ...]]:
     # Right without the rule below too, which JAX 0.10 leaves out in forward mode over the reverse mode of a scan:
     # hence a maximum that is constant, and a drop of 0 whose derivative isn't.
-    maximum = lax.pmax(lax.stop_gradient(state.maximum), axes)
+    maximum = _largest(lax.stop_gradient(state.maximum), axes)
     leads = state.maximum == maximum
     drop = jnp.where(leads & jnp.isinf(maximum), 0, maximum - state.maximum)
     total = 1 + state.remainder
@@ -169,7 +176,7 @@ def _merged_jvp(axes, primals, tangents):
     (state, margins, weights), (state_dot, margins_dot, _) = primals, tangents
     merged, sums = _merged(axes, state, margins, weights)
     dominates = (state.maximum == merged.maximum) & is_confident(merged)
-    maximum_dot = lax.psum(jnp.where(dominates, state_dot.maximum, 0), axes)
+    maximum_dot = _summed(jnp.where(dominates, state_dot.maximum, 0), axes)
     moved = state_dot.maximum - maximum_dot
     share = jnp.exp(state.maximum - merged.maximum)
     remainder_dot = share * (state_dot.remainder + (1 + state.remainder) * moved)
@@ -178,7 +185,14 @@ def _merged_jvp(axes, primals, tangents):
     return (merged, sums), (LseState(maximum_dot, remainder_dot), margins_dot)
 
 
-def _summed(terms: Any, axes: tuple[str, ...]) -> Any:
-    """Arrays of one shape, each summed over the devices, in one collective."""
+def _largest(array: Array, axes: tuple[str, ...] | None) -> Array:
+    """The largest on all devices; without axes, over the first axis of the array."""
+    return jnp.max(array, 0, keepdims=True) if axes is None else lax.pmax(array, axes)
+
+
+def _summed(terms: Any, axes: tuple[str, ...] | None) -> Any:
+    """Arrays of one shape, each summed over the devices, in one collective; without axes, over their first axis."""
+    if axes is None:
+        return jax.tree.map(lambda array: jnp.sum(array, 0, keepdims=True), terms)
     leaves, tree = jax.tree.flatten(terms)
     return jax.tree.unflatten(tree, lax.psum(jnp.stack(leaves), axes))

@@ -142,7 +142,9 @@ def _add_bench(commands: Any) -> None:
     add = bench.add_argument
     add("kind", nargs="?", choices=KINDS, help="the loss over given logits, or of hidden @ kernel (default: both)")
     add("--shape", **_MANY, type=_shape, metavar="N,[D,]V", help="tokens, width (linear) and classes")
-    add("--function", **_MANY, choices=FUNCTIONS, metavar="FUNCTION", help=f"some of {', '.join(FUNCTIONS)} (plain)")
+    functions = list(dict.fromkeys(sum(FUNCTIONS.values(), ())))
+    offered = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in FUNCTIONS.items())
+    add("--function", **_MANY, choices=functions, metavar="FUNCTION", help=f"of {offered}")
     add("--dtype", **_MANY, choices=DTYPES, metavar="DTYPE", help=f"some of {', '.join(DTYPES)}")
     add(
         "--peer",
@@ -161,7 +163,7 @@ def _add_bench(commands: Any) -> None:
         help="compile for tpu:v5p:2x2x1, cuda:h200 or the like, which isn't here; run nothing",
     )
     add("--detail", type=_count, metavar="K", default=0, help="with --target, show the K dearest instructions")
-    add("--check", type=Path, metavar="FILE", help="run the cases of an earlier --json again, and compare")
+    add("--check", type=Path, metavar="FILE", help="run, or compile, the cases of an earlier --json again, and compare")
     add("--json", type=Path, metavar="FILE", help="write every row as JSON")
     add("--plot", type=Path, metavar="FILE", help="draw time and memory against vocabulary and tokens, as PNG")
 

@@ -28,8 +28,9 @@ from jaxsoftmax._cross_entropy import cross_entropy_with
 from jaxsoftmax._drop_in_losses import LossRules
 from jaxsoftmax._forward_logsumexp import logsumexp as logsumexp
 from jaxsoftmax._head import schedules, token_chunks
-from jaxsoftmax._head.linear_cross_entropy import HeadRules, as_chunk_size, linear_cross_entropy_with, validate
-from jaxsoftmax._head.problem import HeadInputs, logits_of
+from jaxsoftmax._head.chunk_sizes import Settings, chunk_sizes
+from jaxsoftmax._head.linear_cross_entropy import HeadRules, as_settings, linear_cross_entropy_with, validate
+from jaxsoftmax._head.problem import HeadInputs, head_size, logits_of
 from jaxsoftmax._head.sharded import AxisNames, mesh_plan, sharded_head_loss
 from jaxsoftmax._loss_arguments import loss_options, require_reduction
 from jaxsoftmax._math import token_loss
@@ -122,12 +123,15 @@ def linear_cross_entropy(
     logit_softcap: float | None = None,
     reduction: str = "mean",
     chunk_size: int | None = None,
+    memory_budget: int | None = None,
+    schedule: str | None = None,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Float[Array, "*batch"]:
     """`jaxsoftmax.linear_cross_entropy` with a forward-mode rule: the tangent of each logit, then <gradient, v> (M25).
 
     Args, Returns, Raises, Source: as `jaxsoftmax.linear_cross_entropy`; but a chunk has by default the size that it
-    has there on a CPU, whatever the platform.
+    has there on a CPU, whatever the platform. `memory_budget` bounds a chunk alone, beside which kernel and bias are
+    held in float32; `schedule` changes nothing.
 
     Differentiation: both modes in hidden, kernel, bias and token weights, to any order, in the memory of a chunk's
     logits: nothing of a chunk is saved, and reverse mode forms its logits again.
@@ -139,7 +143,8 @@ def linear_cross_entropy(
     """
     options = loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
     arrays = hidden, kernel, labels, bias, class_weights, token_weights
-    return linear_cross_entropy_with(_CUSTOM_JVP_HEAD_RULES, options, reduction, chunk_size, axis_name, *arrays)
+    settings = as_settings(chunk_size, memory_budget, schedule)
+    return linear_cross_entropy_with(_CUSTOM_JVP_HEAD_RULES, options, reduction, settings, axis_name, *arrays)
 
 
 def sharded_linear_cross_entropy(
@@ -159,6 +164,8 @@ def sharded_linear_cross_entropy(
     logit_softcap: float | None = None,
     reduction: str = "mean",
     chunk_size: int | None = None,
+    memory_budget: int | None = None,
+    schedule: str | None = None,
 ) -> Float[Array, "*batch"]:
     """`jaxsoftmax.sharded_linear_cross_entropy` with a forward-mode rule, as `linear_cross_entropy` has it here (M25).
 
@@ -177,7 +184,8 @@ def sharded_linear_cross_entropy(
     options = loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
     arguments = validate(hidden, kernel, labels, bias, class_weights, token_weights)
     plan = mesh_plan(mesh, token_axes, vocab_axis, arguments.labels.ndim)
-    return sharded_head_loss(_CUSTOM_JVP_HEAD_RULES, plan, options, reduction, as_chunk_size(chunk_size), arguments)
+    settings = as_settings(chunk_size, memory_budget, schedule)
+    return sharded_head_loss(_CUSTOM_JVP_HEAD_RULES, plan, options, reduction, settings, arguments)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -222,7 +230,7 @@ def _float_label_losses_jvp(options, shards, primals, tangents):
 def _linear_losses(
     options: LossOptions,
     shards: Shards,
-    chunk_size: int | None,
+    settings: Settings,
     inputs: HeadInputs,
     labels: TokenLabels,
     class_weights: Array | None,
@@ -238,21 +246,20 @@ def _linear_losses(
         return _integer_label_losses(options, shards, logits_of(x, narrow), y, class_weights, None)
 
     # A chunk of one size on every platform: a derivative through a choice would save what each side of it needs.
-    tokens, vocab = inputs.hidden.shape[0], inputs.kernel.shape[1]
-    chunk = schedules.chunk_sizes(schedules.ON_EVERY_PLATFORM, tokens, vocab, inputs.dtype, chunk_size).tokens
+    chunk = chunk_sizes(schedules.ON_EVERY_PLATFORM, settings, head_size(inputs)).tokens
     return token_chunks.losses_of_tokens(loss, options, shards, chunk, inputs, labels)
 
 
 def _linear_total(
     options: LossOptions,
     shards: Shards,
-    chunk_size: int | None,
+    settings: Settings,
     inputs: HeadInputs,
     scale: Array,
     labels: TokenLabels,
     class_weights: Array | None,
 ) -> Array:
-    losses = _linear_losses(options, shards, chunk_size, inputs, labels, class_weights)
+    losses = _linear_losses(options, shards, settings, inputs, labels, class_weights)
     return jnp.sum(token_loss.weighted(scale, losses))
 
 

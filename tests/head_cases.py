@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoftmax import cross_entropy, linear_cross_entropy
-from jaxsoftmax._head.schedules import CPU, UNCHUNKED_MAX_BYTES
+from jaxsoftmax._head import chunk_sizes, programs, schedules
 from tests import textbook
+from tests.tolerances import precision
 
-BLOCK = CPU.budget.classes
+BLOCK = schedules.CPU.budget.classes
 
+TOLERANCE = {"float64": 1e-13, "float32": 1e-6, "bfloat16": 2.0**-7, "float16": 2.0**-10}  # of its terms
+SEEDS = range(110)
 SIZES = (1, 2, 7, 50, BLOCK + 1, 2 * BLOCK + 3)
 
 
@@ -42,8 +45,31 @@ def generated(seed):
     keywords |= maybe("z_loss", 2.0**-7) | maybe("logit_softcap", 4.0) | maybe("ignore_index", -100)
     if "ignore_index" in keywords:
         labels = np.where(rng.random(batch) < 0.3, np.int32(-100), labels)
-    chunk, small = rng.choice([None, 1, 5, 8]), int(rng.choice([0, UNCHUNKED_MAX_BYTES]))
+    chunk, small = rng.choice([None, 1, 5, 8]), int(rng.choice([0, schedules.CPU.budget.whole]))
     return Case(arrays, labels, keywords, chunk if chunk is None else int(chunk), small, rng.normal(size=batch))
+
+
+def follow(monkeypatch, schedule, whole=0, classes=1000):
+    """Have heads that are traced from now on follow a schedule on this CPU, whatever their sizes.
+
+    "CPU"; "whole rows", that of TPU and GPU; or either with all tokens and blocks of `classes`. On a CPU logits of at
+    most `whole` bytes are formed at once.
+    """
+    steps, _, all_tokens = schedule.partition(", ")
+    cpu = schedules.CPU._replace(budget=schedules.CPU.budget._replace(whole=whole))
+    monkeypatch.setattr(schedules, "BY_PLATFORM", {"CPU": {"cpu": cpu}, "whole rows": {}}[steps])
+    monkeypatch.setattr(schedules, "ON_EVERY_PLATFORM", cpu.budget)
+
+    def sizes_of(budget, settings, size):
+        sizes = chunk_sizes.chunk_sizes(budget, settings, size)
+        return sizes._replace(classes=min(classes, size.vocab), all_tokens=True)
+
+    if all_tokens:
+        monkeypatch.setattr(programs, "chunk_sizes", sizes_of)
+    jax.clear_caches()
+
+
+SCHEDULES = ("CPU", "whole rows", "CPU, all tokens", "whole rows, all tokens")
 
 
 def traits(case):
@@ -120,3 +146,15 @@ def gradient_and_hessian_product(hidden, labels, scale):
         return textbook.derivatives(lambda kernels: gradient(*kernels)[1], [w], [v])
 
     return gradient, product
+
+
+def assert_is_reference(head, case, dtype):
+    with precision(dtype):
+        value, gradients = value_and_gradients(head, case, dtype)
+    expected, expected_gradients, sizes = reference(held(case, dtype))
+    np.testing.assert_allclose(value, expected, rtol=10 * TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    assert gradients.keys() == expected_gradients.keys()
+    for name, gradient in gradients.items():
+        error = np.asarray(gradient, np.float64) - expected_gradients[name]
+        assert gradient.dtype == jnp.dtype(dtype)
+        assert np.linalg.norm(error) <= TOLERANCE[dtype] * np.linalg.norm(sizes[name]), name

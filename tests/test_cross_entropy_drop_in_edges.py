@@ -1,10 +1,12 @@
 """The drop-ins for optax at their edges: infinities, labels outside the vocabulary, empty arrays, dtypes."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from jaxsoftmax import softmax_cross_entropy_with_integer_labels
 from tests.test_cross_entropy_drop_ins import (
     EVALUATE,
     FLOAT,
@@ -131,3 +133,17 @@ def test_fully_masked_row_has_gradient_0_whatever_its_label():
     for evaluate in (INTEGER, OPTAX_INTEGER):
         _, gradient = evaluate(x, labels, where=rows)
         np.testing.assert_allclose(gradient, [[0, 0, 0], [-2 / 3, 1 / 3, 1 / 3]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("logit", [1e3, np.inf])
+def test_second_derivatives_know_nothing_of_a_masked_label_s_own_logit(logit):
+    x, labels, where = np.float32([[0, 1, logit]]), np.array([2]), np.array([[True, True, False]])
+
+    def loss(x):
+        return jnp.sum(softmax_cross_entropy_with_integer_labels(x, labels, where=where))
+
+    def slope(x):
+        return jnp.sum(jax.grad(loss)(x) * np.float32([[1, 0, 0]]))
+
+    s = 1 / (1 + np.e)
+    np.testing.assert_allclose(jax.jit(jax.grad(slope))(x), [[s * (1 - s), -s * (1 - s), 0]], rtol=1e-6)

@@ -18,10 +18,13 @@ ARROWS = [
     ["_softmax", "_forward_logsumexp", "_integer_labels", "_float_labels"],
     ["_drop_in_losses"],
     ["_cross_entropy"],
-    ["_head.problem", "_head.chunk_layout", "_head.auto_sharding"],
-    ["_head.whole_rows", "_head.class_blocks_cpu", "_head.residuals"],
+    ["_head.chunk_sizes", "_head.chunk_layout", "_head.auto_sharding"],
+    ["_head.problem"],
+    ["_head.whole_rows", "_head.class_blocks_cpu", "_head.residuals", "_head.rounding", "_head.pallas_tpu"],
     ["_head.schedules"],
     ["_head.token_chunks"],
+    ["_head.class_blocks"],
+    ["_head.programs"],
     ["_head.linear_cross_entropy"],
     ["_head.sharded"],
 ]
@@ -116,7 +119,7 @@ PLATFORM = ("default_backend", "device_count", "platform_dependent", "optimizati
 SCHEDULES = {
     *("_reduction.one_pass", "_reduction.blocked_cpu", "_reduction.centring", "_reduction.signed_state"),
     "_reduction.schedules",
-    *("_head.schedules", "_head.class_blocks_cpu"),
+    *("_head.schedules", "_head.class_blocks_cpu", "_head.whole_rows", "_head.class_blocks"),
 }
 
 

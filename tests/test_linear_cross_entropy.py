@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from jaxsoftmax import cross_entropy, forward_mode, linear_cross_entropy
-from jaxsoftmax._head import schedules
 from tests import textbook
 from tests.head_cases import (
+    SEEDS,
+    TOLERANCE,
+    assert_is_reference,
+    follow,
     generated,
     gradient_and_hessian_product,
     head_of,
-    held,
     materialised,
     reference,
     traits,
@@ -23,8 +25,6 @@ from tests.head_cases import (
 )
 from tests.tolerances import array, precision
 
-TOLERANCE = {"float64": 1e-13, "float32": 1e-6, "bfloat16": 2.0**-7, "float16": 2.0**-10}  # of its terms
-SEEDS = range(110)
 COVERING = (2, 49, 61, 67, 70, 106)  # show every trait
 FEW = {"float32": COVERING, "float64": (49,), "bfloat16": (70,), "float16": ()}  # the others are slow
 CASES = [(seed, dtype, () if seed in FEW[dtype] else pytest.mark.slow) for dtype in TOLERANCE for seed in SEEDS]
@@ -39,27 +39,15 @@ def test_few_seeds_show_every_trait_of_all():
 @pytest.mark.parametrize(("seed", "dtype"), [pytest.param(*case, marks=marks) for *case, marks in CASES])
 def test_head_is_the_loss_of_materialised_logits(seed, dtype, monkeypatch):  # (M16, M24, M25, M26, M27)
     case = generated(seed)
-    monkeypatch.setattr(schedules, "UNCHUNKED_MAX_BYTES", case.small)
+    follow(monkeypatch, "CPU", case.small)
     assert_is_reference(head_of(case), case, dtype)
 
 
 @pytest.mark.parametrize(("seed", "dtype"), OF_THE_FORWARD_MODE_VARIANT)
 def test_forward_mode_variant_is_the_loss_of_materialised_logits(seed, dtype, monkeypatch):  # (M16, M24, M25, M26, M27)
     case = generated(seed)
-    monkeypatch.setattr(schedules, "UNCHUNKED_MAX_BYTES", case.small)
+    follow(monkeypatch, "CPU", case.small)
     assert_is_reference(head_of(case, forward_mode.linear_cross_entropy), case, dtype)
-
-
-def assert_is_reference(head, case, dtype):
-    with precision(dtype):
-        value, gradients = value_and_gradients(head, case, dtype)
-    expected, expected_gradients, sizes = reference(held(case, dtype))
-    np.testing.assert_allclose(value, expected, rtol=10 * TOLERANCE[dtype], atol=TOLERANCE[dtype])
-    assert gradients.keys() == expected_gradients.keys()
-    for name, gradient in gradients.items():
-        error = np.asarray(gradient, np.float64) - expected_gradients[name]
-        assert gradient.dtype == jnp.dtype(dtype)
-        assert np.linalg.norm(error) <= TOLERANCE[dtype] * np.linalg.norm(sizes[name]), name
 
 
 JUDGES = {  # and the seeds that every run judges

@@ -40,7 +40,7 @@ OF_MASKS = {
     "masked logsumexp": lambda x, m: jaxsoftmax.logsumexp(x, -1, where=m),
     "masked integer labels": lambda x, m: jaxsoftmax.softmax_cross_entropy_with_integer_labels(x, LABELS, where=m),
 }
-A_FEW_A_ROW = 7  # the state, the labels and their weights
+A_FEW_A_ROW = 8  # (m, r), m - z_y, labels and weights among them
 A_FEW = 4  # of the whole batch: what a mean divides by, and whether that is 0
 
 in_float32_and_bfloat16 = pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import pytest
 
 import jaxsoftmax
 from jaxsoftmax import forward_mode
-from jaxsoftmax._head import schedules as head_schedules
 from jaxsoftmax._reduction import blocked_cpu
 from tests.row_functions import FUNCTIONS, arrays, value_and_gradient
 
@@ -53,27 +52,6 @@ def test_on_a_cpu_confident_rows_are_fetched_in_a_loop():
 def test_a_choice_by_data_is_seen():
     text = exported(lambda x, y, t: jax.lax.cond(x[0, 0] > 0, jnp.sin, jnp.cos, x), "tpu")
     assert choices_by_data(text)
-
-
-def test_either_schedule_of_the_head_gives_the_same_numbers(monkeypatch):
-    rng = np.random.default_rng(0)
-    hidden, kernel, bias = (rng.normal(size=shape).astype(np.float32) for shape in ((24, 8), (8, 5000), (5000,)))
-    labels = np.arange(24) * 200
-    labels[3] = -1
-    options = dict(ignore_index=-1, label_smoothing=0.1, z_loss=0.01, logit_softcap=5.0, chunk_size=10)
-
-    def loss(hidden, kernel, bias):
-        return jaxsoftmax.linear_cross_entropy(hidden, kernel, labels, bias=bias, **options)
-
-    def run(by_platform):
-        monkeypatch.setattr(head_schedules, "BY_PLATFORM", by_platform)
-        monkeypatch.setattr(head_schedules, "UNCHUNKED_MAX_BYTES", 0)  # in blocks of classes, on a CPU
-        jax.clear_caches()
-        return jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(hidden, kernel, bias)
-
-    blocks, whole = run(head_schedules.BY_PLATFORM), run({})
-    for got, expected in zip(jax.tree.leaves(blocks), jax.tree.leaves(whole), strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6 * np.max(np.abs(expected)))
 
 
 FIRST = ("logsumexp", "softmax", "integer labels", "float labels", "training, integer")

@@ -29,6 +29,9 @@ CALLS = {
     "fused, in chunks": lambda f, x: f.linear_cross_entropy(
         x, jnp.ones((3, 3), x.dtype), LABELS, reduction="none", chunk_size=1, ignore_index=2, **OPTIONS
     ),
+    "fused, in blocks of classes": lambda f, x: f.linear_cross_entropy(
+        x, jnp.ones((3, 300), x.dtype), LABELS, memory_budget=1, **OPTIONS | {"class_weights": jnp.ones(300)}
+    ),
     "training, float": lambda f, x: f.cross_entropy(x, jnp.full_like(x, 1 / 4), **OPTIONS),
 }
 

@@ -47,9 +47,11 @@ def _name(row: Row) -> tuple[str, ...]:
 
 
 def _cell(row: Row | None) -> str:
-    """The ratio to the base, the time, and the temporary memory."""
+    """The ratio to the base, the time, of the head its ratio to the floor, and the temporary memory."""
     if row is None:
         return ""
     if row["failure"]:
         return "no room"
-    return f"{row['to_base']:.2f} ({row['seconds'] * 1e3:.3g} ms, {row['temp_bytes'] / 2**20:.1f} MiB)"
+    ratio = "no room" if row["to_base"] is None else f"{row['to_base']:.2f}"
+    floor = "" if row["to_floor"] is None else f", {row['to_floor']:.2f} × floor"
+    return f"{ratio} ({row['seconds'] * 1e3:.3g} ms{floor}, {row['temp_bytes'] / 2**20:.1f} MiB)"

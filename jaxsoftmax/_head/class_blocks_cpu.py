@@ -42,7 +42,7 @@ def losses_and_gradients(
     z = lax.optimization_barrier(logits_of(chunk.hidden, inputs))
     vocab = z.shape[-1]
     losses, stats = _integer_labels.losses_and_stats(options, shards, z, chunk.labels, class_weights, None)
-    coefs = _integer_labels.gradient_coefs(options, shards, z, chunk.labels, None, stats, chunk.scale)
+    coefs = _integer_labels.gradient_coefs_of(options, shards, z, chunk.labels, None, stats, chunk.scale)
     offset = shards.class_offset(vocab)
 
     def with_block(i: Array, sums: HeadGrads) -> HeadGrads:
@@ -64,10 +64,10 @@ def _with_products(inputs: HeadInputs, chunk: TokenChunk, sums: HeadGrads, first
     dx, dw, db = sums
     classes, low = g.shape[-1], g.astype(inputs.product_dtype)
     if dx is not None:
-        dx += dot(low, _columns(inputs.kernel, first, classes), b_axis=1)  # G W^T (M16)
+        dx += dot(low, columns(inputs.kernel, first, classes), b_axis=1)  # G W^T (M16)
     if dw is not None:
-        columns = lax.dynamic_slice_in_dim(dw, first, classes, 1) + dot(chunk.transposed, low)  # x^T G (M16)
-        dw = lax.dynamic_update_slice_in_dim(dw, columns, first, 1)
+        block = lax.dynamic_slice_in_dim(dw, first, classes, 1) + dot(chunk.transposed, low)  # x^T G (M16)
+        dw = lax.dynamic_update_slice_in_dim(dw, block, first, 1)
     if db is not None:
         entries = lax.dynamic_slice_in_dim(db, first, classes) + jnp.sum(g, 0)  # Σ_t G_t (M16)
         db = lax.dynamic_update_slice_in_dim(db, entries, first, 0)
@@ -75,7 +75,7 @@ def _with_products(inputs: HeadInputs, chunk: TokenChunk, sums: HeadGrads, first
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _columns(kernel: Array, first: Array, count: int) -> Array:
+def columns(kernel: Array, first: Array, count: int) -> Array:
     """`count` columns of the kernel from `first` on; low precision as bits, or XLA CPU widens all of it for a slice."""
     if kernel.dtype.itemsize > 2:
         return lax.dynamic_slice_in_dim(kernel, first, count, 1)
@@ -83,7 +83,7 @@ def _columns(kernel: Array, first: Array, count: int) -> Array:
     return lax.bitcast_convert_type(lax.dynamic_slice_in_dim(bits, first, count, 1), kernel.dtype)
 
 
-@_columns.defjvp
+@columns.defjvp
 def _columns_jvp(count, primals, tangents):
     kernel, first = primals
-    return _columns(kernel, first, count), lax.dynamic_slice_in_dim(tangents[0], first, count, 1)
+    return columns(kernel, first, count), lax.dynamic_slice_in_dim(tangents[0], first, count, 1)

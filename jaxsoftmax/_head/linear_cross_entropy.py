@@ -1,4 +1,4 @@
-"""The training loss of hidden @ kernel + bias, without ever holding the logits of all tokens (M16, M24-M27).
+"""The training loss of hidden @ kernel + bias, with the logits of some tokens or classes at a time (M16, M24-M27).
 
 With `mean` and `sum` the weight u_t of each token's loss is known when the loss is computed, and the gradient is
 formed then and there: three matrix products in all. With `none` the u_t are the cotangents, which come later: the
@@ -18,9 +18,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Real
 
 from jaxsoftmax import _checks, _integer_labels
-from jaxsoftmax._head import residuals, schedules, token_chunks
-from jaxsoftmax._head.problem import GradSpecs, HeadGrads, HeadInputs, logits_of
-from jaxsoftmax._head.schedules import Schedule
+from jaxsoftmax._head import programs, residuals
+from jaxsoftmax._head.chunk_sizes import Settings
+from jaxsoftmax._head.problem import HeadInputs
 from jaxsoftmax._loss_arguments import as_weights, class_indices, loss_options, require_reduction
 from jaxsoftmax._math import token_loss
 from jaxsoftmax._math.token_loss import LossOptions
@@ -42,6 +42,8 @@ def linear_cross_entropy(
     logit_softcap: float | None = None,
     reduction: str = "mean",
     chunk_size: int | None = None,
+    memory_budget: int | None = None,
+    schedule: str | None = None,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Float[Array, "*batch"]:
     """`cross_entropy(hidden @ kernel + bias, labels, ...)` in the memory of a few tokens' logits (M16, M24-M27).
@@ -65,7 +67,16 @@ def linear_cross_entropy(
       logit_softcap: c > 0, or None for no cap.
       reduction: "mean" (the sum of u_t l_t over that of u_t w_y), "sum" or "none".
       chunk_size: tokens whose logits are held at a time, at least 1. If None: all, where the logits fill at most
-        16 MiB; else on a CPU as many as 256 MiB hold, but at most 512; on others 1 GiB and 4096; at least 128.
+        16 MiB (4 GiB on a TPU); else as many as fit into 256 MiB on a CPU, 4 GiB on a TPU, 1 GiB elsewhere; at least
+        128 and at most 4096, on a CPU 512.
+      memory_budget: bytes that the temporary arrays should take, at least 1; None for those that follow from
+        `chunk_size`. The chunk is as large as fits, if `chunk_size` doesn't say. Where the kernel's gradient, added up
+        in float32, doesn't fit beside it, and is to be rounded, all tokens are taken through a block of classes at a
+        time, whatever `chunk_size`: the logits are formed twice, and ignored tokens aren't skipped. The least that is
+        held are the logits of 128 tokens, or of 128 classes. With symbolic sizes, as in `jax.export`, it is ignored.
+      schedule: "pallas" forms values, and the losses of "none", by a Pallas kernel where the program is for a TPU, and
+        hidden and kernel are both in float32 or in bfloat16: no logits leave the chip. It has never run on a TPU: an
+        interpreter checked it, and the compiler for TPU takes it for v5e, v5p and v6e. None for the platform's own.
       axis_name: mesh axis, or several, of the `jax.shard_map` around, over which the classes are sharded:
         kernel, bias and class weights are this device's contiguous shard, labels count the classes of all, and tokens
         are the same on all. "mean" and "sum" are of this device's tokens. For global arrays there is
@@ -85,7 +96,8 @@ def linear_cross_entropy(
 
     Differentiation: reverse mode in hidden, kernel, bias and token weights to any order, and forward over reverse
     (`jax.custom_vjp`). With "mean" and "sum" the gradients themselves are saved and a number a token, with "none" the
-    arguments. For pure forward mode use `jaxsoftmax.forward_mode.linear_cross_entropy`.
+    arguments. The value that comes with a gradient may be a rounding apart from the value alone. For pure forward mode
+    use `jaxsoftmax.forward_mode.linear_cross_entropy`.
 
     Source: M14, M16, M24-M27.
 
@@ -95,7 +107,8 @@ def linear_cross_entropy(
     """
     options = loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
     arrays = hidden, kernel, labels, bias, class_weights, token_weights
-    return linear_cross_entropy_with(CUSTOM_VJP_RULES, options, reduction, chunk_size, axis_name, *arrays)
+    settings = as_settings(chunk_size, memory_budget, schedule)
+    return linear_cross_entropy_with(CUSTOM_VJP_RULES, options, reduction, settings, axis_name, *arrays)
 
 
 class HeadRules(NamedTuple):
@@ -117,7 +130,7 @@ class HeadArguments(NamedTuple):
 
 
 def linear_cross_entropy_with(
-    rules: HeadRules, options: LossOptions, reduction: str, chunk_size: Any, axis_name: Any, *arrays: Any
+    rules: HeadRules, options: LossOptions, reduction: str, settings: Settings, axis_name: Any, *arrays: Any
 ) -> Array:
     """Validate the arguments of `linear_cross_entropy`, its arrays in the order of `validate`, and form the loss."""
     require_reduction(reduction)
@@ -125,15 +138,21 @@ def linear_cross_entropy_with(
     arguments = validate(*arrays)
     require_unsharded(arguments._asdict(), "sharded_linear_cross_entropy")
     require_sharded(shards, "kernel", arguments.kernel)
-    return head_loss(rules, options, shards, reduction, as_chunk_size(chunk_size), arguments)
+    return head_loss(rules, options, shards, reduction, settings, arguments)
 
 
-def as_chunk_size(chunk_size: Any) -> int | None:
-    """The chunk size, if it is one."""
-    chunk_size = None if chunk_size is None else _checks.as_int("chunk_size", chunk_size)
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"chunk_size: expected an int >= 1 or None, got {chunk_size}")
-    return chunk_size
+def as_settings(chunk_size: Any, memory_budget: Any, schedule: Any) -> Settings:
+    """How the caller wants the head to run, if the arguments say so."""
+    sizes = {
+        "chunk_size": None if chunk_size is None else _checks.as_int("chunk_size", chunk_size),
+        "memory_budget": None if memory_budget is None else _checks.as_int("memory_budget", memory_budget, bits=64),
+    }
+    for name, size in sizes.items():
+        if size is not None and size < 1:
+            raise ValueError(f"{name}: expected an int >= 1 or None, got {size}")
+    if schedule is not None and not (isinstance(schedule, str) and schedule == "pallas"):
+        raise ValueError(f"schedule: expected 'pallas' or None, got {schedule!r}")
+    return Settings(**sizes, schedule=schedule)
 
 
 def validate(hidden: Any, kernel: Any, labels: Any, bias: Any, class_weights: Any, token_weights: Any) -> HeadArguments:
@@ -158,12 +177,7 @@ def validate(hidden: Any, kernel: Any, labels: Any, bias: Any, class_weights: An
 # Without jit, an eager call would compile its loops each time.
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def head_loss(
-    rules: HeadRules,
-    options: LossOptions,
-    shards: Shards,
-    reduction: str,
-    chunk_size: int | None,
-    arguments: HeadArguments,
+    rules: HeadRules, options: LossOptions, shards: Shards, reduction: str, settings: Settings, arguments: HeadArguments
 ) -> Array:
     """Put the tokens in a row, normalise their labels, and hand over to the rule of the reduction."""
     hidden, labels, token_weights, kernel, bias, class_weights = arguments
@@ -175,12 +189,12 @@ def head_loss(
     labels = token_labels(options, shards, labels, local_vocab)
     scale = jnp.where(labels.ignored, 0, scale.astype(inputs.dtype))
     if reduction == "none":
-        losses = rules.losses(options, shards, chunk_size, inputs, labels, class_weights)
+        losses = rules.losses(options, shards, settings, inputs, labels, class_weights)
         return token_loss.weighted(scale, losses).reshape(batch)
     if reduction == "mean":
         normalizers = _integer_labels.label_weights(shards, labels, class_weights, inputs.dtype)
         scale = token_loss.mean_weights(scale, shards.psum_over_tokens(jnp.sum(scale * normalizers)))
-    total = rules.total(options, shards, chunk_size, inputs, scale, labels, class_weights)
+    total = rules.total(options, shards, settings, inputs, scale, labels, class_weights)
     return shards.psum_over_tokens(total)
 
 
@@ -188,28 +202,27 @@ def head_loss(
 def _total(
     options: LossOptions,
     shards: Shards,
-    chunk_size: int | None,
+    settings: Settings,
     inputs: HeadInputs,
     scale: Array,
     labels: TokenLabels,
     class_weights: Array | None,
 ) -> Array:
-    losses = _losses_of_tokens(options, shards, chunk_size, inputs, labels, class_weights)
+    losses = programs.losses(options, shards, settings, inputs, labels, class_weights)
     return jnp.sum(token_loss.weighted(scale, losses))
 
 
-def _total_fwd(options, shards, chunk_size, inputs, scale, labels, class_weights):
+def _total_fwd(options, shards, settings, inputs, scale, labels, class_weights):
     specs, wanted = residuals.specs_and_wanted(inputs)
     arguments = residuals.values((inputs, scale, labels, class_weights))
-    work = _losses_and_gradients(options, shards, chunk_size, wanted)
-    losses, grads = schedules.by_platform(work, *arguments)
+    losses, grads = programs.losses_and_gradients(options, shards, settings, wanted, *arguments)
     scale = arguments[1]
     losses = token_loss.drop_infinite_if_unweighted(scale, losses)
     # Gradients, shaped as their arguments; l_t [tokens].
     return jnp.sum(scale * losses), (specs, residuals.left(specs, grads), losses)
 
 
-def _total_bwd(_options, _shards, _chunk_size, left, total_bar):
+def _total_bwd(_options, _shards, _settings, left, total_bar):
     if isinstance(total_bar, SymbolicZero):
         return None, None, None, None
     specs, grads, losses = left
@@ -225,61 +238,33 @@ _total.defvjp(_total_fwd, _total_bwd, symbolic_zeros=True)
 def _losses(
     options: LossOptions,
     shards: Shards,
-    chunk_size: int | None,
+    settings: Settings,
     inputs: HeadInputs,
     labels: TokenLabels,
     class_weights: Array | None,
 ) -> Array:
-    return _losses_of_tokens(options, shards, chunk_size, inputs, labels, class_weights)
+    return programs.losses(options, shards, settings, inputs, labels, class_weights)
 
 
-def _losses_fwd(options, shards, chunk_size, inputs, labels, class_weights):
+def _losses_fwd(options, shards, settings, inputs, labels, class_weights):
     specs, wanted = residuals.specs_and_wanted(inputs)
     arguments = residuals.values((inputs, labels, class_weights))
-    losses = _losses_of_tokens(options, shards, chunk_size, *arguments)
+    losses = programs.losses(options, shards, settings, *arguments)
     return losses, (specs, residuals.marks(specs, wanted), *arguments)  # the arguments
 
 
-def _losses_bwd(options, shards, chunk_size, left, losses_bar):
+def _losses_bwd(options, shards, settings, left, losses_bar):
     if isinstance(losses_bar, SymbolicZero):
         return None, None, None
     specs, marks, inputs, labels, class_weights = left
     wanted = residuals.wanted_among(specs, marks)
-    work = _losses_and_gradients(options, shards, chunk_size, wanted)
-    _, grads = schedules.by_platform(work, inputs, losses_bar, labels, class_weights)
+    _, grads = programs.losses_and_gradients(
+        options, shards, settings, wanted, inputs, losses_bar, labels, class_weights
+    )
     return residuals.as_wanted(wanted, grads), None, None  # labels are integers; class weights are constants
 
 
 _losses.defvjp(_losses_fwd, _losses_bwd, symbolic_zeros=True)
-
-
-def _losses_and_gradients(
-    options: LossOptions, shards: Shards, chunk_size: int | None, wanted: GradSpecs
-) -> Callable[..., tuple[Array, HeadGrads]]:
-    def by_schedule(schedule: Schedule, *arguments: Any) -> tuple[Array, HeadGrads]:
-        return token_chunks.losses_and_gradients(schedule, options, shards, chunk_size, wanted, *arguments)
-
-    return by_schedule
-
-
-def _losses_of_tokens(
-    options: LossOptions,
-    shards: Shards,
-    chunk_size: int | None,
-    inputs: HeadInputs,
-    labels: TokenLabels,
-    class_weights: Array | None,
-) -> Array:
-    def by_schedule(schedule: Schedule, inputs: HeadInputs, labels: TokenLabels, class_weights: Array | None) -> Array:
-        tokens, vocab = labels.local.shape[0], inputs.kernel.shape[1]
-        chunk = schedules.chunk_sizes(schedule.budget, tokens, vocab, inputs.dtype, chunk_size).tokens
-
-        def loss(x: Array, y: TokenLabels) -> Array:
-            return _integer_labels.losses_and_stats(options, shards, logits_of(x, inputs), y, class_weights, None)[0]
-
-        return token_chunks.losses_of_tokens(loss, options, shards, chunk, inputs, labels)
-
-    return schedules.by_platform(by_schedule, inputs, labels, class_weights)
 
 
 CUSTOM_VJP_RULES = HeadRules(_total, _losses)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxsoftmax._head.chunk_sizes import HeadSize
 from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._sharding import vma_of
 from jaxsoftmax._token_labels import TokenLabels
@@ -59,6 +60,13 @@ class GradSpecs(NamedTuple):
     hidden: GradSpec | None
     kernel: GradSpec | None
     bias: GradSpec | None
+
+
+def head_size(inputs: HeadInputs, saved: HeadGrads | None = None) -> HeadSize:
+    """What the memory of a head depends on; its gradients are `saved` in these dtypes, or not wanted."""
+    (tokens, embed), vocab = inputs.hidden.shape, inputs.kernel.shape[1]
+    sums = (False, False) if saved is None else (d not in (None, inputs.dtype) for d in saved[:2])
+    return HeadSize(tokens, embed, vocab, inputs.dtype, inputs.product_dtype, *sums)
 
 
 class TokenChunk(NamedTuple):

@@ -1,94 +1,68 @@
 """Which schedule the fused head follows: a table by the platform that the program is lowered for.
 
-A schedule takes one chunk of tokens through all classes. To add one, for instance as a Pallas kernel, give it a module
-beside `whole_rows`, and a row here.
+A schedule has steps, which take one chunk of tokens through all classes, and a budget, which says how large the chunk
+is by default. To add one, give its steps a module beside `whole_rows`, and it a row here. A kernel for values alone, as
+`pallas_tpu` is, is offered beside the table, by `programs.losses`.
 """
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxsoftmax._head import class_blocks_cpu, whole_rows
+from jaxsoftmax._head.chunk_sizes import Budget, ChunkSizes
 from jaxsoftmax._head.problem import HeadGrads
 
-# Logits of so few bytes are formed at once, and not in chunks and blocks: they stay in the cache.
-UNCHUNKED_MAX_BYTES = 16 << 20
-_FEWEST_TOKENS = 128  # fewer make the products slow, however large the vocabulary
 
+class Steps(NamedTuple):
+    """How a chunk of tokens is taken through all classes, and how arrays are cut for it."""
 
-class ChunkSizes(NamedTuple):
-    """How many tokens' logits, and how many classes of their gradient, are held at a time."""
-
-    tokens: int
-    classes: int
-
-
-class Budget(NamedTuple):
-    """What bounds a chunk by default."""
-
-    tokens: int  # more don't make the products faster
-    bytes: int  # of logits
-    classes: int | None  # in a block of the gradient; None: all
+    # A chunk's losses and gradients, as `whole_rows.losses_and_gradients`; differentiable, for second derivatives.
+    losses_and_gradients: Callable[..., tuple[Array, HeadGrads]]
+    # The hidden states of all chunks, transposed in memory; None where the products take them as they are.
+    transposed: Callable[[Array], Array | None]
+    # `columns(kernel, first, count)`: so many columns of the kernel from number `first` on.
+    columns: Callable[[Array, Array, int], Array]
+    # Whether the first chunk stands before the loop: XLA sees that its dW is added to zeros, and writes it.
+    first_apart: bool
 
 
 class Schedule(NamedTuple):
-    """How a chunk of tokens is taken through all classes.
+    """What is done with a chunk, and how large it is by default."""
 
-    `losses_and_gradients` is that of `whole_rows`, and takes `classes`, the classes of the gradient that are held at a
-    time. It has to be differentiable, for second derivatives. `transposed` takes the hidden states of all chunks, and
-    gives `TokenChunk.transposed` of each, or None.
-    """
-
+    steps: Steps
     budget: Budget
-    losses_and_gradients: Callable[..., tuple[Array, HeadGrads]]
-    transposed: Callable[[Array], Array | None]
 
 
-def _whole_rows(*arguments: Any, classes: int) -> tuple[Array, HeadGrads]:
-    return whole_rows.losses_and_gradients(*arguments)
-
-
-def _nothing(hidden: Array) -> None:
-    return None
-
-
-CPU = Schedule(
-    Budget(tokens=512, bytes=256 << 20, classes=2048),
-    class_blocks_cpu.losses_and_gradients,
-    class_blocks_cpu.transposed,
+_CPU_STEPS = Steps(
+    class_blocks_cpu.losses_and_gradients, class_blocks_cpu.transposed, class_blocks_cpu.columns, first_apart=False
 )
-DEFAULT = Schedule(Budget(tokens=4096, bytes=1 << 30, classes=None), _whole_rows, _nothing)
-BY_PLATFORM = {"cpu": CPU}
+_WHOLE_ROWS = Steps(whole_rows.losses_and_gradients, whole_rows.transposed, whole_rows.columns, first_apart=True)
+CPU = Schedule(_CPU_STEPS, Budget(whole=16 << 20, tokens=512, bytes=256 << 20, classes=2048, block=128 << 20))
+# On a v5e and a v6e XLA keeps a block of classes in the chip's own 128 MiB.
+TPU = Schedule(_WHOLE_ROWS, Budget(whole=4 << 30, tokens=4096, bytes=4 << 30, classes=None, block=112 << 20))
+DEFAULT = Schedule(_WHOLE_ROWS, Budget(whole=16 << 20, tokens=4096, bytes=1 << 30, classes=None, block=128 << 20))
+BY_PLATFORM = {"cpu": CPU, "tpu": TPU}
 ON_EVERY_PLATFORM = CPU.budget  # for a chunk whose size may not depend on the platform
 
 
-def by_platform(work: Callable[..., Any], *arguments: Any) -> Any:
-    """`work(schedule, *arguments)` with the schedule of the platform that the program is lowered for."""
-    others = {platform: partial(work, schedule) for platform, schedule in BY_PLATFORM.items()}
-    return lax.platform_dependent(*arguments, default=partial(work, DEFAULT), **others)
+def by_platform(
+    work: Callable[..., Any],
+    sizes_of: Callable[[Budget], ChunkSizes],
+    *arguments: Any,
+    on_tpu: Callable[..., Any] | None = None,
+) -> Any:
+    """`work(steps, sizes, *arguments)` by the schedule of the platform that the program is lowered for.
 
-
-def chunk_sizes(budget: Budget, tokens: int, vocab: int, dtype: jnp.dtype, requested: int | None) -> ChunkSizes:
-    """`requested` tokens, or as many as the budget allows in a multiple of 128; all if their logits are small.
-
-    Where the vocabulary is symbolic, as in `jax.export`, 128 unless requested.
+    `on_tpu(*arguments)` instead on a TPU, if it is given.
     """
-    known_tokens, known_vocab = isinstance(tokens, int), isinstance(vocab, int)
-    row = vocab * dtype.itemsize if known_vocab else None
-    size = requested
-    if size is None:
-        size = _FEWEST_TOKENS if row is None else _tokens_within(budget, row)
-        if known_tokens and row is not None and tokens * row <= UNCHUNKED_MAX_BYTES:
-            size = tokens
-    size = max(min(size, tokens), 1) if known_tokens else size
-    if budget.classes is None or row is None or size * row <= UNCHUNKED_MAX_BYTES:
-        return ChunkSizes(size, vocab)
-    return ChunkSizes(size, min(budget.classes, vocab))
-
-
-def _tokens_within(budget: Budget, row: int) -> int:
-    affordable = budget.bytes // row // _FEWEST_TOKENS * _FEWEST_TOKENS
-    return max(min(affordable, budget.tokens), _FEWEST_TOKENS)
+    default = DEFAULT.steps, sizes_of(DEFAULT.budget)
+    chosen = {platform: (schedule.steps, sizes_of(schedule.budget)) for platform, schedule in BY_PLATFORM.items()}
+    others: dict[str, Callable[..., Any]] = {
+        platform: partial(work, *choice) for platform, choice in chosen.items() if choice != default
+    }
+    if on_tpu is not None:
+        others["tpu"] = on_tpu
+    return lax.platform_dependent(*arguments, default=partial(work, *default), **others)

@@ -13,11 +13,12 @@ from jaxtyping import Float, Int, Real
 
 from jaxsoftmax import _checks
 from jaxsoftmax._head.auto_sharding import sharded_like
+from jaxsoftmax._head.chunk_sizes import Settings
 from jaxsoftmax._head.linear_cross_entropy import (
     CUSTOM_VJP_RULES,
     HeadArguments,
     HeadRules,
-    as_chunk_size,
+    as_settings,
     head_loss,
     validate,
 )
@@ -45,6 +46,8 @@ def sharded_linear_cross_entropy(
     logit_softcap: float | None = None,
     reduction: str = "mean",
     chunk_size: int | None = None,
+    memory_budget: int | None = None,
+    schedule: str | None = None,
 ) -> Float[Array, "*batch"]:
     """`linear_cross_entropy` of global arrays on a mesh, under plain `jax.jit` (M16, M22, M24-M27).
 
@@ -70,6 +73,8 @@ def sharded_linear_cross_entropy(
       logit_softcap: c > 0, or None.
       reduction: "mean" (over all tokens of the mesh, by the global sum of their weights), "sum" or "none".
       chunk_size: tokens of each device whose logits are held at a time.
+      memory_budget: bytes of temporary arrays on each device.
+      schedule: "pallas" or None.
 
     Returns:
       The loss, as of `linear_cross_entropy`. Sizes that the mesh doesn't divide are padded, the kernel by a copy;
@@ -102,7 +107,8 @@ def sharded_linear_cross_entropy(
         kernel=_sharded_as_given(plan, arguments.kernel),
         bias=None if arguments.bias is None else _sharded_as_given(plan, arguments.bias),
     )
-    return sharded_head_loss(CUSTOM_VJP_RULES, plan, options, reduction, as_chunk_size(chunk_size), arguments)
+    settings = as_settings(chunk_size, memory_budget, schedule)
+    return sharded_head_loss(CUSTOM_VJP_RULES, plan, options, reduction, settings, arguments)
 
 
 class MeshPlan(NamedTuple):
@@ -162,12 +168,7 @@ def _require_axes_of(mesh: Mesh | AbstractMesh, name: str, axes: tuple[str, ...]
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))  # without jit, a `jax.shard_map` doesn't take symbolic zeros
 def sharded_head_loss(
-    rules: HeadRules,
-    plan: MeshPlan,
-    options: LossOptions,
-    reduction: str,
-    chunk_size: int | None,
-    arguments: HeadArguments,
+    rules: HeadRules, plan: MeshPlan, options: LossOptions, reduction: str, settings: Settings, arguments: HeadArguments
 ) -> Array:
     """The head's loss, from each device's part of the arguments."""
     batch, vocab = arguments.labels.shape, arguments.kernel.shape[1]
@@ -175,7 +176,7 @@ def sharded_head_loss(
     unpadded = vocab if padded.kernel.shape[1] > vocab else None
     shards = Shards(plan.classes, sum(plan.tokens, ()), unpadded)
     on_devices = jax.shard_map(
-        partial(head_loss, rules, options, shards, reduction, chunk_size),
+        partial(head_loss, rules, options, shards, reduction, settings),
         mesh=plan.mesh,
         in_specs=(plan.specs(),),
         out_specs=PartitionSpec(*plan.tokens) if reduction == "none" else PartitionSpec(),

@@ -37,6 +37,17 @@ def remainder(total: Array, others: Array) -> Array:
     return jnp.where(total < CONFIDENT, jnp.where(total == 0, -1, others), total - 1)
 
 
+def joined(one: LseState, other: LseState) -> LseState:
+    """The state of two parts of a row together (M22)."""
+    maximum = jnp.maximum(one.maximum, other.maximum)
+    one_leads = one.maximum >= other.maximum
+    leading, added = (
+        jnp.where(one_leads, a, b) for a, b in ((one.remainder, other.remainder), (other.remainder, one.remainder))
+    )
+    drop = jnp.where(one_leads, other.maximum, one.maximum) - maximum
+    return LseState(maximum, leading + jnp.exp(drop) * (1 + added))
+
+
 def without_maximum(e: Array) -> Array:
     """e, but 0 at the maximum of a row whose sum is below CONFIDENT; in other rows its sum means nothing."""
     return jnp.where(e < NEAR_ONE, e, 0)
@@ -45,6 +56,14 @@ def without_maximum(e: Array) -> Array:
 def finite_maximum(x: Array, axes: tuple[int, ...]) -> Array:
     """m, which is finite for a row of nothing, or of -inf alone, so that x - m is -inf there, and no NaN."""
     return jnp.max(x, axes, keepdims=True, initial=jnp.finfo(x.dtype).min)
+
+
+def plain_state(x: Array, axes: tuple[int, ...]) -> LseState:
+    """The state of x over `axes`, by its definition; without a derivative rule."""
+    maximum = finite_maximum(x, axes)
+    e = jnp.exp(x - maximum)
+    total, others = (jnp.sum(terms, axes, keepdims=True) for terms in (e, without_maximum(e)))
+    return LseState(maximum, remainder(total, others))
 
 
 def is_empty(state: LseState) -> Array:
@@ -82,7 +101,12 @@ def is_confident(state: LseState) -> Array:
 
 def is_dominant(x: Array, state: LseState) -> Array:
     """Whether an entry is the dominant one of its row: the maximum, if the row is confident."""
-    return x - state.maximum > jnp.where(is_confident(state), math.log(NEAR_ONE), jnp.inf)
+    return _is_dominant_shift(x - state.maximum, state)
+
+
+def _is_dominant_shift(shift: Array, state: LseState) -> Array:
+    """Whether an entry is the dominant one, by x - m."""
+    return shift > jnp.where(is_confident(state), math.log(NEAR_ONE), jnp.inf)
 
 
 def is_dominant_probability(s: Array, state: LseState) -> Array:
@@ -97,6 +121,11 @@ def shifted_logits(x: Array, state: LseState) -> Array:
     the tail away between the two.
     """
     return jnp.where(is_dominant(x, state), 0, x - state.maximum)
+
+
+def exact_margin(margin: Array, state: LseState) -> Array:
+    """The margin m - x of an entry, but exactly 0 for the dominant one, of which XLA may have formed x again."""
+    return jnp.where(_is_dominant_shift(-margin, state), 0, margin)
 
 
 @jax.custom_jvp

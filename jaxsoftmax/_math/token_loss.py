@@ -70,6 +70,7 @@ class RowStats(NamedTuple):
     """Statistics of rows with integer labels."""
 
     state: LseState  # [*batch, 1] twice
+    label_margin: Array  # m - z_y, [*batch, 1]
     label_weight: Array  # w_y, [*batch, 1]
     total_weight: Array  # Σ_j w_j, a scalar
 
@@ -82,15 +83,13 @@ def negative_log_likelihood(state: LseState, margin: Array) -> Array:
     return jnp.where(state.maximum == jnp.inf, margin, margin + log_denominator(state))
 
 
-def integer_label_loss(
-    options: LossOptions, stats: RowStats, label_margin: Array, weighted_margin: Array | None, vocab: int
-) -> Array:
+def integer_label_loss(options: LossOptions, stats: RowStats, weighted_margin: Array | None, vocab: int) -> Array:
     """(1 - eps) w_y nll_y + (eps / V) Σ_j w_j (L - z_j) + zeta w_y L^2 (M24).
 
-    `label_margin` is m - z_y; `weighted_margin` is Σ_j w_j (m - z_j), or None where the labels aren't smoothed.
+    `weighted_margin` is Σ_j w_j (m - z_j), or None where the labels aren't smoothed.
     """
     smoothing = options.label_smoothing
-    nll = negative_log_likelihood(stats.state, label_margin)
+    nll = negative_log_likelihood(stats.state, stats.label_margin)
     weight = (1 - smoothing) * stats.label_weight
     # A label at -inf adds nothing under weight 0; a logit of +inf makes the loss NaN under it, as the gradient is. That
     # of NaN is NaN, though it be left out of the maximum, as by XLA's over several devices.
@@ -118,7 +117,7 @@ def integer_label_gradient(options: LossOptions, stats: RowStats, label_exp: Arr
     A = B + (eps / V) Σ_j w_j + 2 zeta w_y L. Neither A - B nor s_y - 1 is formed by subtraction (M20). `label_exp` is
     exp(z_y - m).
     """
-    state, label_weight, total_weight = stats
+    state, _, label_weight, total_weight = stats
     label_prob = label_exp / denominator(state)
     leads = is_dominant_probability(label_prob, state)
     label_prob_less_one = jnp.where(leads, _dominant_less_one(state), label_prob - 1)

@@ -26,7 +26,8 @@ from jaxsoftmax._math.lse_state import (
     remainder,
     shifted_logits,
 )
-from jaxsoftmax._math.token_loss import TargetSums
+from jaxsoftmax._math.precision import widen
+from jaxsoftmax._math.token_loss import LossOptions, TargetSums, softcap
 from jaxsoftmax._reduction.centring import subtract_centre
 
 SHORT_ROW = 32  # up to here XLA CPU forms two sums at once in the time of one; in longer rows it is slow at that
@@ -113,6 +114,11 @@ def entry_at(rows: Array, index: Array) -> Array:
     else:
         entry = rows.reshape(-1)[index][..., None]
     return jnp.where(inside[..., None], entry, jnp.zeros((), rows.dtype))
+
+
+def margin_at(options: LossOptions, _z: Array, x: Array, index: Array, state: LseState) -> Array:
+    """m - z[..., index], as [*batch, 1], where z is x under the soft cap, of which one entry is formed."""
+    return state.maximum - softcap(options, widen(entry_at(x, index)))
 
 
 def with_entry_at(rows: Array, index: Array, entry: Array) -> Array:

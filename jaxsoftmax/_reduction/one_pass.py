@@ -12,26 +12,15 @@ from jax import Array, lax
 
 from jaxsoftmax._math import softmax, token_loss
 from jaxsoftmax._math.classes import class_numbers
-from jaxsoftmax._math.lse_state import (
-    LseState,
-    finite_maximum,
-    is_confident,
-    is_dominant,
-    near_maximum,
-    remainder,
-    without_maximum,
-)
+from jaxsoftmax._math.lse_state import LseState, finite_maximum, is_confident, is_dominant, near_maximum, plain_state
 from jaxsoftmax._math.precision import accumulation_dtype
-from jaxsoftmax._math.token_loss import TargetSums
+from jaxsoftmax._math.token_loss import LossOptions, TargetSums
 from jaxsoftmax._reduction.centring import centred
 
 
 def lse_state(x: Array, axes: tuple[int, ...], shared: bool = False) -> LseState:
     """The state of x over `axes`, which are kept with size 1; exponentials are never kept, `shared` or not."""
-    maximum = finite_maximum(x, axes)
-    e = jnp.exp(x - maximum)
-    total, others = (jnp.sum(terms, axes, keepdims=True) for terms in (e, without_maximum(e)))
-    return forgotten(LseState(maximum, remainder(total, others)))
+    return forgotten(plain_state(x, axes))
 
 
 def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]:
@@ -80,6 +69,14 @@ def entry_at(rows: Array, index: Array) -> Array:
         return jnp.any(here & rows, -1, keepdims=True)
     wide = rows.astype(accumulation_dtype(rows.dtype))
     return jnp.sum(jnp.where(here, wide, 0), -1, keepdims=True).astype(rows.dtype)
+
+
+def margin_at(_options: LossOptions, z: Array, _x: Array, index: Array, _state: LseState) -> Array:
+    """m - z[..., index], as [*batch, 1], where z is x under the soft cap; 0 where the index is outside of the row."""
+    # Of the same differences that the exponentials are formed of, and from a maximum without the state's barrier, the
+    # entry is looked for in the pass that sums the exponentials.
+    here = index[..., None] == class_numbers(z)
+    return jnp.sum(jnp.where(here, finite_maximum(z, (z.ndim - 1,)) - z, 0), -1, keepdims=True)
 
 
 def with_entry_at(rows: Array, index: Array, entry: Array) -> Array:

@@ -12,7 +12,7 @@ import jax
 from jax import Array, lax
 
 from jaxsoftmax._math.lse_state import LseState
-from jaxsoftmax._math.token_loss import TargetSums
+from jaxsoftmax._math.token_loss import LossOptions, TargetSums
 from jaxsoftmax._reduction import blocked_cpu, one_pass
 
 BY_PLATFORM = {"cpu": blocked_cpu}
@@ -59,6 +59,11 @@ def target_sums(z: Array, state: LseState, targets: Array) -> TargetSums:
 def entry_at(rows: Array, index: Array) -> Array:
     """rows[..., index], as [*batch, 1], of rows [*batch or 1s, vocab]; 0 where the index is outside of the row."""
     return _by_platform(lambda schedule: schedule.entry_at, rows, index)
+
+
+def margin_at(options: LossOptions, z: Array, x: Array, index: Array, state: LseState) -> Array:
+    """m - z[..., index], as [*batch, 1], where z is x under the soft cap; without a derivative rule."""
+    return _by_platform(lambda schedule: partial(schedule.margin_at, options), z, x, index, state)
 
 
 def with_entry_at(rows: Array, index: Array, entry: Array) -> Array:

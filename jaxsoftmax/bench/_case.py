@@ -6,11 +6,16 @@ KINDS = ("plain", "linear")
 DTYPES = ("float32", "bfloat16", "float16")
 INTEGER, FLOAT, ONE_HOT, SEQUENCES = "integer-labels", "float-labels", "one-hot", "sequences"
 LOGSUMEXP, SOFTMAX, LOG_SOFTMAX = "logsumexp", "softmax", "log_softmax"
-FUNCTIONS = (INTEGER, FLOAT, ONE_HOT, SEQUENCES, LOGSUMEXP, SOFTMAX, LOG_SOFTMAX)
+UNREDUCED, LEAN = "unreduced", "lean"
+FUNCTIONS = {
+    "plain": (INTEGER, FLOAT, ONE_HOT, SEQUENCES, LOGSUMEXP, SOFTMAX, LOG_SOFTMAX),
+    "linear": (INTEGER, UNREDUCED, LEAN),
+}
 ORDINARY, TRAINED, CONFIDENT = "ordinary", "trained", "confident"
 VALUE, GRADIENT, IN_GRAPH = "value", "value and gradient", "logits in the graph"
 GRAPH_WIDTH = 64  # of the hidden states whose product with a kernel makes the logits in the graph
 BATCH = 8  # sequences
+LEAN_BYTES = 256 << 20
 LARGEST = 2**31 - 1  # size of an axis: labels are int32
 
 Shape = tuple[int, ...]
@@ -26,7 +31,9 @@ class Case:
     dtype: str
     logits: str = ORDINARY  # normal; TRAINED: normal times 3; CONFIDENT: every second token's label 30 larger
     quantity: str = VALUE  # or GRADIENT, in the logits, or in hidden and kernel; IN_GRAPH: in the hidden states alone
-    function: str = INTEGER  # SEQUENCES: integer labels, and logits [8, N / 8, V]; the gradient of softmax is a VJP
+    # SEQUENCES: integer labels, and logits [8, N / 8, V]; the gradient of softmax is a VJP. Of the head, UNREDUCED: the
+    # mean of the losses of reduction="none"; LEAN: with a memory_budget of `LEAN_BYTES`.
+    function: str = INTEGER
 
     def __post_init__(self) -> None:
         known = (
@@ -34,7 +41,7 @@ class Case:
             (self.dtype, DTYPES),
             (self.logits, (ORDINARY, TRAINED, CONFIDENT)),
             (self.quantity, (VALUE, GRADIENT, IN_GRAPH)),
-            (self.function, FUNCTIONS if self.kind == "plain" else (INTEGER,)),
+            (self.function, FUNCTIONS.get(self.kind, ())),
         )
         for value, values in known:
             if value not in values:
@@ -52,7 +59,7 @@ class Case:
     @property
     def base(self) -> str:
         """The peer that ratios are taken to: optax, and jax for what optax has not."""
-        return "optax" if self.function in (INTEGER, FLOAT, SEQUENCES) else "jax"
+        return "optax" if self.function in (INTEGER, FLOAT, SEQUENCES, UNREDUCED, LEAN) else "jax"
 
     @property
     def is_loss(self) -> bool:

@@ -5,17 +5,27 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
+from rich.console import Console
 from rich.text import Text
 
 from jaxsoftmax import _terminal
 from jaxsoftmax._terminal import RefusedError
 from jaxsoftmax.bench import _machine, _targets
 from jaxsoftmax.bench._case import Case, shape_text
-from jaxsoftmax.bench._compiled import CompiledRecord, CompiledRow, compile_for, print_compiled
+from jaxsoftmax.bench._compiled import (
+    CompiledRecord,
+    CompiledRow,
+    compile_for,
+    compiled_cases,
+    compiled_record_from,
+    compiled_regressions,
+    print_compiled,
+)
 from jaxsoftmax.bench._inputs import specs
 from jaxsoftmax.bench._measure import Effort, measure
 from jaxsoftmax.bench._presets import PRESETS, Preset, cases_of
@@ -49,8 +59,7 @@ def run(arguments: argparse.Namespace, command: list[str]) -> int:
     plan = _plan(arguments)
     files = {f"--{name}": getattr(arguments, name) for name in ("json", "plot") if getattr(arguments, name)}
     _terminal.require_writable(files)
-    if arguments.check and arguments.json and arguments.check.resolve() == arguments.json.resolve():
-        raise RefusedError("--json would overwrite the file of --check")
+    _require_another_file(arguments)
     _require_memory(plan.cases)
     if arguments.plot:
         _require_sweep(plan.cases)
@@ -75,30 +84,50 @@ def run(arguments: argparse.Namespace, command: list[str]) -> int:
 
 def _compile(arguments: argparse.Namespace, command: list[str]) -> int:
     """Compiles the cases for a machine that isn't here."""
-    for option in ("check", "plot", "huge_pages", "repetitions"):
+    for option in ("plot", "huge_pages", "repetitions"):
         if getattr(arguments, option):
             raise RefusedError(f"--target runs nothing: leave out --{option.replace('_', '-')}")
     if others := [peer for peer in arguments.peer if peer not in _COMPILED]:
         raise RefusedError(f"--target compiles {' and '.join(_COMPILED)}, not {others[0]}")
+    _require_another_file(arguments)
     if arguments.json:
         _terminal.require_writable({"--json": arguments.json})
+    earlier = _compiled_earlier(arguments) if arguments.check else None
     try:
         target = _targets.target(arguments.target)
     except ValueError as error:
         raise RefusedError(f"--target: {error}") from error
     preset = PRESETS[arguments.preset or "target"]
-    cases = _asked_for(preset, arguments)
     peers = tuple(peer for peer in dict.fromkeys(arguments.peer or preset.peers) if peer in _COMPILED)
+    if earlier is None:
+        cases = _asked_for(preset, arguments)
+    else:
+        cases, peers = compiled_cases(earlier, arguments.kind), ()
     date = _terminal.now()
     with _terminal.progress("bench") as advance:
         rows = compile_for(target, cases, peers, arguments.detail, advance)
     versions = _machine.versions(("libtpu", "jax-cuda12-plugin"))
     record = CompiledRecord(command, date, target.name, target.chip.kind_of_time, versions, rows)
     trouble = _terminal.write_files({arguments.json: record.as_json()} if arguments.json else {})
-    print_compiled(record, _terminal.console(sys.stdout))
+    console = _terminal.console(sys.stdout)
+    print_compiled(record, console)
+    worse = [] if earlier is None else compiled_regressions(earlier.rows, rows)
+    if earlier is not None:
+        _print_verdict(console, worse, "is no slower and no larger", earlier.date)
     if trouble:
         raise RefusedError(trouble)
-    return _terminal.FAILED if _has_failed(rows) else _terminal.PASSED
+    return _terminal.FAILED if worse or (earlier is None and _has_failed(rows)) else _terminal.PASSED
+
+
+def _compiled_earlier(arguments: argparse.Namespace) -> CompiledRecord:
+    _require_no_cases(arguments)
+    record = _read(arguments.check, compiled_record_from, "jaxsoftmax bench --target --json")
+    if record.target != arguments.target:
+        raise RefusedError(f"--check: {arguments.check} is of {record.target}, and --target of {arguments.target}")
+    if not compiled_cases(record, arguments.kind):
+        kind = f"{arguments.kind} " if arguments.kind else ""
+        raise RefusedError(f"--check: {arguments.check} holds no {kind}case that was compiled")
+    return record
 
 
 def _has_failed(rows: Sequence[Row | CompiledRow]) -> bool:
@@ -111,10 +140,8 @@ def _has_failed(rows: Sequence[Row | CompiledRow]) -> bool:
 def _plan(arguments: argparse.Namespace) -> _Plan:
     quick = {"seconds": _QUICK_SECONDS, "fresh": False} if arguments.quick else {}
     if arguments.check is not None:
-        for option in ("shape", "dtype", "function", "peer", "preset"):
-            if getattr(arguments, option):
-                raise RefusedError(f"--check runs the cases of its file: leave out --{option}")
-        earlier = _earlier(arguments.check)
+        _require_no_cases(arguments)
+        earlier = _read(arguments.check, record_from, "jaxsoftmax bench --json")
         cases = _cases_again(arguments.check, earlier, arguments.kind, arguments.quick)
         effort = Effort(**quick | {"repetitions": arguments.repetitions, "fresh": False})
         return _Plan(cases, (), effort, earlier)
@@ -132,17 +159,32 @@ def _asked_for(preset: Preset, arguments: argparse.Namespace) -> tuple[Case, ...
         raise RefusedError(str(error)) from error
 
 
-def _earlier(path: Path) -> Record:
+def _require_no_cases(arguments: argparse.Namespace) -> None:
+    for option in ("shape", "dtype", "function", "peer", "preset"):
+        if getattr(arguments, option):
+            raise RefusedError(f"--check runs the cases of its file: leave out --{option}")
+
+
+def _require_another_file(arguments: argparse.Namespace) -> None:
+    if arguments.check and arguments.json and arguments.check.resolve() == arguments.json.resolve():
+        raise RefusedError("--json would overwrite the file of --check")
+
+
+_Read = TypeVar("_Read", Record, CompiledRecord)
+
+
+def _read(path: Path, record_of: Callable[[Any], _Read], written_by: str) -> _Read:
+    """Returns the record in a file of --check."""
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST_RECORD + 1)
         if len(content) > _LARGEST_RECORD:
             raise ValueError(f"it is larger than {_LARGEST_RECORD} bytes")
-        return record_from(json.loads(content.decode("utf-8")))
+        return record_of(json.loads(content.decode("utf-8")))
     except OSError as error:
         raise RefusedError(f"--check: cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, no record; or JSON that is nested too deeply
-        raise RefusedError(f"--check: {path} was not written by jaxsoftmax bench --json: {error}") from error
+        raise RefusedError(f"--check: {path} was not written by {written_by}: {error}") from error
 
 
 def _cases_again(path: Path, earlier: Record, kind: str | None, quick: bool) -> tuple[Case, ...]:
@@ -207,7 +249,11 @@ def _print(record: Record, earlier: Record | None, worse: list[str]) -> None:
         return
     for line in differences(earlier, record):
         console.print(Text(f"differs from the earlier run: {line}", style="yellow"), soft_wrap=True)
+    _print_verdict(console, worse, "is no slower, no larger and no less exact", earlier.date)
+
+
+def _print_verdict(console: Console, worse: list[str], holds: str, date: str) -> None:
     for line in worse:
         console.print(Text(f"worse: {line}", style="red"), soft_wrap=True)
-    verdict = "jaxsoftmax has become WORSE" if worse else "jaxsoftmax is no slower, no larger and no less exact"
-    console.print(Text(f"{verdict} than on {earlier.date}", style="bold red" if worse else "bold green"))
+    verdict = f"jaxsoftmax {'has become WORSE' if worse else holds} than on {date}"
+    console.print(Text(verdict, style="bold red" if worse else "bold green"))

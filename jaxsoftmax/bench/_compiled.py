@@ -1,6 +1,7 @@
 """Every subject on every case, compiled for a machine that isn't here: time as told by its program, and memory."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -12,12 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxsoftmax.bench._case import Case
+from jaxsoftmax.bench._case import VALUE, Case
 from jaxsoftmax.bench._inputs import specs
 from jaxsoftmax.bench._subjects import FLOOR, SUBJECT, program, subjects_of
 from jaxsoftmax.bench._table import duration
 from jaxsoftmax.bench._targets import Cost, Target, costs
 
+TIME_MARGIN = 1.05  # of the ratio to the base: a compiler's estimate is the same each time
+MEMORY_MARGIN = 1.02
+MEMORY_SLACK = 1 << 16  # bytes: below it are the row statistics
+_HEADING = "compiled, not run"
 Advance = Callable[[int, int, str], None]
 
 
@@ -29,6 +34,7 @@ class CompiledRow:
     subject: str
     seconds: float | None = None
     to_base: float | None = None  # the ratio to `Case.base`
+    to_floor: float | None = None  # of the head in bfloat16: to its matrix products at the chip's peak rate
     temp_bytes: int | None = None
     dearest: tuple[Cost, ...] = ()  # instructions, as many as were asked for
     failure: str = ""  # the first line of the exception
@@ -47,7 +53,60 @@ class CompiledRecord:
 
     def as_json(self) -> bytes:
         """The record as a file."""
-        return (json.dumps({"compiled, not run": True} | asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
+        return (json.dumps({_HEADING: True} | asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def compiled_record_from(document: Any) -> CompiledRecord:
+    """Returns the record that `as_json` has written.
+
+    Raises:
+      ValueError: it is no such data.
+    """
+    try:
+        fields: dict[str, Any] = {name: value for name, value in document.items() if name != _HEADING}
+        fields["rows"] = tuple(map(_row_from, document["rows"]))
+        record = CompiledRecord(**fields)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"no record of compiled programs ({type(error).__name__}: {error})") from error
+    return record
+
+
+def _row_from(row: dict[str, Any]) -> CompiledRow:
+    case = Case(**row["case"] | {"shape": tuple(map(int, row["case"]["shape"]))})
+    return CompiledRow(**row | {"case": case, "dearest": tuple(Cost(**cost) for cost in row["dearest"])})
+
+
+def compiled_cases(record: CompiledRecord, kind: str | None) -> tuple[Case, ...]:
+    """Returns the cases, of one kind if it is given, of which jaxsoftmax was compiled."""
+    cases = (row.case for row in record.rows if row.subject == SUBJECT and not row.failure)
+    return tuple(case for case in dict.fromkeys(cases) if kind in (None, case.kind))
+
+
+def compiled_regressions(before: Sequence[CompiledRow], after: Sequence[CompiledRow]) -> list[str]:
+    """Returns what has become worse in the rows of jaxsoftmax, a line each.
+
+    That is a ratio to the base, or where that can't be compiled to the floor, more than `TIME_MARGIN` times the earlier
+    one; temporary memory more than `MEMORY_MARGIN` times the earlier and `MEMORY_SLACK` above it; or a program that
+    can't be compiled any more.
+    """
+    earlier = {row.case: row for row in before if row.subject == SUBJECT and not row.failure}
+    worse = []
+    for row in after:
+        old = earlier.get(row.case) if row.subject == SUBJECT else None
+        if old is None:
+            continue
+        if row.failure:
+            worse.append(f"{row.case.label}: can't be compiled: {row.failure}")
+        for name in (row.case.base, "floor"):
+            new_ratio, old_ratio = (each.to_floor if name == "floor" else each.to_base for each in (row, old))
+            if new_ratio is not None and old_ratio is not None:
+                if new_ratio > TIME_MARGIN * old_ratio:
+                    worse.append(f"{row.case.label}: {new_ratio:.3g} times {name}, was {old_ratio:.3g}")
+                break
+        allowed = max(MEMORY_MARGIN * (old.temp_bytes or 0), (old.temp_bytes or 0) + MEMORY_SLACK)
+        if (row.temp_bytes or 0) > allowed:
+            worse.append(f"{row.case.label}: {row.temp_bytes} bytes of temporary memory, was {old.temp_bytes}")
+    return worse
 
 
 def compile_for(
@@ -80,7 +139,13 @@ def _compiled(target: Target, case: Case, subject: str, detail: int) -> Compiled
         return CompiledRow(case, subject, failure=next(iter(str(error).splitlines()), type(error).__name__))
     temporary = compiled.memory_analysis().temp_size_in_bytes
     seconds = sum(cost.seconds for cost in instructions)
-    return CompiledRow(case, subject, seconds, None, temporary, tuple(instructions[:detail]))
+    to_floor = seconds * target.chip.peak / _flops(case) if case.kind == "linear" and case.dtype == "bfloat16" else None
+    return CompiledRow(case, subject, seconds, None, to_floor, temporary, tuple(instructions[:detail]))
+
+
+def _flops(case: Case) -> int:
+    """Returns those of the products: one for the loss, three with the gradients."""
+    return (2 if case.quantity == VALUE else 6) * math.prod(case.shape)
 
 
 def _beside(row: CompiledRow, base: CompiledRow) -> CompiledRow:
@@ -95,12 +160,12 @@ def print_compiled(record: CompiledRecord, console: Console) -> None:
     for case in dict.fromkeys(row.case for row in record.rows):
         console.print(Text(case.label, style="bold"), soft_wrap=True)
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-        for name in ("", "time", f"× {case.base}", "temp MiB"):
+        for name in ("", "time", f"× {case.base}", "× floor", "temp MiB"):
             table.add_column(name, justify="right" if name else "left", no_wrap=True)
         for row in (row for row in record.rows if row.case == case and row.seconds is not None):
             table.add_row(*_cells(row), style="bold" if row.subject == SUBJECT else "")
             for cost in row.dearest:
-                table.add_row(f"  {cost.trips} × {cost.name}", duration(cost.seconds), "", "", style="dim")
+                table.add_row(f"  {cost.trips} × {cost.name}", duration(cost.seconds), "", "", "", style="dim")
         console.print(table)
         for row in (row for row in record.rows if row.case == case and row.failure):
             console.print(Text(f"{row.subject} can't be compiled: {row.failure}", style="red"), soft_wrap=True)
@@ -108,5 +173,5 @@ def print_compiled(record: CompiledRecord, console: Console) -> None:
 
 
 def _cells(row: CompiledRow) -> tuple[str, ...]:
-    ratio = "" if row.to_base is None else f"{row.to_base:.2f}"
-    return row.subject, duration(row.seconds or 0.0), ratio, f"{(row.temp_bytes or 0) / 2**20:.1f}"
+    ratios = ("" if ratio is None else f"{ratio:.2f}" for ratio in (row.to_base, row.to_floor))
+    return row.subject, duration(row.seconds or 0.0), *ratios, f"{(row.temp_bytes or 0) / 2**20:.1f}"

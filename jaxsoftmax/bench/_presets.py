@@ -1,15 +1,17 @@
 """Which cases are measured where none are named."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from jaxsoftmax.bench._case import (
     AXES,
     CONFIDENT,
     FLOAT,
+    FUNCTIONS,
     GRADIENT,
     IN_GRAPH,
     INTEGER,
+    LEAN,
     LOG_SOFTMAX,
     LOGSUMEXP,
     ONE_HOT,
@@ -17,6 +19,7 @@ from jaxsoftmax.bench._case import (
     SEQUENCES,
     SOFTMAX,
     TRAINED,
+    UNREDUCED,
     VALUE,
     Case,
     Shape,
@@ -39,11 +42,19 @@ class Preset:
     dtypes: dict[str, tuple[str, ...]]  # by kind
     quantities: dict[str, tuple[str, ...]]  # by kind
     confident: bool = False  # whether plain losses are measured on confident rows too
-    functions: tuple[str, ...] = (INTEGER,)  # of plain losses
+    functions: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by kind; integer labels where it has none
     more: tuple[Case, ...] = ()  # unless shapes, functions or quick ones are asked for: of each value and gradient
     peers: tuple[str, ...] = PEERS
 
 
+# Ten minutes of it at most, compilation and all.
+_ACCELERATOR = Preset(
+    shapes=((8192, 128256), (8192, 4096, 128256), (8192, 2304, 256000)),
+    quick=((512, 8016), (512, 144, 16000), (256, 64, 8016)),
+    dtypes={"plain": ("bfloat16",), "linear": ("bfloat16",)},
+    quantities=_WITH_GRADIENT,
+    functions={"plain": (INTEGER, FLOAT, LOGSUMEXP, SOFTMAX, LOG_SOFTMAX), "linear": (INTEGER, UNREDUCED, LEAN)},
+)
 PRESETS = {
     "cpu": Preset(
         shapes=(
@@ -65,19 +76,17 @@ PRESETS = {
             ),
         ),
     ),
-    "gpu": Preset(
-        shapes=((8192, 2304, 256000), (16384, 4096, 128256)),
-        quick=((512, 144, 16000), (256, 64, 8016)),
-        dtypes={"linear": ("bfloat16",)},
-        quantities=_WITH_GRADIENT,
-        peers=("optax", "tokamax", "torch"),
-    ),
+    "gpu": _ACCELERATOR,
+    "tpu": replace(_ACCELERATOR, peers=("optax", "jax", "tokamax")),
     "target": Preset(
-        shapes=((8192, 32768), (8192, 128256), (8192, 4096, 128256), (8192, 2304, 256000)),
+        shapes=(*((8192, 32768), (8192, 128256)), *((8192, 4096, 128256), (8192, 2304, 256000), (32768, 4096, 128256))),
         quick=((512, 1024), (512, 128, 2048)),
         dtypes={"plain": _TWO_DTYPES, "linear": ("bfloat16",)},
         quantities={"plain": (VALUE, GRADIENT), "linear": (VALUE, GRADIENT)},
-        functions=(INTEGER, FLOAT, ONE_HOT, LOGSUMEXP, SOFTMAX, LOG_SOFTMAX),
+        functions={
+            "plain": (INTEGER, FLOAT, ONE_HOT, LOGSUMEXP, SOFTMAX, LOG_SOFTMAX),
+            "linear": (INTEGER, UNREDUCED, LEAN),
+        },
         peers=("optax", "jax"),
     ),
     "sweep": Preset(
@@ -105,9 +114,9 @@ def cases_of(
     Raises:
       ValueError: a shape or a function of the other kind; a preset without cases of the kind.
     """
-    kind = "plain" if functions and kind is None else kind
-    if functions and kind == "linear":
-        raise ValueError("--function is of plain losses")
+    for function in functions:
+        if kind is not None and function not in FUNCTIONS[kind]:
+            raise ValueError(f"--function {function}: {kind} takes {', '.join(FUNCTIONS[kind])}")
     for shape in shapes:
         if kind not in (None, kind_of(shape)):
             raise ValueError(f"--shape {shape_text(shape)}: {kind} takes {AXES[kind]}")
@@ -121,9 +130,11 @@ def cases_of(
     cases = [
         case
         for shape in chosen
-        for function in functions or (preset.functions if kind_of(shape) == "plain" else (INTEGER,))
+        for function in _functions(preset, kind_of(shape) or "", functions)
         for case in _cases(preset, shape, dtypes, function)
     ]
+    if not cases:
+        raise ValueError(f"--function {functions[0]}: it goes with no shape chosen")
     if not (shapes or functions or quick) and kind != "linear":
         cases += [
             replace(case, dtype=dtype, quantity=quantity)
@@ -134,9 +145,15 @@ def cases_of(
     return tuple(dict.fromkeys(cases))
 
 
+def _functions(preset: Preset, kind: str, asked_for: Sequence[str]) -> Sequence[str]:
+    if asked_for:
+        return [function for function in asked_for if function in FUNCTIONS[kind]]
+    return preset.functions.get(kind, (INTEGER,))
+
+
 def _cases(preset: Preset, shape: Shape, dtypes: Sequence[str], function: str) -> list[Case]:
     kind = kind_of(shape) or ""
-    quantities = [quantity for quantity in preset.quantities[kind] if function == INTEGER or quantity != IN_GRAPH]
+    quantities = [quantity for quantity in preset.quantities[kind] if _has(function, quantity)]
     regimes = (ORDINARY, CONFIDENT) if kind == "plain" and preset.confident else (ORDINARY,)
     return [
         Case(kind, shape, dtype, logits, quantity, function)
@@ -144,3 +161,10 @@ def _cases(preset: Preset, shape: Shape, dtypes: Sequence[str], function: str) -
         for quantity in quantities
         for logits in (regimes if quantity != IN_GRAPH else (ORDINARY,))
     ]
+
+
+def _has(function: str, quantity: str) -> bool:
+    """Returns whether a quantity of a function is one of its own."""
+    if quantity == IN_GRAPH:
+        return function == INTEGER
+    return quantity == GRADIENT or function not in (UNREDUCED, LEAN)

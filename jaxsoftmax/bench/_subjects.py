@@ -8,6 +8,7 @@ torch has a process of its own: `_torch_runner`.
 
 import logging
 from collections.abc import Callable, Collection
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,11 +23,14 @@ from jaxsoftmax.bench._case import (
     GRADIENT,
     IN_GRAPH,
     INTEGER,
+    LEAN,
+    LEAN_BYTES,
     LOG_SOFTMAX,
     LOGSUMEXP,
     ONE_HOT,
     SEQUENCES,
     SOFTMAX,
+    UNREDUCED,
     VALUE,
     Case,
 )
@@ -47,7 +51,7 @@ def absent(peers: tuple[str, ...], kinds: Collection[str]) -> dict[str, str]:
 
 def subjects_of(case: Case, peers: tuple[str, ...]) -> tuple[str, ...]:
     """Returns what is measured for a case, in the order of a round."""
-    own = _LINEAR if case.kind == "linear" else _PLAIN[case.function]
+    own = _OWN[case.kind][case.function]
     foreign = {"linear": ("tokamax", "torch"), "plain": ("torch",)}[case.kind] if case.function == INTEGER else ()
     offered = [peer for peer in peers if peer in own or peer in foreign]
     return tuple(dict.fromkeys([SUBJECT, case.base, *offered, FLOOR]))
@@ -58,8 +62,7 @@ def program(subject: str, case: Case) -> Callable[..., Any]:
     if subject == FLOOR:
         return _floor(case)
     linear = case.kind == "linear"
-    own = _LINEAR if linear else _PLAIN[case.function]
-    function = _tokamax_linear() if subject == "tokamax" else own[subject]
+    function = _tokamax_linear() if subject == "tokamax" else _OWN[case.kind][case.function][subject]
     if not case.is_loss:
         return _value_of(function) if case.quantity == VALUE else _with_vjp(function)
     if case.quantity == VALUE:
@@ -145,8 +148,8 @@ def _tokamax_linear() -> Loss:
     return loss
 
 
-def _jaxsoftmax_linear(hidden: Array, kernel: Array, labels: Array) -> Array:
-    return jaxsoftmax.linear_cross_entropy(hidden, kernel, labels)
+def _unreduced(hidden: Array, kernel: Array, labels: Array) -> Array:
+    return jaxsoftmax.linear_cross_entropy(hidden, kernel, labels, reduction="none").mean()
 
 
 def _mean_of(logsumexp: Callable[..., Array]) -> Loss:
@@ -163,7 +166,13 @@ _PLAIN: dict[str, dict[str, Callable[..., Array]]] = {
     SOFTMAX: {SUBJECT: jaxsoftmax.softmax, "jax": jax.nn.softmax},
     LOG_SOFTMAX: {SUBJECT: jaxsoftmax.log_softmax, "jax": jax.nn.log_softmax},
 }
-_LINEAR: dict[str, Loss] = {SUBJECT: _jaxsoftmax_linear, "optax": _of_product(_optax), "jax": _jax_linear}
+_PEERS_LINEAR: dict[str, Loss] = {"optax": _of_product(_optax), "jax": _jax_linear}
+_LINEAR = {
+    INTEGER: {SUBJECT: jaxsoftmax.linear_cross_entropy, **_PEERS_LINEAR},
+    UNREDUCED: {SUBJECT: _unreduced, **_PEERS_LINEAR},
+    LEAN: {SUBJECT: partial(jaxsoftmax.linear_cross_entropy, memory_budget=LEAN_BYTES), **_PEERS_LINEAR},
+}
+_OWN = {"plain": _PLAIN, "linear": _LINEAR}
 
 
 def _floor(case: Case) -> Callable[..., Any]:

@@ -22,6 +22,7 @@ class Tpu:
     """A chip whose compiler says how many cycles an instruction takes."""
 
     clock: float  # Hz, in which it counts
+    peak: float  # bfloat16 flops / s
     kind_of_time = "estimated by TPU's compiler"
 
     def seconds(self, program: Program, computation: Computation, instruction: Instruction) -> float:
@@ -45,7 +46,13 @@ class Gpu:
         return max(work.bytes / self.bandwidth, work.flops / self.peak)
 
 
-TPUS = {"v4": Tpu(1.05e9), "v5e": Tpu(1.5e9), "v5p": Tpu(1.75e9), "v6e": Tpu(1.75e9), "tpu7x": Tpu(2.2e9)}
+TPUS = {
+    "v4": Tpu(1.05e9, 275e12),
+    "v5e": Tpu(1.5e9, 197e12),
+    "v5p": Tpu(1.75e9, 459e12),
+    "v6e": Tpu(1.75e9, 918e12),
+    "tpu7x": Tpu(2.2e9, 1153e12),  # of one of its two cores
+}
 GPUS = {"h100": Gpu(3.35e12, 989e12, 84_929_347_584), "h200": Gpu(4.8e12, 989e12, 150_000_000_000)}
 _NO_ESTIMATE = 1 << 50  # cycles: what it writes where it has none
 # Of NVIDIA's Hopper GPUs, in the form in which XLA reads what it can't ask a device.

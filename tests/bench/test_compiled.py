@@ -8,13 +8,13 @@ import pytest
 
 from jaxsoftmax import cli
 from jaxsoftmax.bench import _compiled, _targets
-from jaxsoftmax.bench._case import GRADIENT, LOGSUMEXP, VALUE, Case
+from jaxsoftmax.bench._case import GRADIENT, INTEGER, KINDS, LEAN, LOGSUMEXP, VALUE, Case
 from jaxsoftmax.bench._subjects import program
 from jaxsoftmax.bench._targets import GPUS, Gpu, Target, Tpu, costs
 
 pytestmark = pytest.mark.mesh  # for the default schedule: a CPU's has a loop over so many rows as are confident
 GPU = Gpu(bandwidth=1e9, peak=1e12, memory=1)  # a byte a nanosecond, a thousand flops a nanosecond
-TPU = Tpu(clock=1e9)  # a cycle a nanosecond
+TPU = Tpu(clock=1e9, peak=1e12)  # a cycle a nanosecond
 
 PROGRAM = """
 HloModule jit_f
@@ -187,7 +187,8 @@ def test_what_cannot_be_compiled_says_so_in_one_line(here_as_target, capsys, mon
         (["--target", "tpu:v5p"], "--target: expected tpu:CHIP:TOPOLOGY or cuda:CHIP (tpu: v4, "),
         (["--target", "cuda:h200:1"], "--target: expected tpu:CHIP:TOPOLOGY or cuda:CHIP (tpu: v4, "),
         (["--target", "rocm:mi300"], "--target: expected tpu:CHIP:TOPOLOGY or cuda:CHIP (tpu: v4, "),
-        (["--target", "cuda:h200", "--check", "f"], "--target runs nothing: leave out --check"),
+        (["--target", "cuda:h200", "--check", "f"], "--check: cannot read f: No such file or directory"),
+        (["--target", "cuda:h200", "--check", "f", "--dtype", "float32"], "--check runs the cases of its file: leave "),
         (["--target", "cuda:h200", "--plot", "f"], "--target runs nothing: leave out --plot"),
         (["--target", "cuda:h200", "--repetitions", "3"], "--target runs nothing: leave out --repetitions"),
         (["--target", "cuda:h200", "--huge-pages"], "--target runs nothing: leave out --huge-pages"),
@@ -220,9 +221,61 @@ def test_without_a_compiler_for_the_target_its_package_is_named(capsys, monkeypa
         assert capsys.readouterr().err == f"jaxsoftmax bench: {said}\n"
 
 
-def test_the_preset_for_targets_has_every_function_of_given_logits():
+def test_the_ratio_to_the_floor_of_a_head_is_to_its_products(here_as_target, tmp_path):
+    file = tmp_path / "f.json"
+    shape = ["--shape", "64,32,256", "--dtype", "bfloat16", "--function", "integer-labels", "lean"]
+    assert cli.main(["bench", "--target", "cuda:h200", *shape, "--json", str(file)]) == 0
+    rows = json.loads(file.read_text("utf-8"))["rows"]
+    assert {(row["case"]["function"], row["case"]["quantity"]) for row in rows} == {
+        *((INTEGER, quantity) for quantity in (VALUE, GRADIENT)),
+        (LEAN, GRADIENT),
+    }
+    for row in rows:
+        flops = (2 if row["case"]["quantity"] == VALUE else 6) * 64 * 32 * 256
+        assert row["to_floor"] == pytest.approx(row["seconds"] * GPUS["h200"].peak / flops)
+
+
+def checked(tmp_path, change):
+    """The exit code of --check against a record that was changed after it was made."""
+    file = tmp_path / "f.json"
+    assert cli.main([*ARGUMENTS, "--json", str(file)]) == 0
+    document = json.loads(file.read_text("utf-8"))
+    change(document["rows"][0])
+    file.write_text(json.dumps(document), encoding="utf-8")
+    return cli.main(["bench", "--target", "cuda:h200", "--check", str(file)])
+
+
+@pytest.mark.parametrize(
+    ("name", "by", "said"),
+    [
+        ("to_base", 1 / 1.051, "times jax, was "),
+        ("to_base", 1 / 1.049, ""),
+        ("to_base", 100.0, ""),
+        ("temp_bytes", 0.0, "bytes of temporary memory, was 0"),
+        ("temp_bytes", 1 / 1.019, ""),
+    ],
+)
+def test_a_program_that_is_worse_than_its_record_beyond_the_margin_is_an_exit_code_of_1(
+    here_as_target, tmp_path, capsys, monkeypatch, name, by, said
+):
+    monkeypatch.setattr(_compiled, "MEMORY_SLACK", 0)
+    code = checked(tmp_path, lambda row: row.update({name: type(row[name])(row[name] * by)}))
+    out = capsys.readouterr().out
+    assert (code, said in out) == (1 if said else 0, True)
+    assert ("jaxsoftmax has become WORSE than on" if said else "jaxsoftmax is no slower and no larger than on") in out
+
+
+def test_a_record_of_another_target_is_refused(here_as_target, tmp_path, capsys):
+    file = tmp_path / "f.json"
+    assert cli.main([*ARGUMENTS, "--json", str(file)]) == 0
+    assert cli.main(["bench", "--target", "cuda:h100", "--check", str(file)]) == 2
+    assert "is of cuda:h200, and --target of cuda:h100" in capsys.readouterr().err
+
+
+def test_the_preset_for_targets_has_every_function():
     from jaxsoftmax.bench._presets import PRESETS, cases_of
 
-    cases = cases_of(PRESETS["target"], "plain", (), (), (), quick=False)
-    assert {case.function for case in cases} == set(PRESETS["target"].functions)
-    assert Case("plain", (8192, 128256), "bfloat16", quantity=GRADIENT, function=LOGSUMEXP) in cases
+    for kind in KINDS:
+        cases = cases_of(PRESETS["target"], kind, (), (), (), quick=False)
+        assert {case.function for case in cases} == set(PRESETS["target"].functions[kind])
+    assert Case("linear", (8192, 2304, 256000), "bfloat16", quantity=GRADIENT, function=LEAN) in cases

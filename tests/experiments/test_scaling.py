@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 
@@ -13,6 +14,7 @@ from experiments._cost_model import (
     fastest,
     flops,
     of_large_model,
+    over_pod,
     seconds,
     sent,
     temporary_bound,
@@ -21,7 +23,7 @@ from experiments._cost_model import (
 from experiments._hlo import Collective, UnreadableHloError, device_work
 from experiments._scaling_tables import DOCUMENT, RESULTS, tables, with_tables
 from experiments._scaling_worker import cost
-from experiments.scaling import Found, judge, of_model
+from experiments.scaling import Found, judge, of_model, of_pod_model
 
 pytestmark = pytest.mark.usefixtures("fresh_compilation")
 HEAD = Program(1024, 256, 32768, 2, 2)
@@ -102,6 +104,21 @@ def test_reader_counts_a_loop_as_often_as_it_turns_and_knows_who_speaks(notation
     work = device_work(LOOP.replace("GROUPS", notation), (2, 2))
     assert work.flops == 5 * 2 * 8 * 16 * 4
     assert work.collectives == (Collective("all-reduce", 4 + 4 * 8, NOTATIONS[notation], 5),)
+
+
+BOUNDED = """
+%below (state: (s32[], f32[8,4])) -> pred[] {
+  %bound = s32[] constant(7)
+  ROOT %lt = pred[] compare(%i, %bound), direction=LT
+}
+
+ENTRY"""
+
+
+def test_reader_takes_the_bound_of_a_counter_for_how_often_a_loop_turns():
+    text = LOOP.replace("GROUPS", ALONG_ROWS).replace(', backend_config={"known_trip_count":{"n":"5"}}', "")
+    bounded = text.replace("condition=%add", "condition=%below").replace("ENTRY", BOUNDED)
+    assert [each.times for each in device_work(bounded, (2, 2)).collectives] == [7]
 
 
 def test_collectives_of_one_device_are_none():
@@ -203,3 +220,19 @@ def test_results_are_of_the_whole_experiment_and_agree_with_the_model():
     assert not document["quick"]
     for each in document["measurements"]["programs"]:
         assert each["model"] == of_model(Program(**each["program"]))
+    pods = document["measurements"]["pods"]
+    assert len(pods) == 2
+    for each in chain.from_iterable(pods.values()):
+        assert each["model"] == of_pod_model(Program(**each["program"]))
+
+
+def test_a_collective_over_a_pod_that_the_model_lacks_fails():
+    right = over_pod(1 << 20, 1 << 17, 32, 8, "classes")
+    measured = of_pod_model(right)
+    found = Found(HEAD, of_model(HEAD), of_model(HEAD))
+    for told_bytes, holds in ((measured["told"], True), (measured["told"] | {"all-gather over data": 4}, False)):
+        of_pod = Found(right, measured | {"told": told_bytes}, of_pod_model(right))
+        checks = judge([found], _mistaken(of_model(HEAD)), {"tpu:v5e:16x16": [of_pod]}).checks
+        assert [name for name, held in checks.items() if not held] == (
+            [] if holds else ["over a pod, each program's bytes in each collective are the model's"]
+        )

@@ -1,0 +1,166 @@
+"""The fused head a block of classes at a time, of all tokens: the schedule of a small memory budget.
+
+Two loops over the blocks W_b of the kernel. The first forms the logits z_b = x W_b + b_b for the rows' statistics (M18,
+M22); the second forms them again, and their gradient G_b (M25), which is used up at once:
+
+    dx += G_b W_b^T,    dW_b = x^T G_b,    db_b = Σ_t G_tb        (M16)
+
+A block of dW is written once, in the dtype that it is saved in. `chunk_sizes` takes this loop where that is narrower
+than the sum of dW over chunks of tokens, which isn't held here.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxsoftmax import _integer_labels
+from jaxsoftmax._head.chunk_sizes import ChunkSizes
+from jaxsoftmax._head.problem import GradSpecs, HeadGrads, HeadInputs, dot, logits_of
+from jaxsoftmax._head.rounding import loss_scale, saved_dtypes, unscaled
+from jaxsoftmax._head.schedules import Steps
+from jaxsoftmax._head.token_chunks import zero_ignored_hidden
+from jaxsoftmax._integer_labels import ShardStats
+from jaxsoftmax._math.lse_state import LseState, shifted_logits
+from jaxsoftmax._math.token_loss import LossOptions, softcap
+from jaxsoftmax._reduction import schedules as reduction
+from jaxsoftmax._reduction.row_state import lse_state
+from jaxsoftmax._sharding import Shards, match_vma, merge_stacked, vma_of
+from jaxsoftmax._token_labels import TokenLabels
+
+
+def losses_and_gradients(
+    steps: Steps,
+    options: LossOptions,
+    shards: Shards,
+    sizes: ChunkSizes,
+    wanted: GradSpecs,
+    inputs: HeadInputs,
+    scale: Array,
+    labels: TokenLabels,
+    class_weights: Array | None,
+) -> tuple[Array, HeadGrads]:
+    """Losses [tokens], and the gradients wanted of Σ_t scale_t l_t in hidden, kernel and bias; None of the others.
+
+    The gradients are each device's own, in the dtypes of `saved_dtypes`.
+    """
+    (inputs, class_weights), _ = match_vma(shards, (inputs, class_weights), (labels.standing, scale))
+    inputs = inputs._replace(hidden=zero_ignored_hidden(options, inputs.hidden, labels))
+    blocks = _Blocks(steps, inputs, class_weights, sizes.classes)
+    own, label_logit = _statistics(options, shards, blocks, labels)
+    losses, stats = _integer_labels.losses_of_shards(options, shards, own, labels, class_weights, blocks.vocab)
+    factor = loss_scale(inputs, shards, scale, class_weights)
+    scale = scale if factor is None else scale / factor
+    coefs = _integer_labels.gradient_coefs(options, shards, label_logit, labels, None, stats, scale, blocks.vocab)
+
+    def gradient_block(i: Array) -> Array:
+        block, weights, first = blocks.at(i)
+        x = logits_of(inputs.hidden, block)
+        offset = shards.class_offset(blocks.vocab)
+        return _integer_labels.gradient_entries(options, shards, x, labels, weights, stats.state, coefs, offset, first)
+
+    return losses, _products(blocks, wanted, gradient_block, factor)
+
+
+class _Blocks(NamedTuple):
+    """The kernel, bias and class weights, cut into blocks; the last one may begin inside of the one before."""
+
+    steps: Steps
+    inputs: HeadInputs
+    class_weights: Array | None
+    classes: int  # in a block
+
+    @property
+    def vocab(self) -> int:
+        """All classes of this shard."""
+        return self.inputs.kernel.shape[1]
+
+    @property
+    def numbers(self) -> Array:
+        """The numbers of all blocks."""
+        return jnp.arange(-(-self.vocab // self.classes), dtype=jnp.int32)
+
+    def at(self, i: Array) -> tuple[HeadInputs, Array | None, Array]:
+        """Block i of the inputs and of the class weights, and its first class."""
+        first = _first_class(i, self.classes, self.vocab)
+        kernel = self.steps.columns(self.inputs.kernel, first, self.classes)
+        bias, weights = (
+            None if array is None else lax.dynamic_slice_in_dim(array, first, self.classes)
+            for array in (self.inputs.bias, self.class_weights)
+        )
+        return self.inputs._replace(kernel=kernel, bias=bias), weights, first
+
+    def is_new(self, i: Array) -> Array:
+        """Which classes of block i aren't in the one before, [1, classes]."""
+        first = _first_class(i, self.classes, self.vocab)
+        return first + lax.broadcasted_iota(jnp.int32, (1, self.classes), 1) >= i * self.classes
+
+
+def _first_class(i: Array, classes: int, vocab: int) -> Array:
+    return jnp.minimum(i * classes, vocab - classes)
+
+
+def _statistics(options: LossOptions, shards: Shards, blocks: _Blocks, labels: TokenLabels) -> tuple[ShardStats, Array]:
+    """The statistics of all rows over this shard's classes, and the label's logit x_y [tokens, 1], 0 if it has none."""
+    offset = shards.class_offset(blocks.vocab)
+
+    @jax.checkpoint
+    def of_block(i: Array) -> tuple[LseState, Array, Array | None, Array | None]:
+        inputs, weights, first = blocks.at(i)
+        new = blocks.is_new(i)
+        x = logits_of(inputs.hidden, inputs)
+        z = jnp.where(new, _integer_labels.capped(options, shards, x, offset + first), -jnp.inf)
+        state = lse_state(z, (1,))
+        label_logit = reduction.entry_at(jnp.where(new, x, 0), labels.local - first)
+        margin = weight = None
+        if options.label_smoothing:
+            of_new = jnp.where(new[0], 1 if weights is None else weights, 0).astype(z.dtype)
+            margin, weight = _integer_labels.weighted_margin(z, of_new, reduction.forgotten(state)), jnp.sum(of_new)
+        return jax.tree.map(lambda array: array.reshape(-1), (state, label_logit, margin, weight))
+
+    state, label_logit, margin, weight = lax.map(of_block, blocks.numbers)
+    state, (margin,) = merge_stacked(state, (margin,), (weight,))  # (M22)
+    state, label_logit, margin = jax.tree.map(lambda array: array[:, None], (state, jnp.sum(label_logit, 0), margin))
+    label_margin = -shifted_logits(softcap(options, label_logit), state)
+    return ShardStats(state, label_margin, margin), label_logit
+
+
+def _products(
+    blocks: _Blocks, wanted: GradSpecs, gradient_block: Callable[[Array], Array], factor: Array | None
+) -> HeadGrads:
+    """The gradients wanted, from those of the logits a block at a time (M16)."""
+    inputs = blocks.inputs
+    saved = saved_dtypes(wanted, vma_of(inputs))
+    transposed = None if wanted.kernel is None else blocks.steps.transposed(inputs.hidden)
+
+    @jax.checkpoint
+    def of_block(i: Array) -> HeadGrads:
+        g = gradient_block(i)
+        low = lax.optimization_barrier(g.astype(inputs.product_dtype))
+        dx = dw = db = None
+        if wanted.hidden is not None:
+            dx = dot(low, jnp.where(blocks.is_new(i), blocks.at(i)[0].kernel, 0), b_axis=1)
+        if wanted.kernel is not None:
+            dw = dot(inputs.hidden, low, a_axis=0) if transposed is None else dot(transposed, low)
+        if wanted.bias is not None:
+            db = jnp.sum(g, 0)
+        return HeadGrads(dx, unscaled(dw, factor, saved.kernel), unscaled(db, factor, saved.bias))
+
+    def with_block(sums: HeadGrads, i: Array) -> tuple[HeadGrads, None]:
+        block, first = of_block(i), _first_class(i, blocks.classes, blocks.vocab)
+        dx = None if sums.hidden is None else sums.hidden + block.hidden
+        return HeadGrads(dx, _written(first, sums.kernel, block.kernel), _written(first, sums.bias, block.bias)), None
+
+    dtypes = saved._replace(hidden=wanted.hidden and inputs.dtype)
+    zeros = (None if d is None else jnp.zeros_like(array, dtype=d) for array, d in zip(inputs, dtypes, strict=True))
+    sums, _ = lax.scan(with_block, HeadGrads(*zeros), blocks.numbers)
+    return sums._replace(hidden=unscaled(sums.hidden, factor, saved.hidden))
+
+
+def _written(first: Array, array: Array | None, block: Array | None) -> Array | None:
+    """The array with the block of its last axis that begins at `first`."""
+    return (
+        None if array is None or block is None else lax.dynamic_update_slice_in_dim(array, block, first, array.ndim - 1)
+    )

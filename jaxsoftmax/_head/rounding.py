@@ -1,0 +1,40 @@
+"""In which dtype a gradient of the fused head leaves a device, and how float16 keeps it within its range."""
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxsoftmax._head.problem import GradSpec, GradSpecs, HeadGrads, HeadInputs
+from jaxsoftmax._math.precision import accumulation_dtype
+from jaxsoftmax._sharding import Shards
+
+
+def saved_dtypes(wanted: GradSpecs, axes: frozenset[str]) -> HeadGrads:
+    """The dtypes of the gradients of inputs that vary over `axes`, before sums over devices and the cotangent.
+
+    They are the arguments', but float32 where more is to come before they are rounded: a sum over devices that share
+    the argument; or for float16 the cotangent, which may bring them into its range.
+    """
+
+    def saved(spec: GradSpec) -> jnp.dtype:
+        final = spec.dtype != jnp.float16 and axes <= spec.axes
+        return spec.dtype if final else accumulation_dtype(spec.dtype)
+
+    return HeadGrads(*(None if spec is None else saved(spec) for spec in wanted))
+
+
+def loss_scale(inputs: HeadInputs, shards: Shards, scale: Array, class_weights: Array | None) -> Array | None:
+    """A power of two, about 2^-10 of the gradient's largest entry: multiples of it keep within float16's range.
+
+    None of other dtypes.
+    """
+    if inputs.product_dtype != jnp.float16:
+        return None
+    factors = [scale] if class_weights is None else [scale, class_weights.astype(scale.dtype)]
+    largest = (lax.stop_gradient(jnp.max(jnp.abs(factor), initial=0)) for factor in factors)
+    exponents = (jnp.frexp(shards.pmax(one))[1] for one in largest)
+    return jnp.ldexp(jnp.ones((), scale.dtype), jnp.clip(sum(exponents) - 10, -100, 100))
+
+
+def unscaled(gradient: Array | None, by: Array | None, dtype: jnp.dtype) -> Array | None:
+    """The gradient without the loss scale, in the dtype that it is saved in."""
+    return None if gradient is None else (gradient if by is None else gradient * by).astype(dtype)
