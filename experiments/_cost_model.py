@@ -242,10 +242,10 @@ def of_large_model(devices: int, class_shards: int) -> Program:
 
 
 def over_pod(tokens: int, vocab: int, token_shards: int, class_shards: int, kernel: str) -> Program:
-    """Returns a head on TPUs, in the chunks that the library takes there: all tokens in 4 GiB of logits, or 4096."""
+    """Returns a head on TPUs, in the chunks that the library takes there: all tokens in 4 GiB, or some in 2 GiB."""
     of_token = FLOAT32 * -(-vocab // class_shards)
     own = -(-tokens // token_shards)
-    chunk = own if own * of_token <= 4 << 30 else min((4 << 30) // of_token // 128 * 128, 4096)
+    chunk = own if own * of_token <= 4 << 30 else min((2 << 30) // of_token // 128 * 128, 4096)
     return Program(tokens, 4096, vocab, token_shards, class_shards, "bfloat16", kernel, chunk=chunk)
 
 

@@ -34,12 +34,12 @@ def narrow(tokens, embed, vocab, sums=True):
     return HeadSize(tokens, embed, vocab, FLOAT32, BFLOAT16, sums, sums)
 
 
-def test_chunk_on_a_gpu_fills_a_gibibyte_with_whole_rows_and_on_a_tpu_four():
+def test_chunk_on_a_gpu_fills_a_gibibyte_with_whole_rows_and_on_a_tpu_two():
     assert chunk_sizes(DEFAULT.budget, Settings(), narrow(8192, 2304, 256000)) == ChunkSizes(1024, 256000)
     assert chunk_sizes(DEFAULT.budget, Settings(), narrow(16384, 64, 32000)) == ChunkSizes(4096, 32000)
     assert chunk_sizes(TPU.budget, Settings(), narrow(8192, 4096, 128256)) == ChunkSizes(8192, 128256)  # all
     assert chunk_sizes(TPU.budget, Settings(), narrow(32768, 4096, 128256)) == ChunkSizes(4096, 128256)
-    assert chunk_sizes(TPU.budget, Settings(), narrow(8192, 4096, 1 << 20)) == ChunkSizes(1024, 1 << 20)
+    assert chunk_sizes(TPU.budget, Settings(), narrow(8192, 4096, 1 << 20)) == ChunkSizes(512, 1 << 20)
 
 
 LARGE = narrow(8192, 4096, 128256)

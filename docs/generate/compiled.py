@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from docs.generate.benchmarks import Row, cases, shape_of
+from docs.generate import compiled_figure
+from docs.generate.benchmark_figures import SCHEMES
+from docs.generate.benchmarks import ASSETS, Row, cases, shape_of
 from docs.generate.repository import RESULTS
 from docs.generate.text import details, plain, table
 
@@ -38,7 +40,34 @@ def render() -> str:
         f"Time: {record['time']}."
         for record in records()
     )
-    return f"{table(header, lines, len(records()))}\n{details('note', 'How it was made', made)}"
+    alt = "the fused head compiled, value and gradients in bfloat16: time above its floor against temporary memory"
+    pictures = "\n".join(f"![{alt}](/{ASSETS}/compiled-{scheme}.svg#only-{scheme})" for scheme in SCHEMES)
+    return f"{pictures}\n\n{table(header, lines, len(records()))}\n{details('note', 'How it was made', made)}"
+
+
+_DRAWN = {"jaxsoftmax": "integer-labels", "jaxsoftmax, 256 MiB": "lean"}
+
+
+def figures() -> Mapping[str, str]:
+    """Returns the figure of the fused head as SVG, by its path on the site, for light and for dark pages."""
+    drawn: dict[str, dict[str, dict[str, compiled_figure.Point]]] = {}
+    for record in records():
+        chip = record["target"].split(":")[1]
+        for by_subject in cases(record["rows"]):
+            case = by_subject["jaxsoftmax"]["case"]
+            if case["kind"] == "linear" and case["quantity"] == "value and gradient" and case["shape"][0] == 8192:
+                points = drawn.setdefault(shape_of(by_subject["jaxsoftmax"]), {}).setdefault(chip, {})
+                points |= {name: _point(by_subject[subject]) for name, subject in _drawn_of(case["function"])}
+    return {f"{ASSETS}/compiled-{scheme}.svg": compiled_figure.draw(drawn, scheme) for scheme in SCHEMES}
+
+
+def _drawn_of(function: str) -> list[tuple[str, str]]:
+    own = [(name, "jaxsoftmax") for name, of in _DRAWN.items() if of == function]
+    return [("optax", "optax"), *own] if function == "integer-labels" else own
+
+
+def _point(row: Row) -> compiled_figure.Point:
+    return row["temp_bytes"] / 2**30, row["to_floor"]
 
 
 def _name(row: Row) -> tuple[str, ...]:

@@ -33,11 +33,13 @@ def losses_and_gradients(
     sums: HeadGrads,
     chunk: TokenChunk,
     classes: int,
+    alone: bool,
 ) -> tuple[Array, HeadGrads]:
     """Losses [chunk], the chunk's own dx, and `sums` of dW and db with its part added; None where `sums` has None.
 
-    So many `classes` of G are held at a time.
+    So many `classes` of G are held at a time, whether the chunk is `alone` or not.
     """
+    del alone
     # In memory: of a product and its sum with a bias, which it would fuse into some users, XLA CPU holds both.
     z = lax.optimization_barrier(logits_of(chunk.hidden, inputs))
     vocab = z.shape[-1]

@@ -67,7 +67,7 @@ def linear_cross_entropy(
       logit_softcap: c > 0, or None for no cap.
       reduction: "mean" (the sum of u_t l_t over that of u_t w_y), "sum" or "none".
       chunk_size: tokens whose logits are held at a time, at least 1. If None: all, where the logits fill at most
-        16 MiB (4 GiB on a TPU); else as many as fit into 256 MiB on a CPU, 4 GiB on a TPU, 1 GiB elsewhere; at least
+        16 MiB (4 GiB on a TPU); else as many as fit into 256 MiB on a CPU, 2 GiB on a TPU, 1 GiB elsewhere; at least
         128 and at most 4096, on a CPU 512.
       memory_budget: bytes that the temporary arrays should take, at least 1; None for those that follow from
         `chunk_size`. The chunk is as large as fits, if `chunk_size` doesn't say. Where the kernel's gradient, added up

@@ -63,11 +63,12 @@ def losses_and_gradients(
     (inputs, class_weights), _ = match_vma(shards, (inputs, class_weights), (labels.standing, scale))
     saved = saved_dtypes(wanted, vma_of(inputs))
     factor = loss_scale(inputs, shards, scale, class_weights)
+    alone = isinstance(layout.tokens, int) and layout.tokens <= layout.chunk
 
     def of_chunk(sums: HeadGrads, chunk: TokenChunk) -> tuple[HeadGrads, tuple[Array, Array | None]]:
         sums = sums._replace(hidden=_zeros_like(chunk.hidden, wanted.hidden and inputs.dtype))
         losses, (dx, dw, db) = steps.losses_and_gradients(
-            options, shards, inputs, class_weights, sums, chunk, classes=sizes.classes
+            options, shards, inputs, class_weights, sums, chunk, classes=sizes.classes, alone=alone
         )
         return HeadGrads(None, dw, db), (losses, unscaled(dx, factor, saved.hidden))
 
@@ -80,8 +81,8 @@ def losses_and_gradients(
     x_transposed = None if wanted.kernel is None else steps.transposed(x)
     chunks = TokenChunk(x, x_transposed, jax.tree.map(layout.to_chunks, labels), u)
     dw, db = (_zeros_like(array, spec and inputs.dtype) for array, spec in zip(inputs[1:], wanted[1:], strict=True))
-    several = isinstance(x.shape[0], int) and x.shape[0] > 1
-    over_chunks = partial(_scan_first_apart, of_chunk) if steps.first_apart and several else lax.scan
+    apart = steps.first_apart and not alone and isinstance(x.shape[0], int)
+    over_chunks = partial(_scan_first_apart, of_chunk) if apart else lax.scan
     (_, dw, db), (losses, dx) = over_chunks(step, HeadGrads(None, dw, db), chunks)
     dx = None if dx is None else layout.from_chunks(dx)
     gradients = HeadGrads(dx, unscaled(dw, factor, saved.kernel), unscaled(db, factor, saved.bias))

@@ -22,10 +22,11 @@ def losses_and_gradients(
     sums: HeadGrads,
     chunk: TokenChunk,
     classes: int,
+    alone: bool,
 ) -> tuple[Array, HeadGrads]:
     """Losses [chunk], the chunk's own dx, and `sums` of dW and db with its part added; None where `sums` has None.
 
-    All `classes` are held at once.
+    All `classes` are held at once. A chunk may be `alone`, without others.
     """
     del classes
     z = logits_of(chunk.hidden, inputs)
@@ -33,8 +34,11 @@ def losses_and_gradients(
     coefs = _integer_labels.gradient_coefs_of(options, shards, z, chunk.labels, None, stats, chunk.scale)
     offset = shards.class_offset(z.shape[-1])
     g = _integer_labels.gradient_entries(options, shards, z, chunk.labels, class_weights, stats.state, coefs, offset)
-    # In memory, or each of the two products would form the exponentials again.
-    low = lax.optimization_barrier(g.astype(inputs.product_dtype))
+    low = g.astype(inputs.product_dtype)
+    if not alone:
+        # In memory, or each of the two products of a loop would form the exponentials again. XLA for TPU finds out by
+        # itself what is best of a chunk alone: on a v5e it is to form them again.
+        low = lax.optimization_barrier(low)
     dx, dw, db = sums
     return losses, HeadGrads(
         None if dx is None else dot(low, inputs.kernel, b_axis=1),
