@@ -152,7 +152,8 @@ for dtype, (n, d, v) in ((dtype, shape) for dtype in shapes for shape in shapes[
     arrays = array((n, d), dtype), array((d, v), dtype), array((n,), "int32"), array((v,), dtype)
     compiled = jax.jit(loss).lower(*arrays).compile()
     assert "tpu_custom_call" in compiled.as_text()
-    assert compiled.memory_analysis().temp_size_in_bytes < (1 << 20) + 3 * n * v  # the logits would take 4 n v
+    # At most a copy of a ragged kernel in another layout: the logits would take 4 n v.
+    assert compiled.memory_analysis().temp_size_in_bytes < (1 << 20) + min(4.4 * d * v, 3.6 * n * v)
 """
 
 
