@@ -81,9 +81,15 @@ def test_on_a_cpu_a_chunk_within_a_budget_has_its_gradient_in_blocks_of_classes_
     assert chunk_sizes(CPU.budget, Settings(None, 4 << 30), LARGE) == ChunkSizes(512, 2048)
 
 
+def test_on_a_cpu_a_large_budget_changes_nothing():
+    for tokens, vocab in ((8192, 32768), (1024, 8192), (64, 100)):
+        size = narrow(tokens, 256, vocab)
+        assert chunk_sizes(CPU.budget, Settings(None, 8 << 30), size) == chunk_sizes(CPU.budget, Settings(), size)
+
+
 def test_on_a_cpu_the_blocks_of_one_chunk_are_added_up_too():
     one_chunk = narrow(512, 768, 131072)
-    of_logits, of_sums = 512 * (131072 * 6 + 768 * 4), 768 * 131072 * 4
+    of_logits, of_sums = 512 * (131072 * 4 + 2048 * 6 + 768 * 4), 768 * 131072 * 4
     assert chunk_sizes(CPU.budget, Settings(None, of_logits + of_sums), one_chunk) == ChunkSizes(512, 2048)
     assert chunk_sizes(CPU.budget, Settings(None, of_logits), one_chunk).all_tokens
-    assert chunk_sizes(TPU.budget, Settings(None, of_logits), one_chunk) == ChunkSizes(512, 131072)
+    assert not chunk_sizes(TPU.budget, Settings(None, 512 * (131072 * 6 + 768 * 4)), one_chunk).all_tokens

@@ -29,6 +29,7 @@ class Budget(NamedTuple):
     bytes: int  # of a chunk's logits
     classes: int | None  # in a block of a chunk's gradient, which are added up one by one; None: all at once
     block: int  # bytes of a block of classes of all tokens; a larger one isn't faster
+    widens: bool  # whether XLA widens the operands of a product, where they are narrow
 
 
 class HeadSize(NamedTuple):
@@ -81,9 +82,13 @@ def _by_default(budget: Budget, requested: int | None, size: HeadSize) -> int:
 
 def _within(memory: int, budget: Budget, requested: int | None, size: HeadSize) -> ChunkSizes:
     """A chunk of tokens; or a block of classes, where that takes less memory and the chunk would exceed it."""
-    of_entry = size.dtype.itemsize + size.product_dtype.itemsize  # of the logits and of their gradient
-    of_product = size.embed * size.dtype.itemsize  # dX of a token, or dW of a class, before it is rounded
-    of_token, of_class = size.vocab * of_entry + of_product, size.tokens * of_entry + of_product
+    of_logit, of_gradient = size.dtype.itemsize, size.product_dtype.itemsize
+    if budget.widens and of_gradient < of_logit:
+        of_gradient += of_logit
+    of_product = size.embed * of_logit  # dX of a token, or dW of a class, before it is rounded
+    held = size.vocab if budget.classes is None else min(budget.classes, size.vocab)
+    of_token = size.vocab * of_logit + held * of_gradient + of_product
+    of_class = size.tokens * (of_logit + of_gradient) + of_product
     of_sums = size.vocab * of_product if size.sums_kernel else 0
 
     def bytes_of_chunk(tokens: int) -> int:
@@ -91,8 +96,10 @@ def _within(memory: int, budget: Budget, requested: int | None, size: HeadSize) 
         return tokens * of_token + (0 if at_once else of_sums)
 
     if requested is None:
+        # Where a gradient in blocks stays in the cache, as on a CPU, a chunk beyond the default one is no faster.
+        most = size.tokens if budget.classes is None else _by_default(budget, None, size)
         fitting = _bounded(_fitting(memory - of_sums, of_token), budget.tokens)
-        requested = size.tokens if bytes_of_chunk(size.tokens) <= memory else fitting
+        requested = most if bytes_of_chunk(most) <= memory else fitting
     chunk = _at_most(requested, size.tokens)
     in_chunks = ChunkSizes(chunk, size.vocab)
     if bytes_of_chunk(chunk) <= memory or not of_sums:

@@ -69,14 +69,15 @@ def linear_cross_entropy(
       chunk_size: tokens whose logits are held at a time, at least 1. If None: all, where the logits fill at most
         16 MiB (4 GiB on a TPU); else as many as fit into 256 MiB on a CPU, 2 GiB on a TPU, 1 GiB elsewhere; at least
         128 and at most 4096, on a CPU 512.
-      memory_budget: bytes that the temporary arrays should take, at least 1; None for those that follow from
-        `chunk_size`. The chunk is as large as fits, if `chunk_size` doesn't say. Where the kernel's gradient, added up
-        in float32, doesn't fit beside it, and is to be rounded, all tokens are taken through a block of classes at a
-        time, whatever `chunk_size`: the logits are formed twice, and ignored tokens aren't skipped. The least that is
-        held are the logits of 128 tokens, or of 128 classes. With symbolic sizes, as in `jax.export`, it is ignored.
-      schedule: "pallas" forms values, and the losses of "none", by a Pallas kernel where the program is for a TPU, and
-        hidden and kernel are both in float32 or in bfloat16: no logits leave the chip. It has never run on a TPU: an
-        interpreter checked it, and the compiler for TPU takes it for v5e, v5p and v6e. None for the platform's own.
+      memory_budget: bytes that the temporary arrays should take, at least 1, in place of those that the chunks of
+        `chunk_size=None` take; copies of `hidden` come on top. Chunks are made to fit. Where even the smallest, of 128
+        tokens or as `chunk_size` says, don't fit beside a float32 sum of the kernel's gradient, which is rounded to a
+        narrower dtype at its end, all tokens are taken through a block of 128 classes or more at a time, without that
+        sum: the logits are formed twice, and ignored tokens aren't skipped. Ignored with symbolic sizes (`jax.export`).
+      schedule: "pallas" forms losses without gradients, and those of "none", by a Pallas kernel for TPU: for
+        evaluation, as a training step of "mean" or "sum" has no use for it. It takes hidden and kernel both in float32
+        or both in bfloat16; other inputs, and other platforms, go as with None. No logits leave the chip. It has never
+        run on a TPU: an interpreter checked it, and TPU's compiler takes it for v5e, v5p and v6e.
       axis_name: mesh axis, or several, of the `jax.shard_map` around, over which the classes are sharded:
         kernel, bias and class weights are this device's contiguous shard, labels count the classes of all, and tokens
         are the same on all. "mean" and "sum" are of this device's tokens. For global arrays there is

@@ -40,10 +40,16 @@ _CPU_STEPS = Steps(
     class_blocks_cpu.losses_and_gradients, class_blocks_cpu.transposed, class_blocks_cpu.columns, first_apart=False
 )
 _WHOLE_ROWS = Steps(whole_rows.losses_and_gradients, whole_rows.transposed, whole_rows.columns, first_apart=True)
-CPU = Schedule(_CPU_STEPS, Budget(whole=16 << 20, tokens=512, bytes=256 << 20, classes=2048, block=128 << 20))
+CPU = Schedule(
+    _CPU_STEPS, Budget(whole=16 << 20, tokens=512, bytes=256 << 20, classes=2048, block=128 << 20, widens=True)
+)
 # On a v5e and a v6e XLA keeps a block of classes in the chip's own 128 MiB.
-TPU = Schedule(_WHOLE_ROWS, Budget(whole=4 << 30, tokens=4096, bytes=2 << 30, classes=None, block=112 << 20))
-DEFAULT = Schedule(_WHOLE_ROWS, Budget(whole=16 << 20, tokens=4096, bytes=1 << 30, classes=None, block=128 << 20))
+TPU = Schedule(
+    _WHOLE_ROWS, Budget(whole=4 << 30, tokens=4096, bytes=2 << 30, classes=None, block=112 << 20, widens=False)
+)
+DEFAULT = Schedule(
+    _WHOLE_ROWS, Budget(whole=16 << 20, tokens=4096, bytes=1 << 30, classes=None, block=128 << 20, widens=False)
+)
 BY_PLATFORM = {"cpu": CPU, "tpu": TPU}
 ON_EVERY_PLATFORM = CPU.budget  # for a chunk whose size may not depend on the platform
 
