@@ -119,7 +119,7 @@ PLATFORM = ("default_backend", "device_count", "platform_dependent", "optimizati
 SCHEDULES = {
     *("_reduction.one_pass", "_reduction.blocked_cpu", "_reduction.centring", "_reduction.signed_state"),
     "_reduction.schedules",
-    *("_head.schedules", "_head.class_blocks_cpu", "_head.whole_rows", "_head.class_blocks"),
+    *("_head.schedules", "_head.class_blocks_cpu", "_head.whole_rows", "_head.class_blocks", "_head.token_chunks"),
 }
 
 
