@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from docs.generate.benchmark_figures import SCHEMES
@@ -52,10 +53,9 @@ def draw(by_shape: Mapping[str, Mapping[str, Mapping[str, Point]]], scheme: str)
 
 
 def _legend(figure: Figure, targets: Sequence[str], hues: Mapping[str, str], ink: str) -> None:
-    of_targets = [mpl.lines.Line2D([], [], color=hues[target], label=target) for target in targets]
+    of_targets = [Line2D([], [], color=hues[target], label=target) for target in targets]
     of_programs = [
-        mpl.lines.Line2D([], [], color=ink, marker=marker, linestyle="", label=program)
-        for program, marker in _MARKERS.items()
+        Line2D([], [], color=ink, marker=marker, linestyle="", label=program) for program, marker in _MARKERS.items()
     ]
     figure.legend(
         handles=[*of_targets, *of_programs], loc="outside lower center", ncols=4, frameon=False, labelcolor=ink

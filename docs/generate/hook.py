@@ -78,7 +78,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Adds the figures of the experiments and the benchmarks, and has Markdown point links at what the site has."""
     for path in sorted(RESULTS.glob("*.png")):
         files.append(File.generated(config, f"{FIGURES}/{path.name}", abs_src_path=str(path)))
-    for name, content in (benchmarks.figures() | compiled.figures()).items():
+    for name, content in {**benchmarks.figures(), **compiled.figures()}.items():
         files.append(File.generated(config, name, content=content))
     _links[:] = [RepositoryLinks(config.repo_url or "", lambda path: files.get_file_from_path(path) is not None)]
     config.markdown_extensions.append(_links[0])  # pyright: ignore[reportArgumentType]  # Markdown takes instances too

@@ -95,12 +95,13 @@ def _within(memory: int, budget: Budget, requested: int | None, size: HeadSize) 
         at_once = tokens >= size.tokens and budget.classes is None
         return tokens * of_token + (0 if at_once else of_sums)
 
-    if requested is None:
+    chunk = requested
+    if chunk is None:
         # Where a gradient in blocks stays in the cache, as on a CPU, a chunk beyond the default one is no faster.
         most = size.tokens if budget.classes is None else _by_default(budget, None, size)
         fitting = _bounded(_fitting(memory - of_sums, of_token), budget.tokens)
-        requested = most if bytes_of_chunk(most) <= memory else fitting
-    chunk = _at_most(requested, size.tokens)
+        chunk = most if bytes_of_chunk(most) <= memory else fitting
+    chunk = _at_most(chunk, size.tokens)
     in_chunks = ChunkSizes(chunk, size.vocab)
     if bytes_of_chunk(chunk) <= memory or not of_sums:
         return in_chunks

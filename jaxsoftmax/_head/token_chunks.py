@@ -101,8 +101,8 @@ def _scan_first_apart(first_step: Callable[..., Any], step: Callable[..., Any], 
     def body(state: Any, i: Array) -> tuple[Any, None]:
         carry, outs = state
         x = jax.tree.map(lambda array: lax.dynamic_index_in_dim(array, i, keepdims=False), xs)
-        # In memory: a product that reads its slice itself is slower, on TPU.
-        carry, out = step(carry, lax.optimization_barrier(x))
+        # In memory: a product that reads its slice itself is slower, on TPU. One by one, as they vary over other axes.
+        carry, out = step(carry, jax.tree.map(lax.optimization_barrier, x))
         return (carry, jax.tree.map(lambda whole, one: whole.at[i].set(one), outs, out)), None
 
     return lax.scan(body, (carry, outs), jnp.arange(1, chunks))[0]
