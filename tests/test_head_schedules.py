@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType
 
 import jaxsoftmax
-from jaxsoftmax._head import class_blocks, token_chunks, whole_rows
+from jaxsoftmax._head import class_blocks, gradient_task, token_chunks, whole_rows
 from tests.head_cases import SCHEDULES, follow
 
 TOKENS, EMBED, VOCAB = 24, 8, 1100
@@ -112,7 +112,7 @@ PLANTED = {
         lambda right: lambda blocks, i: jnp.ones((1, blocks.classes), bool),
     ),
     "hidden states of ignored tokens count": (
-        class_blocks,
+        gradient_task,
         "zero_ignored_hidden",
         lambda right: lambda options, hidden, labels: hidden.at[3].set(jnp.nan),
     ),

@@ -21,7 +21,7 @@ ARROWS = [
     ["_head.chunk_sizes", "_head.chunk_layout", "_head.auto_sharding"],
     ["_head.problem"],
     ["_head.whole_rows", "_head.class_blocks_cpu", "_head.residuals", "_head.rounding", "_head.pallas_tpu"],
-    ["_head.schedules"],
+    ["_head.schedules", "_head.gradient_task"],
     ["_head.token_chunks"],
     ["_head.class_blocks"],
     ["_head.programs"],

@@ -18,41 +18,25 @@ from jax import Array, lax
 
 from jaxsoftmax import _integer_labels
 from jaxsoftmax._head.chunk_sizes import ChunkSizes
-from jaxsoftmax._head.problem import GradSpecs, HeadGrads, HeadInputs, dot, logits_of
-from jaxsoftmax._head.rounding import loss_scale, saved_dtypes, unscaled
+from jaxsoftmax._head.gradient_task import GradientTask
+from jaxsoftmax._head.problem import HeadGrads, HeadInputs, dot, logits_of
+from jaxsoftmax._head.rounding import unscaled
 from jaxsoftmax._head.schedules import Steps
-from jaxsoftmax._head.token_chunks import zero_ignored_hidden
 from jaxsoftmax._integer_labels import ShardStats
 from jaxsoftmax._math.lse_state import LseState, shifted_logits
 from jaxsoftmax._math.token_loss import LossOptions, softcap
 from jaxsoftmax._reduction import schedules as reduction
 from jaxsoftmax._reduction.row_state import lse_state
-from jaxsoftmax._sharding import Shards, match_vma, merge_stacked, vma_of
+from jaxsoftmax._sharding import Shards, merge_stacked
 from jaxsoftmax._token_labels import TokenLabels
 
 
-def losses_and_gradients(
-    steps: Steps,
-    options: LossOptions,
-    shards: Shards,
-    sizes: ChunkSizes,
-    wanted: GradSpecs,
-    inputs: HeadInputs,
-    scale: Array,
-    labels: TokenLabels,
-    class_weights: Array | None,
-) -> tuple[Array, HeadGrads]:
-    """Losses [tokens], and the gradients wanted of Σ_t scale_t l_t in hidden, kernel and bias; None of the others.
-
-    The gradients are each device's own, in the dtypes of `saved_dtypes`.
-    """
-    (inputs, class_weights), _ = match_vma(shards, (inputs, class_weights), (labels.standing, scale))
-    inputs = inputs._replace(hidden=zero_ignored_hidden(options, inputs.hidden, labels))
+def losses_and_gradients(steps: Steps, sizes: ChunkSizes, task: GradientTask) -> tuple[Array, HeadGrads]:
+    """Losses [tokens], and each device's own gradients; None of those not wanted."""
+    options, shards, saved, inputs, scale, labels, class_weights, factor = task
     blocks = _Blocks(steps, inputs, class_weights, sizes.classes)
     own, label_logit = _statistics(options, shards, blocks, labels)
     losses, stats = _integer_labels.losses_of_shards(options, shards, own, labels, class_weights, blocks.vocab)
-    factor = loss_scale(inputs, shards, scale, class_weights)
-    scale = scale if factor is None else scale / factor
     coefs = _integer_labels.gradient_coefs(options, shards, label_logit, labels, None, stats, scale, blocks.vocab)
 
     def gradient_block(i: Array) -> Array:
@@ -61,7 +45,7 @@ def losses_and_gradients(
         offset = shards.class_offset(blocks.vocab)
         return _integer_labels.gradient_entries(options, shards, x, labels, weights, stats.state, coefs, offset, first)
 
-    return losses, _products(blocks, wanted, gradient_block, factor)
+    return losses, _products(blocks, saved, gradient_block, factor)
 
 
 class _Blocks(NamedTuple):
@@ -128,23 +112,22 @@ def _statistics(options: LossOptions, shards: Shards, blocks: _Blocks, labels: T
 
 
 def _products(
-    blocks: _Blocks, wanted: GradSpecs, gradient_block: Callable[[Array], Array], factor: Array | None
+    blocks: _Blocks, saved: HeadGrads, gradient_block: Callable[[Array], Array], factor: Array | None
 ) -> HeadGrads:
-    """The gradients wanted, from those of the logits a block at a time (M16)."""
+    """The gradients that have a dtype to be `saved` in, from those of the logits a block at a time (M16)."""
     inputs = blocks.inputs
-    saved = saved_dtypes(wanted, vma_of(inputs))
-    transposed = None if wanted.kernel is None else blocks.steps.transposed(inputs.hidden)
+    transposed = None if saved.kernel is None else blocks.steps.transposed(inputs.hidden)
 
     @jax.checkpoint
     def of_block(i: Array) -> HeadGrads:
         g = gradient_block(i)
         low = lax.optimization_barrier(g.astype(inputs.product_dtype))
         dx = dw = db = None
-        if wanted.hidden is not None:
+        if saved.hidden is not None:
             dx = dot(low, jnp.where(blocks.is_new(i), blocks.at(i)[0].kernel, 0), b_axis=1)
-        if wanted.kernel is not None:
+        if saved.kernel is not None:
             dw = dot(inputs.hidden, low, a_axis=0) if transposed is None else dot(transposed, low)
-        if wanted.bias is not None:
+        if saved.bias is not None:
             db = jnp.sum(g, 0)
         return HeadGrads(dx, unscaled(dw, factor, saved.kernel), unscaled(db, factor, saved.bias))
 
@@ -153,7 +136,7 @@ def _products(
         dx = None if sums.hidden is None else sums.hidden + block.hidden
         return HeadGrads(dx, _written(first, sums.kernel, block.kernel), _written(first, sums.bias, block.bias)), None
 
-    dtypes = saved._replace(hidden=wanted.hidden and inputs.dtype)
+    dtypes = saved._replace(hidden=None if saved.hidden is None else inputs.dtype)
     zeros = (None if d is None else jnp.zeros_like(array, dtype=d) for array, d in zip(inputs, dtypes, strict=True))
     sums, _ = lax.scan(with_block, HeadGrads(*zeros), blocks.numbers)
     return sums._replace(hidden=unscaled(sums.hidden, factor, saved.hidden))

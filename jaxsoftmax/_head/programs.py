@@ -9,6 +9,7 @@ from jax import Array
 from jaxsoftmax import _integer_labels
 from jaxsoftmax._head import class_blocks, schedules, token_chunks
 from jaxsoftmax._head.chunk_sizes import ChunkSizes, Settings, chunk_sizes
+from jaxsoftmax._head.gradient_task import gradient_task
 from jaxsoftmax._head.problem import GradSpecs, HeadGrads, HeadInputs, head_size, logits_of
 from jaxsoftmax._head.rounding import saved_dtypes
 from jaxsoftmax._head.schedules import Steps
@@ -61,13 +62,13 @@ def losses_and_gradients(
 
     The gradients are each device's own, in the dtypes of `saved_dtypes`.
     """
+    saved = saved_dtypes(wanted, vma_of((inputs, scale, labels, class_weights)).union(shards.classes))
 
     def by_steps(steps: Steps, sizes: ChunkSizes, *given: Any) -> tuple[Array, HeadGrads]:
         loop = class_blocks if sizes.all_tokens else token_chunks
-        return loop.losses_and_gradients(steps, options, shards, sizes, wanted, *given)
+        return loop.losses_and_gradients(steps, sizes, gradient_task(options, shards, saved, *given))
 
-    axes = vma_of((inputs, scale, labels, class_weights)).union(shards.classes)
-    sizes_of = partial(chunk_sizes, settings=settings, size=head_size(inputs, saved_dtypes(wanted, axes)))
+    sizes_of = partial(chunk_sizes, settings=settings, size=head_size(inputs, saved))
     return schedules.by_platform(by_steps, sizes_of, inputs, scale, labels, class_weights)
 
 

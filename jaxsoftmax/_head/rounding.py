@@ -35,6 +35,8 @@ def loss_scale(inputs: HeadInputs, shards: Shards, scale: Array, class_weights: 
     return jnp.ldexp(jnp.ones((), scale.dtype), jnp.clip(sum(exponents) - 10, -100, 100))
 
 
-def unscaled(gradient: Array | None, by: Array | None, dtype: jnp.dtype) -> Array | None:
-    """The gradient without the loss scale, in the dtype that it is saved in."""
-    return None if gradient is None else (gradient if by is None else gradient * by).astype(dtype)
+def unscaled(gradient: Array | None, by: Array | None, dtype: jnp.dtype | None) -> Array | None:
+    """The gradient without the loss scale, in the dtype that it is saved in; None if it isn't wanted."""
+    if gradient is None or dtype is None:
+        return None
+    return (gradient if by is None else gradient * by).astype(dtype)

@@ -14,11 +14,12 @@ from jax import Array, lax
 
 from jaxsoftmax._head.chunk_layout import chunk_layout
 from jaxsoftmax._head.chunk_sizes import ChunkSizes
-from jaxsoftmax._head.problem import GradSpecs, HeadGrads, HeadInputs, TokenChunk
-from jaxsoftmax._head.rounding import loss_scale, saved_dtypes, unscaled
+from jaxsoftmax._head.gradient_task import GradientTask
+from jaxsoftmax._head.problem import HeadGrads, HeadInputs, TokenChunk, zero_ignored_hidden
+from jaxsoftmax._head.rounding import unscaled
 from jaxsoftmax._head.schedules import Steps
 from jaxsoftmax._math.token_loss import LossOptions
-from jaxsoftmax._sharding import Shards, match_vma, vma_of
+from jaxsoftmax._sharding import Shards, match_vma
 from jaxsoftmax._token_labels import TokenLabels
 
 
@@ -44,29 +45,14 @@ def losses_of_tokens(
     return layout.from_chunks(lax.map(of_chunk, jax.tree.map(layout.to_chunks, tokens)))
 
 
-def losses_and_gradients(
-    steps: Steps,
-    options: LossOptions,
-    shards: Shards,
-    sizes: ChunkSizes,
-    wanted: GradSpecs,
-    inputs: HeadInputs,
-    scale: Array,
-    labels: TokenLabels,
-    class_weights: Array | None,
-) -> tuple[Array, HeadGrads]:
-    """Losses [tokens], and the gradients wanted of Σ_t scale_t l_t in hidden, kernel and bias; None of the others.
-
-    The gradients are each device's own, in the dtypes of `saved_dtypes`.
-    """
+def losses_and_gradients(steps: Steps, sizes: ChunkSizes, task: GradientTask) -> tuple[Array, HeadGrads]:
+    """Losses [tokens], and each device's own gradients; None of those not wanted."""
+    options, shards, saved, inputs, scale, labels, class_weights, factor = task
     layout = chunk_layout(options, labels, sizes.tokens)
-    (inputs, class_weights), _ = match_vma(shards, (inputs, class_weights), (labels.standing, scale))
-    saved = saved_dtypes(wanted, vma_of(inputs))
-    factor = loss_scale(inputs, shards, scale, class_weights)
     alone = isinstance(layout.tokens, int) and layout.tokens <= layout.chunk
 
     def of_chunk(sums: HeadGrads, chunk: TokenChunk) -> tuple[HeadGrads, tuple[Array, Array | None]]:
-        sums = sums._replace(hidden=_zeros_like(chunk.hidden, wanted.hidden and inputs.dtype))
+        sums = sums._replace(hidden=_zeros_like(chunk.hidden, task.sums.hidden))
         losses, (dx, dw, db) = steps.losses_and_gradients(
             options, shards, inputs, class_weights, sums, chunk, classes=sizes.classes, alone=alone
         )
@@ -76,11 +62,10 @@ def losses_and_gradients(
         nothing = _zeros_like(chunk.labels.standing, inputs.dtype), _zeros_like(chunk.hidden, saved.hidden)
         return layout.skip_if_ignored(chunk.labels, lambda: of_chunk(sums, chunk), lambda: (sums, nothing))
 
-    x = layout.to_chunks(zero_ignored_hidden(options, inputs.hidden, labels))
-    u = layout.to_chunks(scale if factor is None else scale / factor, filler=0)
-    x_transposed = None if wanted.kernel is None else steps.transposed(x)
+    x, u = layout.to_chunks(inputs.hidden), layout.to_chunks(scale, filler=0)
+    x_transposed = None if saved.kernel is None else steps.transposed(x)
     chunks = TokenChunk(x, x_transposed, jax.tree.map(layout.to_chunks, labels), u)
-    dw, db = (_zeros_like(array, spec and inputs.dtype) for array, spec in zip(inputs[1:], wanted[1:], strict=True))
+    dw, db = map(_zeros_like, inputs[1:], task.sums[1:])
     apart = steps.first_apart and not alone and isinstance(x.shape[0], int)
     over_chunks = partial(_scan_first_apart, of_chunk) if apart else lax.scan
     (_, dw, db), (losses, dx) = over_chunks(step, HeadGrads(None, dw, db), chunks)
@@ -106,11 +91,6 @@ def _scan_first_apart(first_step: Callable[..., Any], step: Callable[..., Any], 
         return (carry, jax.tree.map(lambda whole, one: whole.at[i].set(one), outs, out)), None
 
     return lax.scan(body, (carry, outs), jnp.arange(1, chunks))[0]
-
-
-def zero_ignored_hidden(options: LossOptions, hidden: Array, labels: TokenLabels) -> Array:
-    """The hidden states, 0 where the token is ignored: in dW, a sum over tokens, 0 times inf or NaN would be NaN."""
-    return hidden if options.ignore_index is None else jnp.where(labels.ignored[:, None], 0, hidden)
 
 
 def _zeros_like(array: Array, dtype: Any) -> Array | None:
