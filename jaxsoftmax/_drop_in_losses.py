@@ -13,10 +13,12 @@ from jaxtyping import Bool, Float, Int, Real
 
 from jaxsoftmax import _checks
 from jaxsoftmax._float_labels import float_label_losses
-from jaxsoftmax._integer_labels import integer_label_losses
+from jaxsoftmax._integer_labels import LOSSES, LabelledTokens
 from jaxsoftmax._logsumexp import axes_last
 from jaxsoftmax._loss_arguments import class_indices
-from jaxsoftmax._math.token_loss import LossOptions
+from jaxsoftmax._math.loss_options import LossOptions
+from jaxsoftmax._objective import Objective
+from jaxsoftmax._row_rules import row_outputs
 from jaxsoftmax._sharding import NOT_SHARDED, match_vma
 from jaxsoftmax._token_labels import token_labels
 
@@ -24,11 +26,11 @@ from jaxsoftmax._token_labels import token_labels
 class LossRules(NamedTuple):
     """The functions that carry a derivative: in reverse mode here, in both modes in `forward_mode`."""
 
-    integer_labels: Callable[..., Any]
-    float_labels: Callable[..., Any]
+    rows: Callable[..., Any]  # as `row_outputs`
+    float_labels: Callable[..., Any]  # as `float_label_losses`
 
 
-CUSTOM_VJP_RULES = LossRules(integer_label_losses, float_label_losses)
+CUSTOM_VJP_RULES = LossRules(row_outputs, float_label_losses)
 _PLAIN = LossOptions()
 
 
@@ -140,7 +142,8 @@ def _drop_in_float_labels(
     logits, labels = (axes_last(jnp.broadcast_to(array, shape), axes) for array in (logits, labels))
     mask = None if where is None else axes_last(jnp.broadcast_to(where, shape), axes)
     (logits, labels, mask), _ = match_vma(NOT_SHARDED, (logits, labels, mask), ())
-    return _zero_if_masked(rules.float_labels(_PLAIN, NOT_SHARDED, logits, labels, None, mask), mask)
+    losses, _ = rules.float_labels(NOT_SHARDED, False, _PLAIN, logits, labels, None, mask)
+    return _zero_if_masked(losses, mask)
 
 
 def integer_labels_with(rules: LossRules, logits: Any, labels: Any, axis: Any, where: Any) -> Array:
@@ -161,8 +164,9 @@ def _drop_in_integer_labels(
 ) -> Array:
     mask = None if where is None else axes_last(jnp.broadcast_to(where, logits.shape), axes)
     (logits, labels, mask), _ = match_vma(NOT_SHARDED, (axes_last(logits, axes), labels, mask), ())
-    labels_of_tokens = token_labels(_PLAIN, NOT_SHARDED, labels, logits.shape[-1])
-    return _zero_if_masked(rules.integer_labels(_PLAIN, NOT_SHARDED, logits, labels_of_tokens, None, mask), mask)
+    tokens = LabelledTokens(token_labels(_PLAIN, NOT_SHARDED, labels, logits.shape[-1]), mask)
+    losses, _ = rules.rows(NOT_SHARDED, logits, Objective(LOSSES, _PLAIN, tokens))
+    return _zero_if_masked(losses, mask)
 
 
 def _as_mask_of_classes(where: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array | None:

@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxsoftmax._integer_labels import TokenParts
 from jaxsoftmax._logsumexp import masked_logits
 from jaxsoftmax._math import token_loss
 from jaxsoftmax._math.classes import weights_over
-from jaxsoftmax._math.lse_state import LseState, shifted_logits
+from jaxsoftmax._math.loss_options import LossOptions, loss_logits, loss_logits_slope
+from jaxsoftmax._math.lse_state import LseState, log_sum_exp, shifted_logits
 from jaxsoftmax._math.precision import accumulation_dtype
-from jaxsoftmax._math.token_loss import LossOptions, TargetSums
+from jaxsoftmax._math.token_loss import TargetSums
+from jaxsoftmax._predictions import predictions
 from jaxsoftmax._reduction import schedules
 from jaxsoftmax._reduction.row_state import lse_state
 from jaxsoftmax._sharding import Shards
@@ -27,19 +30,29 @@ class TargetStats(NamedTuple):
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def float_label_losses(
-    options: LossOptions, shards: Shards, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
-) -> Array:
-    """Losses [*batch] of logits and labels [*batch, local_vocab], differentiable in reverse mode."""
-    return losses_and_stats(options, shards, logits, labels, class_weights, where)[0]
-
-
-def _fwd(options, shards, logits, labels, class_weights, where):
+    shards: Shards,
+    with_parts: bool,
+    options: LossOptions,
+    logits: Array,
+    labels: Array,
+    class_weights: Array | None,
+    where: Array | None,
+) -> tuple[Array, TokenParts | None]:
+    """Losses [*batch] of logits and labels [*batch, local_vocab], differentiable in reverse mode; and their parts."""
     losses, stats = losses_and_stats(options, shards, logits, labels, class_weights, where)
-    return losses, (logits, labels, class_weights, where, stats)  # the inputs; four numbers per row
+    return losses, token_parts(options, shards, logits, labels, class_weights, stats) if with_parts else None
 
 
-def _bwd(options, shards, residuals, losses_bar):
-    logits, labels, class_weights, where, stats = residuals
+def _fwd(shards, with_parts, options, logits, labels, class_weights, where):
+    losses, stats = losses_and_stats(options, shards, logits, labels, class_weights, where)
+    parts = token_parts(options, shards, logits, labels, class_weights, stats) if with_parts else None
+    # The arguments; four numbers a row.
+    return (losses, parts), (options, logits, labels, class_weights, where, stats)
+
+
+def _bwd(shards, _with_parts, residuals, bars):
+    options, logits, labels, class_weights, where, stats = residuals
+    losses_bar, _ = bars
     stats = stats._replace(state=schedules.forgotten(stats.state))
 
     def logits_bar(logits, labels, where, stats, scale):
@@ -52,8 +65,8 @@ def _bwd(options, shards, residuals, losses_bar):
         return token_loss.weighted(scale, bar).astype(labels.dtype)
 
     tokens = logits, labels, where, stats, losses_bar[..., None]
-    # Labels have a gradient; class weights are constants.
-    return schedules.over_rows(logits_bar, *tokens), schedules.over_rows(labels_bar, *tokens), None, None
+    # Labels have a gradient; options and class weights are constants.
+    return None, schedules.over_rows(logits_bar, *tokens), schedules.over_rows(labels_bar, *tokens), None, None
 
 
 float_label_losses.defvjp(_fwd, _bwd)
@@ -63,12 +76,29 @@ def losses_and_stats(
     options: LossOptions, shards: Shards, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
 ) -> tuple[Array, TargetStats]:
     """Losses [*batch], and each row's statistics."""
-    z = token_loss.softcap(options, _wide_logits(logits, labels, where))
+    z = loss_logits(options, _wide_logits(logits, labels, where))
     targets = _targets(options, shards, z, labels, class_weights, where)
     state, _ = shards.merge_lse(lse_state(z, (z.ndim - 1,)))  # (M22)
     sums = shards.psum(schedules.target_sums(z, state, targets))
     losses = token_loss.float_label_loss(options, state, sums)[..., 0]  # (M26)
     return losses, TargetStats(state, sums._replace(margin=None))
+
+
+def token_parts(
+    options: LossOptions, shards: Shards, logits: Array, labels: Array, class_weights: Array | None, stats: TargetStats
+) -> TokenParts:
+    """The parts of each token's loss, Σ_j w_j p_j (L - z_j) and zeta L^2 (M33); of logits that all count.
+
+    A token is right if the class of its largest label is the prediction.
+    """
+    state, losses = stats.state, stats.sums.all[..., 0]
+    plain = LossOptions(logit_softcap=options.logit_softcap)
+    nll, _ = losses_and_stats(plain, shards, logits, labels, class_weights, None)
+    z_loss = jnp.zeros_like(losses)
+    if options.has_z_loss:
+        z_loss = options.z_loss * jnp.square(log_sum_exp(state))[..., 0]
+    correct = predictions(shards, logits) == predictions(shards, labels)
+    return TokenParts(nll, z_loss, correct.astype(losses.dtype))
 
 
 def logits_gradient(
@@ -83,9 +113,9 @@ def logits_gradient(
     """The derivative of each row's loss in that row's logits, [*batch, local_vocab] (M11, M26)."""
     x = _wide_logits(logits, labels, where)
     targets = _targets(options, shards, x, labels, class_weights, where)
-    z = token_loss.softcap(options, x)
+    z = loss_logits(options, x)
     gradient = token_loss.float_label_gradient(options, stats.state, targets, stats.sums, z)
-    return gradient * token_loss.softcap_slope(options, x)  # (M23)
+    return gradient * loss_logits_slope(options, x)  # (M23)
 
 
 def labels_gradient(
@@ -97,7 +127,7 @@ def labels_gradient(
     stats: TargetStats,
 ) -> Array:
     """The derivative of each row's loss in that row's labels, [*batch, local_vocab] (M12)."""
-    z = token_loss.softcap(options, _wide_logits(logits, labels, where))
+    z = loss_logits(options, _wide_logits(logits, labels, where))
     nll = token_loss.negative_log_likelihood(stats.state, -shifted_logits(z, stats.state))
     weight = 1 - options.label_smoothing
     if class_weights is not None:

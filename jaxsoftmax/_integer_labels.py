@@ -1,51 +1,45 @@
 """Losses of tokens with integer labels, over logits whose last axis is the vocabulary (M11, M24, M25)."""
 
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxsoftmax._logsumexp import masked_logits
 from jaxsoftmax._math import token_loss
 from jaxsoftmax._math.classes import class_numbers, weights_over
+from jaxsoftmax._math.loss_options import LossOptions, loss_logits, loss_logits_slope
 from jaxsoftmax._math.lse_state import LseState, exponentials, shifted_logits
 from jaxsoftmax._math.precision import widen
-from jaxsoftmax._math.token_loss import LabelGradient, LossOptions, RowStats
+from jaxsoftmax._math.token_loss import LabelGradient, RowStats
+from jaxsoftmax._objective import Equations, Formed, Objective
+from jaxsoftmax._predictions import predictions
 from jaxsoftmax._reduction import schedules
-from jaxsoftmax._reduction.row_state import lse_state, margin_at
+from jaxsoftmax._reduction.row_state import lse_state, margins_at
 from jaxsoftmax._sharding import NOT_SHARDED, Shards
 from jaxsoftmax._token_labels import TokenLabels
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def integer_label_losses(
-    options: LossOptions,
-    shards: Shards,
-    logits: Array,
-    labels: TokenLabels,
-    class_weights: Array | None,
-    where: Array | None,
-) -> Array:
-    """Losses [*batch] of logits [*batch, local_vocab], differentiable in reverse mode."""
-    return losses_and_stats(options, shards, logits, labels, class_weights, where)[0]
+class LabelledTokens(NamedTuple):
+    """What the losses of tokens with integer labels take of each token."""
+
+    labels: TokenLabels  # [*batch]
+    where: Any = None  # which logits count, [*batch, local_vocab]; None for all
 
 
-def _fwd(options, shards, logits, labels, class_weights, where):
-    losses, stats = losses_and_stats(options, shards, logits, labels, class_weights, where, shared=True)
-    # The inputs, and per row (m, r) and m - z_y.
-    return losses, (logits, labels, class_weights, where, stats.state, stats.label_margin)
+class TokenParts(NamedTuple):
+    """What a token's loss is made of, and whether its label is the prediction; [*batch] each (M33)."""
+
+    nll: Array  # w_y nll_y
+    z_loss: Array  # zeta w_y L^2
+    correct: Array  # 1 or 0
 
 
-def _bwd(options, shards, residuals, losses_bar):
-    logits, labels, class_weights, where, state, label_margin = residuals
-    stats = row_stats(shards, labels, class_weights, state, label_margin, logits.shape[-1])
-    logits_bar = gradient(options, shards, logits, labels, class_weights, where, stats, losses_bar)  # (M25)
-    return logits_bar.astype(logits.dtype), None, None, None  # labels are integers; class weights are constants
+class LabelStats(NamedTuple):
+    """What the gradient needs of each row, [*batch, 1] each."""
 
-
-integer_label_losses.defvjp(_fwd, _bwd)
+    state: LseState
+    label_margin: Array  # m - z_y
 
 
 class ShardStats(NamedTuple):
@@ -56,159 +50,143 @@ class ShardStats(NamedTuple):
     weighted_margin: Array | None  # Σ_j w_j (m - z_j), where the labels are smoothed
 
 
-def losses_and_stats(
-    options: LossOptions,
-    shards: Shards,
-    logits: Array,
-    labels: TokenLabels,
-    class_weights: Array | None,
-    where: Array | None,
-    shared: bool = False,
-) -> tuple[Array, RowStats]:
-    """Losses [*batch], and the statistics of each row; `shared` as in `lse_state`."""
-    own = shard_stats(options, shards, logits, labels, class_weights, where, shared)
-    return losses_of_shards(options, shards, own, labels, class_weights, logits.shape[-1])
-
-
-def shard_stats(
-    options: LossOptions,
-    shards: Shards,
-    logits: Array,
-    labels: TokenLabels,
-    class_weights: Array | None,
-    where: Array | None,
-    shared: bool = False,
-) -> ShardStats:
+def shard_stats(objective: Objective, shards: Shards, logits: Array, shared: bool = False) -> ShardStats:
     """What the logits of this shard's classes add to the rows."""
+    options, (labels, where) = objective.options, objective.tokens
     z = capped(options, shards, masked_logits(logits, where), shards.class_offset(logits.shape[-1]))
     state = lse_state(z, (z.ndim - 1,), shared)
     label_margin = _label_margin(options, z, logits, labels, where, state)
-    if not options.label_smoothing:
+    if not options.smooths:
         return ShardStats(state, label_margin, None)
-    return ShardStats(state, label_margin, weighted_margin(z, class_weights, schedules.forgotten(state)))
+    return ShardStats(state, label_margin, weighted_margin(z, objective.class_weights, schedules.forgotten(state)))
 
 
-def losses_of_shards(
-    options: LossOptions,
-    shards: Shards,
-    own: ShardStats,
-    labels: TokenLabels,
-    class_weights: Array | None,
-    local_vocab: int,
-) -> tuple[Array, RowStats]:
+def losses_of_shards(objective: Objective, shards: Shards, own: ShardStats, local_vocab: int) -> tuple[Array, RowStats]:
     """Losses [*batch] and the statistics of whole rows, from those over each shard's classes."""
+    options, (labels, _), class_weights = objective.options, objective.tokens, objective.class_weights
     state, label_margin, weighted_margin = own
     if shards.classes:
         dtype = state.maximum.dtype
         on_this_shard = is_on_this_shard(labels, local_vocab)[..., None]
-        weight = _local_weight(class_weights, local_vocab, dtype) if options.label_smoothing else None
+        weight = _local_weight(class_weights, local_vocab, dtype) if options.smooths else None
         margins = (jnp.where(on_this_shard, label_margin, 0), weighted_margin)
         weights = (on_this_shard.astype(dtype), weight)
         state, (label_margin, weighted_margin) = shards.merge_lse(state, margins, weights)  # (M22)
-    stats = row_stats(shards, labels, class_weights, state, label_margin, local_vocab)
-    vocab = shards.vocab(local_vocab)
-    losses = token_loss.integer_label_loss(options, stats, weighted_margin, vocab)[..., 0]  # (M24)
-    losses = jnp.where(labels.invalid, jnp.nan, losses)
-    return jnp.where(labels.ignored, 0, losses), stats
+    stats = _row_stats(objective, shards, LabelStats(state, label_margin), local_vocab)
+    losses = token_loss.integer_label_loss(options, stats, weighted_margin, shards.vocab(local_vocab))  # (M24)
+    return _of_counted(labels, losses), stats
 
 
-def row_stats(
-    shards: Shards,
-    labels: TokenLabels,
-    class_weights: Array | None,
-    state: LseState,
-    label_margin: Array,
-    local_vocab: int,
-) -> RowStats:
-    """The statistics of rows with these labels, this state and m - z_y."""
-    dtype = state.maximum.dtype
-    label_weight = label_weights(shards, labels, class_weights, dtype)[..., None]
-    return RowStats(state, label_margin, label_weight, total_weight(shards, class_weights, local_vocab, dtype))
+def _form(objective: Objective, shards: Shards, logits: Array, shared: bool = False) -> Formed:
+    own = shard_stats(objective, shards, logits, shared)
+    losses, stats = losses_of_shards(objective, shards, own, logits.shape[-1])
+    return Formed(losses, None, LabelStats(stats.state, stats.label_margin))
 
 
-def gradient(
-    options: LossOptions,
-    shards: Shards,
-    logits: Array,
-    labels: TokenLabels,
-    class_weights: Array | None,
-    where: Array | None,
-    stats: RowStats,
-    scale: Array,
-) -> Array:
-    """`scale` [*batch] times the derivative of each row's loss in that row's logits, [*batch, local_vocab] (M25)."""
-    coefs = gradient_coefs_of(options, shards, logits, labels, where, stats, scale)
-    offset = shards.class_offset(logits.shape[-1])
-
-    def of_rows(logits, where, labels, state, coefs):
-        x = masked_logits(logits, where)
-        return gradient_entries(options, shards, x, labels, class_weights, state, coefs, offset)
-
-    return schedules.over_rows(of_rows, logits, where, labels, stats.state, coefs)
+def _form_with_parts(objective: Objective, shards: Shards, logits: Array, shared: bool = False) -> Formed:
+    own = shard_stats(objective, shards, logits, shared)
+    losses, stats = losses_of_shards(objective, shards, own, logits.shape[-1])
+    parts = token_parts(objective, stats, _is_predicted(objective, shards, logits, stats))
+    return Formed(losses, parts, LabelStats(stats.state, stats.label_margin))
 
 
-def gradient_coefs_of(
-    options: LossOptions,
-    shards: Shards,
-    logits: Array,
-    labels: TokenLabels,
-    where: Array | None,
-    stats: RowStats,
-    scale: Array,
-) -> LabelGradient:
-    """`scale` times the coefficients that the gradient of each row is made of."""
+def token_parts(objective: Objective, stats: RowStats, correct: Array) -> TokenParts:
+    """The parts of each token's loss, and `correct` [*batch], 0 where the token is ignored."""
+    labels = objective.tokens.labels
+    nll = _of_counted(labels, token_loss.label_nll(stats, stats.label_weight))  # (M33)
+    z_loss = jnp.zeros_like(nll)
+    if objective.options.has_z_loss:
+        z_loss = _of_counted(labels, token_loss.integer_label_z_loss(objective.options, stats))
+    return TokenParts(nll, z_loss, (correct & ~labels.ignored & ~labels.invalid).astype(nll.dtype))
+
+
+def _is_predicted(objective: Objective, shards: Shards, logits: Array, stats: RowStats) -> Array:
+    """Whether the label is the prediction, [*batch]."""
+    local = objective.tokens.labels.local
+    if shards.classes or shards.unpadded is not None:
+        return predictions(shards, logits) == local + shards.class_offset(logits.shape[-1])
+    return schedules.is_first_maximum(logits, local, stats.label_margin, stats.state)[..., 0]
+
+
+def _of_counted(labels: TokenLabels, of_rows: Array) -> Array:
+    """Numbers [*batch] from those of rows, [*batch, 1]: NaN where the label is invalid, 0 where it is ignored."""
+    return jnp.where(labels.ignored, 0, jnp.where(labels.invalid, jnp.nan, of_rows[..., 0]))
+
+
+def _coefs(objective: Objective, shards: Shards, logits: Array, stats: LabelStats, losses_bar: Array) -> LabelGradient:
+    options, (labels, where) = objective.options, objective.tokens
     label_logit = None if options.logit_softcap is None else _label_logit(logits, labels, where)
-    return gradient_coefs(options, shards, label_logit, labels, where, stats, scale, logits.shape[-1])
+    return gradient_coefs(objective, shards, label_logit, stats, losses_bar, logits.shape[-1])
 
 
 def gradient_coefs(
-    options: LossOptions,
+    objective: Objective,
     shards: Shards,
     label_logit: Array | None,
-    labels: TokenLabels,
-    where: Array | None,
-    stats: RowStats,
-    scale: Array,
+    stats: LabelStats,
+    losses_bar: Array,
     local_vocab: int,
 ) -> LabelGradient:
-    """`gradient_coefs_of` from the label's logit x_y [*batch, 1], which is wanted under a soft cap alone."""
+    """The coefficients of each row's gradient; the label's logit x_y [*batch, 1] is wanted under a soft cap alone."""
+    labels, where = objective.tokens
     margin = stats.label_margin
     if where is not None:  # before the exponential: that of a masked logit may be infinite
         margin = jnp.where(schedules.entry_at(where, labels.local), margin, jnp.inf)
-    label_exp = jnp.exp(-margin)
     wrong = labels.invalid if where is None else labels.invalid & jnp.any(where, -1)
-    scale = jnp.where(wrong, jnp.nan, scale)[..., None]
-    coefs = token_loss.integer_label_gradient(options, stats, label_exp, shards.vocab(local_vocab))
+    scale = jnp.where(wrong, jnp.nan, losses_bar)[..., None]
+    of_rows = _row_stats(objective, shards, stats, local_vocab)
+    coefs = token_loss.integer_label_gradient(objective.options, of_rows, jnp.exp(-margin), shards.vocab(local_vocab))
     coefs = LabelGradient(*(scale * coef for coef in coefs))
-    label_entry = coefs.label_entry
-    if label_logit is not None:  # right on the shard that has the label, which alone makes use of it
-        label_entry *= token_loss.softcap_slope(options, label_logit)  # (M23)
+    # Right on the shard that has the label, which alone makes use of it (M23).
+    label_entry = coefs.label_entry * loss_logits_slope(objective.options, label_logit)
     return coefs._replace(label_entry=jnp.where(labels.ignored[..., None], 0, label_entry))
 
 
-def gradient_entries(
-    options: LossOptions,
+def _entries(
+    objective: Objective,
     shards: Shards,
-    x: Array,
-    labels: TokenLabels,
-    class_weights: Array | None,
-    state: LseState,
+    logits: Array,
+    stats: LabelStats,
     coefs: LabelGradient,
     offset: Array | int,
     first: Array | int = 0,
 ) -> Array:
-    """The gradient's entries at the logits `x` of consecutive classes of this shard, of which `first` is the first.
-
-    `offset` is the number of this shard's first class; `class_weights` are those of the classes of `x`.
-    """
-    entries = coefs.prob_coef * exponentials(capped(options, shards, x, offset + first), state)
-    if options.label_smoothing:
-        weights = 1 if class_weights is None else weights_over(x, class_weights)
+    """`loss_bar` times the derivative of each row's loss in its logits (M25)."""
+    options, (labels, where) = objective.options, objective.tokens
+    x = masked_logits(logits, where)
+    entries = coefs.prob_coef * exponentials(capped(options, shards, x, offset + first), stats.state)
+    if options.smooths:
+        weights = 1 if objective.class_weights is None else weights_over(x, objective.class_weights)
         entries -= coefs.smoothing_coef * weights
-    entries *= token_loss.softcap_slope(options, x)  # (M23)
+    entries *= loss_logits_slope(options, x)  # (M23)
     if options.ignore_index is not None:
         entries = jnp.where(labels.ignored[..., None], 0, entries)
     return schedules.with_entry_at(entries, labels.local - first, coefs.label_entry)
+
+
+def _ignored(objective: Objective) -> Array | None:
+    return None if objective.options.ignore_index is None else objective.tokens.labels.ignored
+
+
+def _of_ignored(objective: Objective, dtype: jnp.dtype) -> tuple[Array, None]:
+    return jnp.zeros_like(objective.tokens.labels.standing, dtype=dtype), None
+
+
+def _parts_of_ignored(objective: Objective, dtype: jnp.dtype) -> tuple[Array, TokenParts]:
+    zero, _ = _of_ignored(objective, dtype)
+    return zero, TokenParts(zero, zero, zero)
+
+
+LOSSES = Equations(_form, _coefs, _entries, _ignored, _of_ignored)
+LOSSES_WITH_PARTS = LOSSES._replace(form=_form_with_parts, of_ignored=_parts_of_ignored)
+
+
+def _row_stats(objective: Objective, shards: Shards, stats: LabelStats, local_vocab: int) -> RowStats:
+    """The statistics of rows, with the weights of their labels."""
+    dtype = stats.state.maximum.dtype
+    label_weight = label_weights(shards, objective.tokens.labels, objective.class_weights, dtype)[..., None]
+    total = total_weight(shards, objective.class_weights, local_vocab, dtype)
+    return RowStats(stats.state, stats.label_margin, label_weight, total)
 
 
 def is_on_this_shard(labels: TokenLabels, local_vocab: int) -> Array:
@@ -238,7 +216,7 @@ def _local_weight(class_weights: Array | None, local_vocab: int, dtype: jnp.dtyp
 
 def capped(options: LossOptions, shards: Shards, x: Array, first: Array | int) -> Array:
     """z, and -inf in a column that is no class; `first` is the number of x's first class."""
-    z = token_loss.softcap(options, x)
+    z = loss_logits(options, x)
     if shards.unpadded is None:
         return z
     return jnp.where(first + class_numbers(x) < shards.unpadded, z, -jnp.inf)
@@ -264,7 +242,7 @@ def _label_margin(
 ) -> Array:
     """m - z_y [*batch, 1]; a masked label still names its own logit, which may lie above m."""
     if where is None:
-        return margin_at(options, z, logits, labels.local, state)
-    logit = token_loss.softcap(options, _label_logit(logits, labels, None))
+        return margins_at(options, z, logits, labels.local[..., None], state)
+    logit = loss_logits(options, _label_logit(logits, labels, None))
     margin = -shifted_logits(logit, state)
     return jnp.where(schedules.entry_at(where, labels.local), margin, state.maximum - logit)

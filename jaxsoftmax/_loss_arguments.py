@@ -1,14 +1,16 @@
 """What the losses over logits and the fused head check alike: the loss's constants, weights and integer labels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 
 from jaxsoftmax import _checks
-from jaxsoftmax._math.token_loss import REDUCTIONS, LossOptions
+from jaxsoftmax._math.loss_options import LossOptions, Number
+from jaxsoftmax._math.token_loss import REDUCTIONS
 
 
 def require_reduction(reduction: object) -> None:
@@ -17,20 +19,40 @@ def require_reduction(reduction: object) -> None:
         raise ValueError(f"reduction: expected one of {REDUCTIONS}, got {reduction!r}")
 
 
-def loss_options(ignore_index: Any, label_smoothing: Any, z_loss: Any, logit_softcap: Any) -> LossOptions:
-    """The static options, each in its range."""
+def loss_options(
+    ignore_index: Any = None,
+    label_smoothing: Any = 0.0,
+    z_loss: Any = 0.0,
+    logit_softcap: Any = None,
+    temperature: Any = 1.0,
+) -> LossOptions:
+    """The constants, each in its range; of traced ones that isn't known."""
     if ignore_index is not None:
         ignore_index = _checks.as_int("ignore_index", ignore_index)
-    smoothing = _checks.as_number("label_smoothing", label_smoothing, "a number in [0, 1]")
-    if not 0 <= smoothing <= 1:
-        raise ValueError(f"label_smoothing: expected a number in [0, 1], got {smoothing}")
-    penalty = _checks.as_number("z_loss", z_loss, "a number >= 0")
-    if penalty < 0:
-        raise ValueError(f"z_loss: expected a number >= 0, got {penalty}")
-    cap = None if logit_softcap is None else _checks.as_number("logit_softcap", logit_softcap, "a number > 0")
-    if cap is not None and cap <= 0:
-        raise ValueError(f"logit_softcap: expected a number > 0 or None, got {cap}")
-    return LossOptions(ignore_index, smoothing, penalty, cap)
+    smoothing = as_constant("label_smoothing", label_smoothing, "a number in [0, 1]", lambda n: 0 <= n <= 1)
+    penalty = as_constant("z_loss", z_loss, "a number >= 0", lambda n: n >= 0)
+    cap = logit_softcap
+    if cap is not None:
+        cap = as_constant("logit_softcap", cap, "a number > 0", lambda n: n > 0, or_else=" or None")
+    heat = as_constant("temperature", temperature, "a number > 0", lambda n: n > 0)
+    return LossOptions(ignore_index, smoothing, penalty, cap, heat)
+
+
+def as_constant(name: str, value: Any, expected: str, in_range: Callable[[float], bool], or_else: str = "") -> Number:
+    """`value` as a Python number in its range; or a traced scalar, through which no gradient flows."""
+    if isinstance(value, Tracer):
+        _checks.require_shape(name, value, (), f"{expected}, or a traced scalar")
+        return jax.lax.stop_gradient(_checks.as_inexact(name, value))
+    number = _checks.as_number(name, value, expected)
+    if not in_range(number):
+        raise ValueError(f"{name}: expected {expected}{or_else}, got {number}")
+    return number
+
+
+def require_no_ignore_index(options: LossOptions, labels: str) -> None:
+    """ValueError if there is an `ignore_index`, which is of integer labels alone."""
+    if options.ignore_index is not None:
+        raise ValueError(f"ignore_index: expected None with {labels}, got {options.ignore_index}")
 
 
 def as_weights(

@@ -49,6 +49,23 @@ class Shards:
         """The largest value on the classes' shards."""
         return lax.pmax(number, self.classes) if self.classes else number
 
+    def merge_margin_sum(self, whole: LseState, own: LseState, margin_sum: Array) -> Array:
+        """Σ_j exp(z_j - m) (m - z_j) of whole rows, from that of this shard's classes about its own m_i.
+
+        With exp(m_i - m) each shard adds that, and the exponentials' sum 1 + r_i for (m - m_i) once each.
+        """
+        if not self.classes:
+            return margin_sum
+        drop = whole.maximum - own.maximum
+        share = jnp.exp(-drop)
+        moved = jnp.where(share == 0, 0, share * (margin_sum + jnp.where(share == 0, 0, drop) * (1 + own.remainder)))
+        return lax.psum(moved, self.classes)
+
+    def first_of_largest(self, values: Array, numbers: Array) -> Array:
+        """The least of the numbers on those of the classes' shards that have the largest value; or NaN."""
+        leads = (values == lax.pmax(values, self.classes)) | jnp.isnan(values)
+        return lax.pmin(jnp.where(leads, numbers, jnp.iinfo(numbers.dtype).max), self.classes)
+
     def psum_over_tokens(self, terms: Array) -> Array:
         """The sum over the tokens' shards."""
         return lax.psum(terms, self.tokens) if self.tokens else terms
@@ -110,6 +127,11 @@ def pvary(arrays: Any, axes: frozenset[str]) -> Any:
     return jax.tree.map(of_one, arrays)
 
 
+def pvary_with(shards: Shards, arrays: Any, others: Any) -> Any:
+    """Arrays over classes, typed as varying over the classes' axes, and those that one of them or of `others` does."""
+    return pvary(arrays, vma_of((arrays, others)).union(shards.classes))
+
+
 def require_sharded(shards: Shards, name: str, array: Array) -> None:
     """ValueError unless an array over classes varies over their axes: else every class would count once a device."""
     if not set(shards.classes) <= vma_of(array):
@@ -118,10 +140,14 @@ def require_sharded(shards: Shards, name: str, array: Array) -> None:
         )
 
 
-def require_unsharded(arrays: dict[str, Array | None], instead: str) -> None:
-    """ValueError if the type of an array says that it is sharded, over an Explicit axis of a mesh."""
-    for name, array in arrays.items():
-        if array is not None and any(axes is not None for axes in jax.typeof(array).sharding.spec):
+def require_unsharded(arrays: Any, instead: str) -> None:
+    """ValueError if the type of an array says that it is sharded, over an Explicit axis of a mesh.
+
+    `arrays` is a NamedTuple of arguments, by whose names they are called.
+    """
+    for path, array in jax.tree_util.tree_leaves_with_path(arrays):
+        if any(axes is not None for axes in jax.typeof(array).sharding.spec):
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
             got = f"{jax.typeof(array)}: use {instead}"
             raise ValueError(f"{name}: expected an array that isn't sharded over Explicit axes, got {got}")
 

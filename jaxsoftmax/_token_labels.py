@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsoftmax._math.token_loss import LossOptions
+from jaxsoftmax._math.loss_options import LossOptions
 from jaxsoftmax._sharding import Shards
 
 _COUNTED, _IGNORED, _INVALID = 0, 1, 2

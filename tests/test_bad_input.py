@@ -1,6 +1,7 @@
 """Bad input raises TypeError for a wrong type, ValueError for a wrong shape or range: argument, expected, received."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -211,10 +212,15 @@ def test_training_loss_names_the_argument_what_it_expected_and_what_came(
         getattr(library, function)(*arguments, **keywords)
 
 
-@pytest.mark.parametrize("keyword", ["label_smoothing", "z_loss", "logit_softcap", "ignore_index"])
-def test_constant_that_is_traced_names_itself(keyword):
-    with pytest.raises(TypeError, match=rf"{keyword}: expected .*, got a traced value"):
-        jax.jit(lambda value: jaxsoftmax.cross_entropy(LOGITS, LABELS, **{keyword: value}))(1)
+def test_an_ignore_index_that_is_traced_names_itself():
+    with pytest.raises(TypeError, match=r"ignore_index: expected .*, got a traced value"):
+        jax.jit(lambda value: jaxsoftmax.cross_entropy(LOGITS, LABELS, ignore_index=value))(1)
+
+
+@pytest.mark.parametrize("keyword", ["label_smoothing", "z_loss", "logit_softcap"])
+def test_a_traced_constant_that_is_no_scalar_names_itself(keyword):
+    with pytest.raises(ValueError, match=rf"{keyword}: expected shape \(\) \(.*or a traced scalar\), got \(2,\)"):
+        jax.eval_shape(lambda value: jaxsoftmax.cross_entropy(LOGITS, LABELS, **{keyword: value}), jnp.ones(2))
 
 
 @pytest.mark.parametrize("keyword", ["label_smoothing", "z_loss", "logit_softcap"])

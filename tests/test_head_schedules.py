@@ -88,7 +88,7 @@ def test_every_schedule_gives_the_numbers_of_the_cpu_s(schedule, program, monkey
     agree(run(PROGRAMS[program]), expected)
 
 
-def first_chunk_twice(first_step, step, init, xs):
+def first_chunk_twice(step, init, xs, first_step):
     carry, first = first_step(init, jax.tree.map(lambda array: array[0], xs))
     carry, others = jax.lax.scan(step, carry, xs)
     return carry, jax.tree.map(lambda one, several: jnp.concatenate([one[None], several[1:]]), first, others)
@@ -99,7 +99,7 @@ def one_class_further(right, first, array, block):
 
 
 PLANTED = {
-    "the first chunk is added twice": (token_chunks, "_scan_first_apart", lambda right: first_chunk_twice),
+    "the first chunk is added twice": (token_chunks, "scan_chunks", lambda right: first_chunk_twice),
     "a block of dW is one class off": (class_blocks, "_written", lambda right: partial(one_class_further, right)),
     "the last block is said to begin further on": (
         class_blocks,
@@ -114,7 +114,7 @@ PLANTED = {
     "hidden states of ignored tokens count": (
         gradient_task,
         "zero_ignored_hidden",
-        lambda right: lambda options, hidden, labels: hidden.at[3].set(jnp.nan),
+        lambda right: lambda hidden, ignored: hidden.at[3].set(jnp.nan),
     ),
 }
 

@@ -18,7 +18,16 @@ RIGHT = {
     "softmax_cross_entropy": {"logits": LOGITS, "labels": LOGITS},
     "softmax_cross_entropy_with_integer_labels": {"logits": LOGITS, "labels": LABELS},
     "cross_entropy": {"logits": LOGITS, "labels": LABELS},
+    "token_stats": {"logits": LOGITS, "labels": LABELS},
+    "distillation": {"logits": LOGITS, "teacher_logits": LOGITS},
     "linear_cross_entropy": HEAD,
+    "linear_token_stats": HEAD,
+    "linear_distillation": {
+        "hidden": HEAD["hidden"],
+        "kernel": HEAD["kernel"],
+        "teacher_hidden": HEAD["hidden"],
+        "teacher_kernel": HEAD["kernel"],
+    },
     "sharded_linear_cross_entropy": HEAD | {"mesh": jax.make_mesh((1,), ("data",)), "token_axes": "data"},
 }
 NONSENSE = {

@@ -8,25 +8,30 @@ ROOT = Path(__file__).parent.parent
 # A module may import those of the rows above its own.
 ARROWS = [
     ["_checks", "_tangents", "_math.precision", "_math.classes", "_math.lse_state", "_math.signed_sum"],
-    ["_math.softmax", "_math.token_loss"],
+    ["_math.loss_options", "_math.softmax"],
+    ["_math.token_loss", "_math.row_stats", "_math.sparse_loss", "_math.divergence"],
+    ["_math.log_ratio"],
     ["_reduction.centring"],
     ["_reduction.one_pass", "_reduction.blocked_cpu"],
     ["_reduction.schedules"],
     ["_reduction.row_state", "_reduction.signed_state"],
     ["_sharding"],
-    ["_logsumexp", "_token_labels", "_loss_arguments"],
-    ["_softmax", "_forward_logsumexp", "_integer_labels", "_float_labels"],
-    ["_drop_in_losses"],
+    ["_logsumexp", "_token_labels", "_loss_arguments", "_objective", "_predictions", "_row_tangents"],
+    ["_softmax", "_forward_logsumexp", "_integer_labels", "_row_rules", "_divergence"],
+    ["_float_labels", "_sparse_labels", "_row_stats", "_loss_parts", "_distillation"],
+    ["_drop_in_losses", "_token_stats"],
     ["_cross_entropy"],
-    ["_head.chunk_sizes", "_head.chunk_layout", "_head.auto_sharding"],
-    ["_head.problem"],
+    ["_head.chunk_sizes", "_head.chunk_layout", "_head.chunk_loop", "_head.auto_sharding"],
+    ["_head.problem", "_head.arguments"],
     ["_head.whole_rows", "_head.class_blocks_cpu", "_head.residuals", "_head.rounding", "_head.pallas_tpu"],
+    ["_head.products", "_head.labelled", "_head.mesh_plan"],
     ["_head.schedules", "_head.gradient_task"],
-    ["_head.token_chunks"],
-    ["_head.class_blocks"],
+    ["_head.token_chunks", "_head.distillation_loop"],
+    ["_head.class_blocks", "_head.distillation_rules"],
     ["_head.programs"],
-    ["_head.linear_cross_entropy"],
-    ["_head.sharded"],
+    ["_head.rules"],
+    ["_head.loss", "_head.linear_token_stats", "_head.linear_distillation"],
+    ["_head.linear_cross_entropy", "_head.sharded"],
 ]
 RANK = {module: rank for rank, modules in enumerate(ARROWS) for module in modules}
 
@@ -119,7 +124,7 @@ PLATFORM = ("default_backend", "device_count", "platform_dependent", "optimizati
 SCHEDULES = {
     *("_reduction.one_pass", "_reduction.blocked_cpu", "_reduction.centring", "_reduction.signed_state"),
     "_reduction.schedules",
-    *("_head.schedules", "_head.class_blocks_cpu", "_head.whole_rows", "_head.class_blocks", "_head.token_chunks"),
+    *("_head.schedules", "_head.class_blocks_cpu", "_head.whole_rows", "_head.class_blocks", "_head.chunk_loop"),
 }
 
 

@@ -16,7 +16,9 @@ import jaxsoftmax
 from jaxsoftmax import _integer_labels
 from jaxsoftmax._head import pallas_tpu
 from jaxsoftmax._head.problem import HeadInputs, logits_of
-from jaxsoftmax._math.token_loss import LossOptions
+from jaxsoftmax._integer_labels import LOSSES, LabelledTokens
+from jaxsoftmax._math.loss_options import LossOptions
+from jaxsoftmax._objective import Objective
 from jaxsoftmax._sharding import NOT_SHARDED, Shards
 from jaxsoftmax._token_labels import token_labels
 
@@ -57,22 +59,16 @@ def problem(dtype="float32", bias=False, weights=False, gap=0.0, tokens=TOKENS, 
     inputs = HeadInputs(
         jnp.asarray(hidden, dtype), jnp.asarray(kernel, dtype), jnp.asarray(BIAS, dtype) if bias else None
     )
-    return (
-        options,
-        shards,
-        inputs,
-        token_labels(options, NOT_SHARDED, jnp.asarray(labels), vocab),
-        (jnp.asarray(WEIGHTS[:vocab]) if weights else None),
-    )
+    tokens = LabelledTokens(token_labels(options, NOT_SHARDED, jnp.asarray(labels), vocab))
+    return shards, inputs, Objective(LOSSES, options, tokens, jnp.asarray(WEIGHTS[:vocab]) if weights else None)
 
 
-def by_kernel(options, shards, inputs, labels, weights):
-    return pallas_tpu.shard_stats(options, shards, pltpu.InterpretParams(detect_races=True), inputs, labels, weights)
+def by_kernel(shards, inputs, objective):
+    return pallas_tpu.shard_stats(shards, pltpu.InterpretParams(detect_races=True), inputs, objective)
 
 
-def by_logits(options, shards, inputs, labels, weights):
-    z = logits_of(inputs.hidden, inputs)
-    return _integer_labels.shard_stats(options, shards, z, labels, weights, None)
+def by_logits(shards, inputs, objective):
+    return _integer_labels.shard_stats(objective, shards, logits_of(inputs.hidden, inputs))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -92,11 +88,11 @@ def test_a_block_that_is_not_joined_to_those_before_is_caught(monkeypatch):
 
 
 def test_derivatives_are_those_of_the_logits():
-    options, shards, inputs, labels, weights = problem(bias=True)
+    shards, inputs, objective = problem(bias=True)
 
     def tangents(statistics):
         def state(inputs):
-            return statistics(options, shards, inputs, labels, weights).state
+            return statistics(shards, inputs, objective).state
 
         return jax.tree.leaves(jax.jvp(state, (inputs,), (inputs,))[1])
 

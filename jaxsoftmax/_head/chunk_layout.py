@@ -6,9 +6,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxsoftmax._math.token_loss import LossOptions
-from jaxsoftmax._token_labels import TokenLabels
-
 
 class ChunkLayout(NamedTuple):
     """How arrays [tokens, ...] become arrays [chunks, chunk, ...]."""
@@ -36,14 +33,12 @@ class ChunkLayout(NamedTuple):
         array = array.reshape(array.shape[0] * self.chunk, *array.shape[2:])[: self.tokens]
         return array if self.order is None else array[jnp.argsort(self.order)]
 
-    def skip_if_ignored(self, labels: TokenLabels, work: Callable[[], Any], nothing: Callable[[], Any]) -> Any:
-        """`work()` of a chunk with these labels; `nothing()` if all of its tokens are ignored."""
-        return work() if self.order is None else lax.cond(jnp.all(labels.ignored), nothing, work)
+    def skip_if_ignored(self, ignored: Array | None, work: Callable[[], Any], nothing: Callable[[], Any]) -> Any:
+        """`work()` of a chunk; `nothing()` if all of its tokens are `ignored` [chunk]."""
+        return work() if self.order is None or ignored is None else lax.cond(jnp.all(ignored), nothing, work)
 
 
-def chunk_layout(options: LossOptions, labels: TokenLabels, chunk: int) -> ChunkLayout:
-    """The layout of tokens with these labels; `chunk` is the number of tokens in each chunk."""
-    tokens = labels.local.shape[0]
+def chunk_layout(tokens: Any, ignored: Array | None, chunk: int) -> ChunkLayout:
+    """The layout of so many tokens, `ignored` [tokens] or none of them; `chunk` is the number of them in each chunk."""
     one_chunk = isinstance(tokens, int) and tokens <= chunk
-    skips = options.ignore_index is not None and not one_chunk
-    return ChunkLayout(tokens, chunk, jnp.argsort(labels.ignored) if skips else None)
+    return ChunkLayout(tokens, chunk, None if ignored is None or one_chunk else jnp.argsort(ignored))

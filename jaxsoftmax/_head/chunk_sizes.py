@@ -19,6 +19,9 @@ class Settings(NamedTuple):
     chunk_size: int | None = None  # tokens whose logits are held at a time
     memory_budget: int | None = None  # bytes of temporary arrays
     schedule: str | None = None  # "pallas": values by a Pallas kernel, where there is one for the platform
+    dtype: Any = None  # of the products' operands; None for those that they have
+    precision: str | None = None  # of the products, as in `jax.default_matmul_precision`
+    transposed_kernel: bool = False  # whether the kernel is given as [vocab, embed]
 
 
 class Budget(NamedTuple):
@@ -42,6 +45,7 @@ class HeadSize(NamedTuple):
     product_dtype: jnp.dtype  # of the logits' gradient
     sums_hidden: bool = False  # whether hidden's gradient, if added up, takes an array besides the result
     sums_kernel: bool = False  # the same of the kernel's
+    in_blocks: bool = True  # whether all tokens may be taken through a block of classes at a time
 
 
 class ChunkSizes(NamedTuple):
@@ -103,7 +107,7 @@ def _within(memory: int, budget: Budget, requested: int | None, size: HeadSize) 
         chunk = most if bytes_of_chunk(most) <= memory else fitting
     chunk = _at_most(chunk, size.tokens)
     in_chunks = ChunkSizes(chunk, size.vocab)
-    if bytes_of_chunk(chunk) <= memory or not of_sums:
+    if bytes_of_chunk(chunk) <= memory or not (of_sums and size.in_blocks):
         return in_chunks
     of_hidden = size.tokens * of_product if size.sums_hidden else 0
     free = min(max(memory - of_hidden, memory // 2), budget.block)

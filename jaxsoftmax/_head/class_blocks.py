@@ -10,7 +10,7 @@ than the sum of dW over chunks of tokens, which isn't held here.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,38 +22,43 @@ from jaxsoftmax._head.gradient_task import GradientTask
 from jaxsoftmax._head.problem import HeadGrads, HeadInputs, dot, logits_of
 from jaxsoftmax._head.rounding import unscaled
 from jaxsoftmax._head.schedules import Steps
-from jaxsoftmax._integer_labels import ShardStats
+from jaxsoftmax._integer_labels import LabelStats, ShardStats
+from jaxsoftmax._math.loss_options import loss_logits
 from jaxsoftmax._math.lse_state import LseState, shifted_logits
-from jaxsoftmax._math.token_loss import LossOptions, softcap
+from jaxsoftmax._objective import Objective
 from jaxsoftmax._reduction import schedules as reduction
 from jaxsoftmax._reduction.row_state import lse_state
 from jaxsoftmax._sharding import Shards, merge_stacked
-from jaxsoftmax._token_labels import TokenLabels
 
 
-def losses_and_gradients(steps: Steps, sizes: ChunkSizes, task: GradientTask) -> tuple[Array, HeadGrads]:
-    """Losses [tokens], and each device's own gradients; None of those not wanted."""
-    options, shards, saved, inputs, scale, labels, class_weights, factor = task
-    blocks = _Blocks(steps, inputs, class_weights, sizes.classes)
-    own, label_logit = _statistics(options, shards, blocks, labels)
-    losses, stats = _integer_labels.losses_of_shards(options, shards, own, labels, class_weights, blocks.vocab)
-    coefs = _integer_labels.gradient_coefs(options, shards, label_logit, labels, None, stats, scale, blocks.vocab)
+def outputs_and_gradients(steps: Steps, sizes: ChunkSizes, task: GradientTask) -> tuple[Array, Any, HeadGrads]:
+    """Losses [tokens], their parts if wanted, and each device's own gradients; None of those not wanted."""
+    shards, saved, inputs, losses_bar, objective, factor = task
+    blocks = _Blocks(steps, inputs, objective, sizes.classes)
+    own, of_label, predicted = _statistics(shards, blocks)
+    losses, rows = _integer_labels.losses_of_shards(objective, shards, own, blocks.vocab)
+    stats = LabelStats(rows.state, rows.label_margin)
+    coefs = _integer_labels.gradient_coefs(objective, shards, of_label, stats, losses_bar, blocks.vocab)
+    parts = None
+    if objective.equations == _integer_labels.LOSSES_WITH_PARTS:
+        label = objective.tokens.labels.local + shards.class_offset(blocks.vocab)
+        parts = _integer_labels.token_parts(objective, rows, predicted == label)
 
     def gradient_block(i: Array) -> Array:
-        block, weights, first = blocks.at(i)
+        block, objective, first = blocks.at(i)
         x = logits_of(inputs.hidden, block)
         offset = shards.class_offset(blocks.vocab)
-        return _integer_labels.gradient_entries(options, shards, x, labels, weights, stats.state, coefs, offset, first)
+        return objective.equations.entries(objective, shards, x, stats, coefs, offset, first)
 
-    return losses, _products(blocks, saved, gradient_block, factor)
+    return losses, parts, _products(blocks, saved, gradient_block, factor)
 
 
 class _Blocks(NamedTuple):
-    """The kernel, bias and class weights, cut into blocks; the last one may begin inside of the one before."""
+    """Kernel, bias and class weights, cut into blocks; the last one may begin inside of the one before."""
 
     steps: Steps
     inputs: HeadInputs
-    class_weights: Array | None
+    objective: Objective  # with integer labels
     classes: int  # in a block
 
     @property
@@ -66,15 +71,12 @@ class _Blocks(NamedTuple):
         """The numbers of all blocks."""
         return jnp.arange(-(-self.vocab // self.classes), dtype=jnp.int32)
 
-    def at(self, i: Array) -> tuple[HeadInputs, Array | None, Array]:
-        """Block i of the inputs and of the class weights, and its first class."""
+    def at(self, i: Array) -> tuple[HeadInputs, Objective, Array]:
+        """Block i of the inputs and of the objective, and its first class."""
         first = _first_class(i, self.classes, self.vocab)
-        kernel = self.steps.columns(self.inputs.kernel, first, self.classes)
-        bias, weights = (
-            None if array is None else lax.dynamic_slice_in_dim(array, first, self.classes)
-            for array in (self.inputs.bias, self.class_weights)
-        )
-        return self.inputs._replace(kernel=kernel, bias=bias), weights, first
+        kernel, bias = self.steps.columns(self.inputs.kernel, first, self.classes), self.inputs.bias
+        bias = None if bias is None else lax.dynamic_slice_in_dim(bias, first, self.classes)
+        return self.inputs._replace(kernel=kernel, bias=bias), self.objective.of_classes(first, self.classes), first
 
     def is_new(self, i: Array) -> Array:
         """Which classes of block i aren't in the one before, [1, classes]."""
@@ -86,29 +88,47 @@ def _first_class(i: Array, classes: int, vocab: int) -> Array:
     return jnp.minimum(i * classes, vocab - classes)
 
 
-def _statistics(options: LossOptions, shards: Shards, blocks: _Blocks, labels: TokenLabels) -> tuple[ShardStats, Array]:
-    """The statistics of all rows over this shard's classes, and the label's logit x_y [tokens, 1], 0 if it has none."""
+class _BlockStats(NamedTuple):
+    """Statistics of rows over a block of classes, [tokens] each."""
+
+    state: LseState
+    label_logit: Array  # x_y; 0 if the label isn't among them
+    margin: Array | None  # Σ_j w_j (m - z_j), where the labels are smoothed
+    weight: Array | None  # Σ_j w_j, a scalar
+    largest: Array  # of the logits
+    predicted: Array  # the number of its class
+
+
+def _statistics(shards: Shards, blocks: _Blocks) -> tuple[ShardStats, Array, Array]:
+    """The statistics of rows over this shard's classes, the label's logit x_y [tokens, 1], and the predictions."""
     offset = shards.class_offset(blocks.vocab)
+    options, labels = blocks.objective.options, blocks.objective.tokens.labels
 
     @jax.checkpoint
-    def of_block(i: Array) -> tuple[LseState, Array, Array | None, Array | None]:
-        inputs, weights, first = blocks.at(i)
+    def of_block(i: Array) -> _BlockStats:
+        inputs, objective, first = blocks.at(i)
         new = blocks.is_new(i)
         x = logits_of(inputs.hidden, inputs)
         z = jnp.where(new, _integer_labels.capped(options, shards, x, offset + first), -jnp.inf)
         state = lse_state(z, (1,))
         label_logit = reduction.entry_at(jnp.where(new, x, 0), labels.local - first)
         margin = weight = None
-        if options.label_smoothing:
-            of_new = jnp.where(new[0], 1 if weights is None else weights, 0).astype(z.dtype)
+        if options.smooths:
+            weights = 1 if objective.class_weights is None else objective.class_weights
+            of_new = jnp.where(new[0], weights, 0).astype(z.dtype)
             margin, weight = _integer_labels.weighted_margin(z, of_new, reduction.forgotten(state)), jnp.sum(of_new)
-        return jax.tree.map(lambda array: array.reshape(-1), (state, label_logit, margin, weight))
+        real = jnp.where(z == -jnp.inf, -jnp.inf, x)
+        stats = _BlockStats(state, label_logit, margin, weight, jnp.max(real, 1), first + jnp.argmax(real, 1))
+        return jax.tree.map(lambda array: array.reshape(-1), stats)
 
-    state, label_logit, margin, weight = lax.map(of_block, blocks.numbers)
+    state, label_logit, margin, weight, largest, predicted = lax.map(of_block, blocks.numbers)
     state, (margin,) = merge_stacked(state, (margin,), (weight,))  # (M22)
     state, label_logit, margin = jax.tree.map(lambda array: array[:, None], (state, jnp.sum(label_logit, 0), margin))
-    label_margin = -shifted_logits(softcap(options, label_logit), state)
-    return ShardStats(state, label_margin, margin), label_logit
+    label_margin = -shifted_logits(loss_logits(options, label_logit), state)
+    predicted = jnp.take_along_axis(predicted, jnp.argmax(largest, 0)[None], 0)[0] + offset
+    if shards.classes:
+        predicted = shards.first_of_largest(jnp.max(largest, 0), predicted)
+    return ShardStats(state, label_margin, margin), label_logit, predicted
 
 
 def _products(

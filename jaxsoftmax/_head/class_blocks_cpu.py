@@ -1,7 +1,7 @@
 """A chunk of tokens whose gradient is formed a block of classes at a time: the schedule of the fused head for XLA CPU.
 
-With all the chunk's logits z = x W + b at hand, a block of the gradient G of Σ_t u_t l_t in z (M25) is used up as soon
-as it is formed, while it is in the cache:
+With all the chunk's logits z = x W + b at hand, a block of the objective's gradient G in z (M25) is used up as soon as
+it is formed, while it is in the cache:
 
     dx = G W^T,    dW = x^T G,    db = Σ_t G_t        (M16)
 
@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxsoftmax import _integer_labels
 from jaxsoftmax._head.problem import HeadGrads, HeadInputs, TokenChunk, dot, logits_of
-from jaxsoftmax._math.token_loss import LossOptions
+from jaxsoftmax._objective import Formed, Objective
 from jaxsoftmax._sharding import Shards
 
 
@@ -25,17 +24,16 @@ def transposed(hidden: Array) -> Array:
     return lax.optimization_barrier(jnp.swapaxes(hidden, -1, -2))
 
 
-def losses_and_gradients(
-    options: LossOptions,
+def formed_and_gradients(
+    objective: Objective,
     shards: Shards,
     inputs: HeadInputs,
-    class_weights: Array | None,
     sums: HeadGrads,
     chunk: TokenChunk,
     classes: int,
     alone: bool,
-) -> tuple[Array, HeadGrads]:
-    """Losses [chunk], the chunk's own dx, and `sums` of dW and db with its part added; None where `sums` has None.
+) -> tuple[Formed, HeadGrads]:
+    """What is formed of the chunk's logits, its dx, and `sums` of dW and db with its part; None where `sums` has None.
 
     So many `classes` of G are held at a time, whether the chunk is `alone` or not.
     """
@@ -43,22 +41,21 @@ def losses_and_gradients(
     # In memory: of a product and its sum with a bias, which it would fuse into some users, XLA CPU holds both.
     z = lax.optimization_barrier(logits_of(chunk.hidden, inputs))
     vocab = z.shape[-1]
-    losses, stats = _integer_labels.losses_and_stats(options, shards, z, chunk.labels, class_weights, None)
-    coefs = _integer_labels.gradient_coefs_of(options, shards, z, chunk.labels, None, stats, chunk.scale)
+    equations, objective = objective.equations, objective.of(chunk.tokens)
+    formed = equations.form(objective, shards, z)
+    coefs = equations.coefs(objective, shards, z, formed.stats, chunk.outputs_bar)
     offset = shards.class_offset(vocab)
 
     def with_block(i: Array, sums: HeadGrads) -> HeadGrads:
         first = jnp.minimum(i * classes, vocab - classes)
-        weights = None if class_weights is None else lax.dynamic_slice_in_dim(class_weights, first, classes)
         block = lax.dynamic_slice_in_dim(z, first, classes, 1)
-        g = _integer_labels.gradient_entries(
-            options, shards, block, chunk.labels, weights, stats.state, coefs, offset, first
-        )
+        of_block = objective.of_classes(first, classes)
+        g = equations.entries(of_block, shards, block, formed.stats, coefs, offset, first)
         if vocab % classes:  # the last block begins inside of the one before
             g = jnp.where(first + lax.broadcasted_iota(jnp.int32, (1, classes), 1) >= i * classes, g, 0)
         return _with_products(inputs, chunk, sums, first, g)
 
-    return losses, lax.fori_loop(0, -(-vocab // classes), with_block, sums)
+    return formed, lax.fori_loop(0, -(-vocab // classes), with_block, sums)
 
 
 def _with_products(inputs: HeadInputs, chunk: TokenChunk, sums: HeadGrads, first: Array, g: Array) -> HeadGrads:

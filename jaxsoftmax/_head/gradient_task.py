@@ -1,26 +1,24 @@
-"""What a loop of the fused head is to form, prepared alike for every loop: losses and gradients."""
+"""What a loop of the fused head is to form, prepared alike for every loop: outputs and gradients."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 from jax import Array
 
 from jaxsoftmax._head.problem import HeadGrads, HeadInputs, zero_ignored_hidden
 from jaxsoftmax._head.rounding import loss_scale
-from jaxsoftmax._math.token_loss import LossOptions
-from jaxsoftmax._sharding import Shards, match_vma
-from jaxsoftmax._token_labels import TokenLabels
+from jaxsoftmax._objective import Objective
+from jaxsoftmax._sharding import Shards, pvary_with
 
 
 class GradientTask(NamedTuple):
-    """The losses l_t and the gradients of Σ_t u_t l_t that are to be formed, whichever loop forms them."""
+    """The outputs of an objective, and the gradients of Σ <outputs_bar, outputs>, whichever loop forms them."""
 
-    options: LossOptions
     shards: Shards
     saved: HeadGrads  # the dtypes that gradients are saved in; None of those not wanted
     inputs: HeadInputs  # hidden is 0 where the token is ignored
-    scale: Array  # u_t without the loss scale, [tokens]
-    labels: TokenLabels
-    class_weights: Array | None
+    outputs_bar: Any  # without the loss scale, [tokens, ...]
+    objective: Objective
     factor: Array | None  # the loss scale, by which gradients are multiplied at the end; None for 1
 
     @property
@@ -30,17 +28,14 @@ class GradientTask(NamedTuple):
 
 
 def gradient_task(
-    options: LossOptions,
-    shards: Shards,
-    saved: HeadGrads,
-    inputs: HeadInputs,
-    scale: Array,
-    labels: TokenLabels,
-    class_weights: Array | None,
+    shards: Shards, saved: HeadGrads, inputs: HeadInputs, outputs_bar: Any, objective: Objective
 ) -> GradientTask:
     """The task, its arrays over classes and tokens varying over the same axes of a mesh."""
-    (inputs, class_weights), _ = match_vma(shards, (inputs, class_weights), (labels.standing, scale))
-    inputs = inputs._replace(hidden=zero_ignored_hidden(options, inputs.hidden, labels))
-    factor = loss_scale(inputs, shards, scale, class_weights)
-    scale = scale if factor is None else scale / factor
-    return GradientTask(options, shards, saved, inputs, scale, labels, class_weights, factor)
+    of_classes = inputs, objective.class_weights
+    inputs, class_weights = pvary_with(shards, of_classes, (objective.tokens, outputs_bar))
+    objective = objective.with_class_weights(class_weights)
+    inputs = inputs._replace(hidden=zero_ignored_hidden(inputs.hidden, objective.ignored))
+    factor = loss_scale(inputs, shards, outputs_bar, class_weights)
+    if factor is not None:
+        outputs_bar = jax.tree.map(lambda bar: bar / factor, outputs_bar)
+    return GradientTask(shards, saved, inputs, outputs_bar, objective, factor)

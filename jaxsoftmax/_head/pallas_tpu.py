@@ -17,31 +17,25 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxsoftmax import _integer_labels
 from jaxsoftmax._head.problem import HeadInputs, logits_of
 from jaxsoftmax._integer_labels import ShardStats
-from jaxsoftmax._math import lse_state, token_loss
+from jaxsoftmax._math import lse_state
+from jaxsoftmax._math.loss_options import loss_logits
 from jaxsoftmax._math.lse_state import LseState
-from jaxsoftmax._math.token_loss import LossOptions
+from jaxsoftmax._objective import Objective
 from jaxsoftmax._sharding import Shards, pvary, vma_of
-from jaxsoftmax._token_labels import TokenLabels
 
 _BLOCKS = ((1024, 1024), (1024, 512), (512, 512), (512, 256), (256, 256), (256, 128), (128, 128))  # tokens, classes
 _ON_CHIP = 40 << 20  # bytes of blocks: v5p has 64 MiB, v5e and v6e 128
 _LIMIT = 60 << 20
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def shard_stats(
-    options: LossOptions,
-    shards: Shards,
-    interpret: Any,
-    inputs: HeadInputs,
-    labels: TokenLabels,
-    class_weights: Array | None,
-) -> ShardStats:
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def shard_stats(shards: Shards, interpret: Any, inputs: HeadInputs, objective: Objective) -> ShardStats:
     """What `_integer_labels.shard_stats` gives of the logits of all tokens, where `programs` finds the inputs suitable.
 
     `interpret` is that of a Pallas call.
     """
-    operands = _operands(shards, inputs, labels, class_weights)
+    options = objective.options
+    operands = _operands(shards, inputs, objective)
     (tokens, embed), vocab = inputs.hidden.shape, inputs.kernel.shape[1]
     rows, columns = _block_sizes(tokens, embed, vocab, inputs.kernel.dtype.itemsize)
     of_token = jax.ShapeDtypeStruct((tokens, 1), inputs.dtype, manual_axis_type=jax.typeof(operands[0]).mat)
@@ -66,32 +60,30 @@ def shard_stats(
     )(*operands)
     state = LseState(maximum, remainder)
     label_margin = -lse_state.shifted_logits(label_logit, state)
-    return ShardStats(state, label_margin, margin if options.label_smoothing else None)
+    return ShardStats(state, label_margin, margin if options.smooths else None)
 
 
 @shard_stats.defjvp
-def _shard_stats_jvp(options, shards, interpret, primals, tangents):
+def _shard_stats_jvp(shards, interpret, primals, tangents):
     """The logits are formed after all: values are what the kernel is for."""
     del interpret
-    labels, class_weights = primals[1:]
+    objective = primals[1]
 
     def of_logits(inputs: HeadInputs) -> ShardStats:
         z = logits_of(inputs.hidden, inputs)
-        return _integer_labels.shard_stats(options, shards, z, labels, class_weights, None)
+        return _integer_labels.shard_stats(objective, shards, z)
 
     return jax.jvp(of_logits, primals[:1], tangents[:1])
 
 
-def _operands(
-    shards: Shards, inputs: HeadInputs, labels: TokenLabels, class_weights: Array | None
-) -> tuple[Array, ...]:
+def _operands(shards: Shards, inputs: HeadInputs, objective: Objective) -> tuple[Array, ...]:
     """What the Pallas call takes, in its order, all of it varying over the same axes of a mesh."""
-    vocab, dtype = inputs.kernel.shape[1], inputs.dtype
+    vocab, dtype, class_weights = inputs.kernel.shape[1], inputs.dtype, objective.class_weights
     operands = (
         _classes_of_this_shard(shards, vocab),
         inputs.hidden,
         inputs.kernel,
-        labels.local[:, None],
+        objective.tokens.labels.local[:, None],
         jnp.zeros((1, vocab), dtype) if inputs.bias is None else inputs.bias[None].astype(dtype),
         jnp.ones((1, vocab), dtype) if class_weights is None else class_weights[None].astype(dtype),
     )
@@ -109,7 +101,7 @@ def _reduce_block(options, classes, x, w, label, bias, weights, *sums):
             ref[...] = jnp.full_like(ref, empty)
 
     z = jnp.dot(x[...], w[...], preferred_element_type=maximum.dtype)
-    z = token_loss.softcap(options, z + bias[...])
+    z = loss_logits(options, z + bias[...])
     number = block * z.shape[1] + lax.broadcasted_iota(jnp.int32, z.shape, 1)
     label_logit[...] += jnp.sum(jnp.where(number == label[...], z, 0), 1, keepdims=True)
     real = number < classes[0]
@@ -117,7 +109,7 @@ def _reduce_block(options, classes, x, w, label, bias, weights, *sums):
     before, here = LseState(maximum[...], remainder[...]), lse_state.plain_state(z, (1,))
     joined = lse_state.joined(before, here)
     maximum[...], remainder[...] = joined
-    if options.label_smoothing:
+    if options.smooths:
         w_j = jnp.where(real, weights[...], 0)
         margins = jnp.where(w_j == 0, 0, w_j * (here.maximum - z))
         added = jnp.sum(w_j, 1, keepdims=True)

@@ -9,9 +9,7 @@ from jax import Array, lax
 
 from jaxsoftmax._head.chunk_sizes import HeadSize
 from jaxsoftmax._math.precision import accumulation_dtype
-from jaxsoftmax._math.token_loss import LossOptions
 from jaxsoftmax._sharding import vma_of
-from jaxsoftmax._token_labels import TokenLabels
 
 
 class HeadInputs(NamedTuple):
@@ -71,17 +69,17 @@ def head_size(inputs: HeadInputs, saved: HeadGrads | None = None) -> HeadSize:
 
 
 class TokenChunk(NamedTuple):
-    """A chunk of tokens, and the weights of their losses."""
+    """A chunk of tokens, and the cotangents of what is formed of them."""
 
     hidden: Any  # x [chunk, embed]
     transposed: Any  # x^T [embed, chunk], where the schedule asks for it in memory; else None
-    labels: TokenLabels  # [chunk]
-    scale: Any  # u [chunk]
+    tokens: Any  # of the objective, [chunk, ...]
+    outputs_bar: Any  # [chunk, ...]
 
 
-def zero_ignored_hidden(options: LossOptions, hidden: Array, labels: TokenLabels) -> Array:
+def zero_ignored_hidden(hidden: Array, ignored: Array | None) -> Array:
     """The hidden states, 0 where the token is ignored: in dW, a sum over tokens, 0 times inf or NaN would be NaN."""
-    return hidden if options.ignore_index is None else jnp.where(labels.ignored[:, None], 0, hidden)
+    return hidden if ignored is None else jnp.where(ignored[:, None], 0, hidden)
 
 
 def logits_of(hidden: Array, inputs: HeadInputs) -> Array:

@@ -5,22 +5,13 @@ through one jitted function JAX takes the tree of the last, for the backward pas
 in place of a gradient that isn't wanted stands an array of shape (0,), which no gradient has.
 """
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.custom_derivatives import CustomVJPPrimal
 
 from jaxsoftmax._head.problem import GradSpec, GradSpecs, HeadGrads, HeadInputs
 from jaxsoftmax._sharding import psum_to_vma
 
 _NOT_WANTED = (0,)
-
-
-def values(arguments: Any) -> Any:
-    """The arguments of a forward pass with `symbolic_zeros`, as arrays."""
-    return jax.tree.map(lambda x: x.value, arguments, is_leaf=lambda x: isinstance(x, CustomVJPPrimal))
 
 
 def specs_and_wanted(inputs: HeadInputs) -> tuple[GradSpecs, GradSpecs]:

@@ -1,5 +1,8 @@
 """In which dtype a gradient of the fused head leaves a device, and how float16 keeps it within its range."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -22,17 +25,22 @@ def saved_dtypes(wanted: GradSpecs, axes: frozenset[str]) -> HeadGrads:
     return HeadGrads(*(None if spec is None else saved(spec) for spec in wanted))
 
 
-def loss_scale(inputs: HeadInputs, shards: Shards, scale: Array, class_weights: Array | None) -> Array | None:
+def loss_scale(inputs: HeadInputs, shards: Shards, outputs_bar: Any, class_weights: Array | None) -> Array | None:
     """A power of two, about 2^-10 of the gradient's largest entry: multiples of it keep within float16's range.
 
     None of other dtypes.
     """
     if inputs.product_dtype != jnp.float16:
         return None
-    factors = [scale] if class_weights is None else [scale, class_weights.astype(scale.dtype)]
-    largest = (lax.stop_gradient(jnp.max(jnp.abs(factor), initial=0)) for factor in factors)
-    exponents = (jnp.frexp(shards.pmax(one))[1] for one in largest)
-    return jnp.ldexp(jnp.ones((), scale.dtype), jnp.clip(sum(exponents) - 10, -100, 100))
+    largest = [jnp.stack([_largest(bar) for bar in jax.tree.leaves(outputs_bar)])]
+    if class_weights is not None:
+        largest.append(_largest(class_weights.astype(inputs.dtype)))
+    exponents = (jnp.frexp(shards.pmax(jnp.max(one)))[1] for one in largest)
+    return jnp.ldexp(jnp.ones((), inputs.dtype), jnp.clip(sum(exponents) - 10, -100, 100))
+
+
+def _largest(array: Array) -> Array:
+    return lax.stop_gradient(jnp.max(jnp.abs(array), initial=0))
 
 
 def unscaled(gradient: Array | None, by: Array | None, dtype: jnp.dtype | None) -> Array | None:

@@ -1,38 +1,30 @@
 """The fused head over global arrays on a mesh: each device takes its own tokens through its own classes."""
 
-import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, Int, Real
 
-from jaxsoftmax import _checks
+from jaxsoftmax._head.arguments import HeadArguments, PrecisionLike, as_settings, validate
 from jaxsoftmax._head.auto_sharding import sharded_like
-from jaxsoftmax._head.chunk_sizes import Settings
-from jaxsoftmax._head.linear_cross_entropy import (
-    CUSTOM_VJP_RULES,
-    HeadArguments,
-    HeadRules,
-    as_settings,
-    head_loss,
-    validate,
-)
-from jaxsoftmax._loss_arguments import loss_options, require_reduction
-from jaxsoftmax._math.token_loss import LossOptions
+from jaxsoftmax._head.loss import HeadTask, head_loss, head_task
+from jaxsoftmax._head.mesh_plan import AxisNames, MeshPlan, mesh_plan
+from jaxsoftmax._head.rules import CUSTOM_VJP_RULES
+from jaxsoftmax._loss_arguments import loss_options
+from jaxsoftmax._math.loss_options import LossOptions
 from jaxsoftmax._sharding import Shards
-
-AxisNames = str | tuple[str, ...]
+from jaxsoftmax._sparse_labels import SparseLabels
 
 
 def sharded_linear_cross_entropy(
     hidden: Float[ArrayLike, "*batch embed"],
     kernel: Float[ArrayLike, "embed vocab"],
-    labels: Int[ArrayLike, "*batch"],
+    labels: Int[ArrayLike, "*batch"] | SparseLabels,
     *,
     mesh: Mesh | AbstractMesh,
     token_axes: AxisNames | PartitionSpec,
@@ -41,14 +33,18 @@ def sharded_linear_cross_entropy(
     class_weights: Real[ArrayLike, " vocab"] | None = None,
     token_weights: Real[ArrayLike, "*batch"] | None = None,
     ignore_index: int | None = None,
-    label_smoothing: float = 0.0,
-    z_loss: float = 0.0,
-    logit_softcap: float | None = None,
+    label_smoothing: float | Float[Array, ""] = 0.0,
+    z_loss: float | Float[Array, ""] = 0.0,
+    logit_softcap: float | Float[Array, ""] | None = None,
     reduction: str = "mean",
+    has_aux: bool = False,
+    transposed_kernel: bool = False,
+    dtype: DTypeLike | None = None,
+    precision: PrecisionLike = None,
     chunk_size: int | None = None,
     memory_budget: int | None = None,
     schedule: str | None = None,
-) -> Float[Array, "*batch"]:
+) -> Any:
     """`linear_cross_entropy` of global arrays on a mesh, under plain `jax.jit` (M16, M22, M24-M27).
 
     Each device takes the chunks of its own tokens through its own classes. Over `vocab_axis` go one maximum and one sum
@@ -58,7 +54,7 @@ def sharded_linear_cross_entropy(
     Args:
       hidden: floating, [*batch, embed].
       kernel: floating, [embed, vocab]. Where it is sharded over embed too (FSDP), each device gathers its classes.
-      labels: integers in [0, vocab), [*batch].
+      labels: integers in [0, vocab), [*batch]; or `SparseLabels`.
       mesh: of Auto and Explicit axes. Over those named neither here nor there all devices compute the same.
       token_axes: the axis or axes over which the first batch dimension is sharded; or a `PartitionSpec` of [*batch],
         such as P("data", "sequence").
@@ -72,6 +68,10 @@ def sharded_linear_cross_entropy(
       z_loss: zeta >= 0.
       logit_softcap: c > 0, or None.
       reduction: "mean" (over all tokens of the mesh, by the global sum of their weights), "sum" or "none".
+      has_aux: whether to return `(loss, LossParts)`, of all tokens of the mesh.
+      transposed_kernel: whether the kernel is [vocab, embed].
+      dtype: that of hidden and kernel in the products, or None.
+      precision: of the products, or None.
       chunk_size: tokens of each device whose logits are held at a time.
       memory_budget: bytes of temporary arrays on each device.
       schedule: "pallas" or None.
@@ -98,103 +98,59 @@ def sharded_linear_cross_entropy(
     >>> print(loss(hidden, kernel, jnp.array([0, 1])))
     0.3465736
     """
-    require_reduction(reduction)
     options = loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
-    arguments = validate(hidden, kernel, labels, bias, class_weights, token_weights)
-    plan = mesh_plan(mesh, token_axes, vocab_axis, arguments.labels.ndim)
+    settings = as_settings(chunk_size, memory_budget, schedule, dtype, precision, transposed_kernel)
+    arguments = validate(settings, options, hidden, kernel, labels, bias, class_weights, token_weights)
+    plan = mesh_plan(mesh, token_axes, vocab_axis, len(arguments.batch))
     arguments = arguments._replace(
         hidden=_sharded_as_given(plan, arguments.hidden),
         kernel=_sharded_as_given(plan, arguments.kernel),
         bias=None if arguments.bias is None else _sharded_as_given(plan, arguments.bias),
     )
-    settings = as_settings(chunk_size, memory_budget, schedule)
-    return sharded_head_loss(CUSTOM_VJP_RULES, plan, options, reduction, settings, arguments)
+    task = head_task(CUSTOM_VJP_RULES, reduction, has_aux, settings)
+    return sharded_linear_cross_entropy_with(task, plan, options, arguments)
 
 
-class MeshPlan(NamedTuple):
-    """How tokens and classes are sharded over the mesh: the axes of each batch dimension, and those of the classes."""
-
-    mesh: Mesh | AbstractMesh
-    tokens: tuple[tuple[str, ...], ...]
-    classes: tuple[str, ...]
-
-    def specs(self) -> HeadArguments:
-        """The `PartitionSpec` of every argument."""
-        tokens, classes = PartitionSpec(*self.tokens), PartitionSpec(self.classes)
-        hidden, kernel = PartitionSpec(*self.tokens, None), PartitionSpec(None, self.classes)
-        return HeadArguments(hidden, tokens, tokens, kernel, classes, classes)
-
-    def padding(self, size: int, axes: tuple[str, ...]) -> int:
-        """By how much a dimension is padded, so that the devices along the axes have equal parts of it."""
-        return -size % math.prod(self.mesh.shape[axis] for axis in axes)
-
-    def axes(self, kind: AxisType) -> tuple[str, ...]:
-        """The mesh's axes of that type."""
-        return tuple(
-            axis for axis, type in zip(self.mesh.axis_names, self.mesh.axis_types, strict=True) if type == kind
-        )
+def sharded_linear_cross_entropy_with(
+    task: HeadTask, plan: MeshPlan, options: LossOptions, arguments: HeadArguments
+) -> Any:
+    """The loss of validated arguments; with its parts, if wanted."""
+    loss, parts = _of_mesh(task, plan, options, arguments)
+    return (loss, parts) if task.has_aux else loss
 
 
-def mesh_plan(mesh: Any, token_axes: Any, vocab_axis: Any, batch_dimensions: int) -> MeshPlan:
-    """The plan for tokens and classes sharded over these axes, if the mesh has them."""
-    if not isinstance(mesh, Mesh | AbstractMesh):
-        raise TypeError(f"mesh: expected a jax.sharding.Mesh or AbstractMesh, got {type(mesh).__name__}")
-    given = token_axes if isinstance(token_axes, PartitionSpec) else (token_axes,)
-    tokens = tuple(_checks.as_axis_names("token_axes", axes, ", or a PartitionSpec") for axes in given)
-    if len(tokens) > batch_dimensions:
-        raise ValueError(f"token_axes: expected axes for {batch_dimensions} batch dimensions, got {token_axes!r}")
-    tokens += ((),) * (batch_dimensions - len(tokens))
-    plan = MeshPlan(mesh, tokens, _checks.as_axis_names("vocab_axis", vocab_axis))
-    for name, axes in {"token_axes": sum(tokens, ()), "vocab_axis": plan.classes}.items():
-        _require_axes_of(mesh, name, axes)
-    named = [*sum(tokens, ()), *plan.classes]
-    if len(set(named)) < len(named):
-        raise ValueError(f"token_axes, vocab_axis: expected each axis once, got {token_axes!r} and {vocab_axis!r}")
-    return plan
-
-
-def _require_axes_of(mesh: Mesh | AbstractMesh, name: str, axes: tuple[str, ...]) -> None:
-    around = jax.sharding.get_abstract_mesh()
-    taken = [axis for axis, kind in zip(around.axis_names, around.axis_types, strict=True) if kind == AxisType.Manual]
-    for axis in axes:
-        if axis not in mesh.axis_names:
-            raise ValueError(f"{name}: expected axes of the mesh, {mesh.axis_names}, got {axis!r}")
-        if axis in taken:
-            raise ValueError(
-                f"{name}: expected axes that no jax.shard_map around has taken, got {axis!r}; inside of one, use "
-                "linear_cross_entropy with axis_name"
-            )
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))  # without jit, a `jax.shard_map` doesn't take symbolic zeros
-def sharded_head_loss(
-    rules: HeadRules, plan: MeshPlan, options: LossOptions, reduction: str, settings: Settings, arguments: HeadArguments
-) -> Array:
-    """The head's loss, from each device's part of the arguments."""
-    batch, vocab = arguments.labels.shape, arguments.kernel.shape[1]
+@partial(jax.jit, static_argnums=(0, 1))  # without jit, a `jax.shard_map` doesn't take symbolic zeros
+def _of_mesh(task: HeadTask, plan: MeshPlan, options: LossOptions, arguments: HeadArguments) -> Any:
+    """The head's loss and its parts, from each device's part of the arguments."""
+    arguments = arguments.with_kernel_as_product_takes_it(task.settings)
+    task = task._replace(settings=task.settings._replace(transposed_kernel=False))
+    batch, vocab = arguments.batch, arguments.kernel.shape[1]
     padded = _padded(plan, options, arguments)
     unpadded = vocab if padded.kernel.shape[1] > vocab else None
     shards = Shards(plan.classes, sum(plan.tokens, ()), unpadded)
     on_devices = jax.shard_map(
-        partial(head_loss, rules, options, shards, reduction, settings),
+        partial(head_loss, task, shards),
         mesh=plan.mesh,
-        in_specs=(plan.specs(),),
-        out_specs=PartitionSpec(*plan.tokens) if reduction == "none" else PartitionSpec(),
+        in_specs=(PartitionSpec(), plan.specs()),
+        out_specs=PartitionSpec(*plan.tokens) if task.reduction == "none" else PartitionSpec(),
     )
-    losses = on_devices(_placed(plan, padded))
-    return _without_padding(plan, losses, batch) if reduction == "none" else losses
+    formed = on_devices(options, _placed(plan, padded))
+    if task.reduction != "none":
+        return formed
+    return jax.tree.map(lambda of_tokens: _without_padding(plan, of_tokens, batch), formed)
 
 
 def _padded(plan: MeshPlan, options: LossOptions, arguments: HeadArguments) -> HeadArguments:
     """The arguments, padded with tokens of weight 0 and with columns that are no classes."""
     hidden, labels, token_weights, kernel, bias, class_weights = arguments
-    rows = [(0, plan.padding(n, axes)) for n, axes in zip(labels.shape, plan.tokens, strict=True)]
+    rows = [(0, plan.padding(n, axes)) for n, axes in zip(arguments.batch, plan.tokens, strict=True)]
     columns = [(0, plan.padding(kernel.shape[1], plan.classes))]
     if any(after for _, after in rows):
-        token_weights = jnp.pad(jnp.ones(labels.shape) if token_weights is None else token_weights, rows)
-        hidden, labels = (_with_last_repeated(array, [after for _, after in rows]) for array in (hidden, labels))
+        token_weights = jnp.pad(jnp.ones(arguments.batch) if token_weights is None else token_weights, rows)
+        repeated = partial(_with_last_repeated, times=[after for _, after in rows])
+        hidden, labels = jax.tree.map(repeated, (hidden, labels))
     if columns[0][1]:
-        if class_weights is not None or options.label_smoothing:
+        if class_weights is not None or options.smooths:
             class_weights = jnp.pad(jnp.ones(kernel.shape[1]) if class_weights is None else class_weights, columns)
         kernel, bias = jnp.pad(kernel, [(0, 0), *columns]), None if bias is None else jnp.pad(bias, columns)
     return HeadArguments(hidden, labels, token_weights, kernel, bias, class_weights)
@@ -220,7 +176,8 @@ def _placed(plan: MeshPlan, arguments: HeadArguments) -> HeadArguments:
     if not explicit:
         return arguments
     specs = (PartitionSpec(*(_among(explicit, axes) for axes in spec)) for spec in plan.specs())
-    return HeadArguments(*(None if a is None else _on(plan, spec, a) for a, spec in zip(arguments, specs, strict=True)))
+    on = (jax.tree.map(partial(_on, plan, spec), array) for array, spec in zip(arguments, specs, strict=True))
+    return HeadArguments(*on)
 
 
 def _without_padding(plan: MeshPlan, losses: Array, batch: tuple[int, ...]) -> Array:

@@ -25,6 +25,13 @@ def log_probabilities(x: Array, state: LseState) -> Array:
     return shifted_logits(x, state) - log_denominator(state)
 
 
+def exponential_margins(x: Array, state: LseState) -> Array:
+    """e_j (m - x_j), of which none is negative; 0 where e_j is 0, even at x_j = -inf (M28)."""
+    e = exponentials(x, state)
+    none = e == 0
+    return jnp.where(none, 0, e * jnp.where(none, 0, -shifted_logits(x, state)))
+
+
 def subtract_mean(s: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
     """v - <s, v>; at a dominant entry of s the difference cancels, unless v is 0 there."""
     return v - _select_to_end_fusion(state, jnp.sum(s * v, axes, keepdims=True))

@@ -4,15 +4,12 @@ Nothing here knows where the logits come from: the statistics are the state (m, 
 weighted sum, so a head that never holds a whole row can use the same equations block by block.
 """
 
-import math
-from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxsoftmax._math.loss_options import LossOptions
 from jaxsoftmax._math.lse_state import (
     LseState,
     denominator,
@@ -25,45 +22,6 @@ from jaxsoftmax._math.lse_state import (
 )
 
 REDUCTIONS = ("mean", "sum", "none")
-
-
-@dataclass(frozen=True)
-class LossOptions:
-    """The static constants of a loss; the defaults are the plain negative log-likelihood."""
-
-    ignore_index: int | None = None
-    label_smoothing: float = 0.0
-    z_loss: float = 0.0
-    logit_softcap: float | None = None
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def softcap(options: LossOptions, logits: Array) -> Array:
-    """z = c tanh(x / c), or x itself without a soft cap, and where x / c is so small that tanh doesn't change it."""
-    if options.logit_softcap is None:
-        return logits
-    cap = _cap(options.logit_softcap, logits)
-    unchanged = jnp.abs(logits) < cap * math.sqrt(jnp.finfo(logits.dtype).eps) / 2
-    return jnp.where(unchanged, logits, cap * jnp.tanh(logits / cap))
-
-
-@softcap.defjvp
-def _softcap_jvp(options, primals, tangents):
-    (logits,), (logits_dot,) = primals, tangents
-    return softcap(options, logits), softcap_slope(options, logits) * logits_dot
-
-
-def softcap_slope(options: LossOptions, logits: Array) -> Array | float:
-    """dz/dx = sech^2(x / c) = 4q / (1 + q)^2 with q = exp(-2|x| / c), which never cancels (M23)."""
-    if options.logit_softcap is None:
-        return 1.0
-    q = jnp.exp(-2 * jnp.abs(logits / _cap(options.logit_softcap, logits)))
-    return 4 * q / jnp.square(1 + q)
-
-
-def _cap(cap: float, logits: Array) -> float:
-    """The cap; the largest number of the logits' dtype for one that is out of its range."""
-    return min(cap, float(jnp.finfo(logits.dtype).max))
 
 
 class RowStats(NamedTuple):
@@ -89,17 +47,26 @@ def integer_label_loss(options: LossOptions, stats: RowStats, weighted_margin: A
     `weighted_margin` is Σ_j w_j (m - z_j), or None where the labels aren't smoothed.
     """
     smoothing = options.label_smoothing
-    nll = negative_log_likelihood(stats.state, stats.label_margin)
-    weight = (1 - smoothing) * stats.label_weight
-    # A label at -inf adds nothing under weight 0; a logit of +inf makes the loss NaN under it, as the gradient is. That
-    # of NaN is NaN, though it be left out of the maximum, as by XLA's over several devices.
-    drops_out = (weight == 0) & (nll == jnp.inf) & (stats.state.maximum < jnp.inf)
-    loss = jnp.where(drops_out, 0, weight * nll)
+    loss = label_nll(stats, (1 - smoothing) * stats.label_weight)
     if weighted_margin is not None:
         loss += smoothing / vocab * (weighted_margin + stats.total_weight * log_denominator(stats.state))
-    if options.z_loss:
-        loss += weighted(options.z_loss * stats.label_weight, jnp.square(log_sum_exp(stats.state)))
-    return loss
+    return loss + integer_label_z_loss(options, stats) if options.has_z_loss else loss
+
+
+def label_nll(stats: RowStats, weight: Array) -> Array:
+    """`weight` times the label's negative log-likelihood.
+
+    A label at -inf adds nothing under weight 0; a logit of +inf makes the loss NaN under it, as the gradient is. That
+    of NaN is NaN, though it be left out of the maximum, as by XLA's over several devices.
+    """
+    nll = negative_log_likelihood(stats.state, stats.label_margin)
+    drops_out = (weight == 0) & (nll == jnp.inf) & (stats.state.maximum < jnp.inf)
+    return jnp.where(drops_out, 0, weight * nll)
+
+
+def integer_label_z_loss(options: LossOptions, stats: RowStats) -> Array:
+    """zeta w_y L^2 (M24)."""
+    return weighted(options.z_loss * stats.label_weight, jnp.square(log_sum_exp(stats.state)))
 
 
 class LabelGradient(NamedTuple):
@@ -123,8 +90,8 @@ def integer_label_gradient(options: LossOptions, stats: RowStats, label_exp: Arr
     label_prob_less_one = jnp.where(leads, _dominant_less_one(state), label_prob - 1)
     smoothing_coef = jnp.where(is_empty(state), 0.0, options.label_smoothing / vocab)
     b = (1 - options.label_smoothing) * label_weight
-    a_less_b = 2 * options.z_loss * label_weight * _finite_log_sum_exp(state) if options.z_loss else 0.0
-    if options.label_smoothing:
+    a_less_b = 2 * options.z_loss * label_weight * _finite_log_sum_exp(state) if options.has_z_loss else 0.0
+    if options.smooths:
         a_less_b += smoothing_coef * total_weight
     label_entry = b * label_prob_less_one + a_less_b * label_prob - smoothing_coef * label_weight
     label_entry = jnp.where(is_empty(state), 0, label_entry)
@@ -134,7 +101,7 @@ def integer_label_gradient(options: LossOptions, stats: RowStats, label_exp: Arr
 def float_label_targets(options: LossOptions, labels: Array, class_weights: Array | None, vocab: int) -> Array:
     """t_j = w_j p'_j with p' = (1 - eps) p + eps / V (M26)."""
     smoothing = options.label_smoothing
-    smoothed = (1 - smoothing) * labels + smoothing / max(vocab, 1) if smoothing else labels
+    smoothed = (1 - smoothing) * labels + smoothing / max(vocab, 1) if options.smooths else labels
     return smoothed if class_weights is None else class_weights * smoothed
 
 
@@ -149,7 +116,7 @@ class TargetSums(NamedTuple):
 def float_label_loss(options: LossOptions, state: LseState, sums: TargetSums) -> Array:
     """Σ_j t_j (m - z_j) + T log1p(r) + zeta L^2 (M26)."""
     loss = sums.margin + sums.all * log_denominator(state)
-    return loss + options.z_loss * jnp.square(log_sum_exp(state)) if options.z_loss else loss
+    return loss + options.z_loss * jnp.square(log_sum_exp(state)) if options.has_z_loss else loss
 
 
 def target_margins(targets: Array, margins: Array) -> Array:
@@ -164,7 +131,7 @@ def float_label_gradient(
     probs = exponentials(logits, state) / denominator(state)
     centred = targets * _dominant_less_one(state) + probs * sums.others
     gradient = jnp.where(is_dominant(logits, state), centred, sums.all * probs - targets)
-    if options.z_loss:
+    if options.has_z_loss:
         gradient += 2 * options.z_loss * _finite_log_sum_exp(state) * probs
     return jnp.where(is_empty(state), 0, gradient)
 

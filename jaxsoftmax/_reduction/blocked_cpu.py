@@ -15,6 +15,7 @@ from jax.sharding import AxisType
 
 from jaxsoftmax._math import softmax, token_loss
 from jaxsoftmax._math.classes import class_numbers
+from jaxsoftmax._math.loss_options import LossOptions, loss_logits
 from jaxsoftmax._math.lse_state import (
     CONFIDENT,
     NEAR_ONE,
@@ -27,14 +28,14 @@ from jaxsoftmax._math.lse_state import (
     shifted_logits,
 )
 from jaxsoftmax._math.precision import widen
-from jaxsoftmax._math.token_loss import LossOptions, TargetSums, softcap
+from jaxsoftmax._math.token_loss import TargetSums
 from jaxsoftmax._reduction.centring import subtract_centre
 
 SHORT_ROW = 32  # up to here XLA CPU forms two sums at once in the time of one; in longer rows it is slow at that
 LONG_ROW = 1 << 12  # from here on sums of pieces cost no more than that of a row, and far less where that is very long
 PIECE = 1 << 11  # the length of a piece, or the divisor of the row's length nearest to it
 _COPIES_OPERANDS = jax.__version_info__ < (0, 11)  # of a conditional, where they are overwritten after it
-BLOCK = 1 << 18  # entries of the confident rows that are summed again at a time
+BLOCK = 1 << 18  # entries of the chosen rows that are looked at again at a time
 
 
 def fits(rows: Array) -> bool:
@@ -80,16 +81,7 @@ def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]
 
 def dominant_index(x: Array, state: LseState) -> Array:
     """The number of the dominant entry of each row, [*batch, 1]; -1 where there is none."""
-    if not x.size:
-        return jnp.full_like(state.remainder, -1, jnp.int32)
-    rows = x.reshape(-1, x.shape[-1])
-
-    def first_maximum(block: Array) -> Array:
-        return jnp.argmax(rows[block], -1).astype(jnp.int32)
-
-    confident = is_confident(state).reshape(-1)
-    nothing = jnp.full_like(confident, -1, jnp.int32)
-    return _replace_confident_rows(first_maximum, confident, nothing, x.shape[-1]).reshape(state.remainder.shape)
+    return _first_maxima(x, is_confident(state).reshape(-1)).reshape(state.remainder.shape)
 
 
 def subtract_mean(x: Array, state: LseState, index: Array | None, v: Array, axes: tuple[int, ...]) -> Array:
@@ -105,20 +97,36 @@ def target_sums(z: Array, state: LseState, targets: Array) -> TargetSums:
     return TargetSums(*(jnp.sum(terms, -1, keepdims=True) for terms in (margins, targets, others)))
 
 
-def entry_at(rows: Array, index: Array) -> Array:
-    """rows[..., index], as [*batch, 1], of rows [*batch or 1s, vocab]; 0 where the index is outside of the row."""
+def entries_at(rows: Array, index: Array) -> Array:
+    """rows[..., index] for each index [*batch, k] of rows [*batch or 1s, vocab]; 0 where it is outside of the row."""
     inside = (index >= 0) & (index < rows.shape[-1])
     index = jnp.where(inside, index, 0)
-    if rows.shape[:-1] == index.shape:
-        entry = jnp.take_along_axis(rows, index[..., None], -1, mode="promise_in_bounds")
+    if rows.shape[:-1] == index.shape[:-1]:
+        entries = jnp.take_along_axis(rows, index, -1, mode="promise_in_bounds")
     else:
-        entry = rows.reshape(-1)[index][..., None]
-    return jnp.where(inside[..., None], entry, jnp.zeros((), rows.dtype))
+        entries = rows.reshape(-1)[index]
+    return jnp.where(inside, entries, jnp.zeros((), rows.dtype))
 
 
-def margin_at(options: LossOptions, _z: Array, x: Array, index: Array, state: LseState) -> Array:
-    """m - z[..., index], as [*batch, 1], where z is x under the soft cap, of which one entry is formed."""
-    return state.maximum - softcap(options, widen(entry_at(x, index)))
+def margins_at(_z: Array, x: Array, index: Array, state: LseState, options: LossOptions) -> Array:
+    """m - z[..., index] for each index [*batch, k], where z = loss_logits(x), of which these entries are formed."""
+    return state.maximum - loss_logits(options, widen(entries_at(x, index)))
+
+
+def margin_sum(z: Array, state: LseState) -> Array:
+    """Σ_j e_j (m - z_j), as [*batch, 1]."""
+    return jnp.sum(softmax.exponential_margins(z, state), -1, keepdims=True)
+
+
+def is_first_maximum(x: Array, index: Array, margin: Array, state: LseState) -> Array:
+    """Whether x[..., index] is the first maximum of its row, as [*batch, 1].
+
+    In a confident row the margin m - z[..., index] tells. Other rows are looked through where it is small alone.
+    """
+    confident = is_confident(state)
+    near = (margin < -math.log(NEAR_ONE)) & ~confident
+    first = _first_maxima(x, near.reshape(-1)).reshape(index.shape)
+    return jnp.where(confident, margin == 0, (first == index)[..., None])
 
 
 def with_entry_at(rows: Array, index: Array, entry: Array) -> Array:
@@ -163,6 +171,19 @@ def over_rows(of_rows: Callable[..., Array]) -> Callable[..., Array]:
         return of_rows(flat(rows), *others).reshape(rows.shape)
 
     return of_batch
+
+
+def _first_maxima(x: Array, chosen: Array) -> Array:
+    """The number of the first maximum of each row that is `chosen` [rows]; -1 of the others."""
+    nothing = jnp.full_like(chosen, -1, jnp.int32)
+    if not x.size:
+        return nothing
+    rows = x.reshape(-1, x.shape[-1])
+
+    def first_maximum(block: Array) -> Array:
+        return jnp.argmax(rows[block], -1).astype(jnp.int32)
+
+    return _replace_rows(first_maximum, chosen, nothing, x.shape[-1])
 
 
 def _maximum(x: Array, axes: tuple[int, ...]) -> Array:
@@ -232,7 +253,7 @@ def _with_sums_of_others(sums: Array, confident: Array, exponentials: Callable[[
     def sums_of_others(indices: Array) -> Array:
         return jnp.sum(_without_maximum(exponentials(indices)), -1, keepdims=True)
 
-    others = _replace_confident_rows(sums_of_others, confident.reshape(-1), sums.reshape(-1, 1), width)
+    others = _replace_rows(sums_of_others, confident.reshape(-1), sums.reshape(-1, 1), width)
     return others.reshape(sums.shape)
 
 
@@ -240,21 +261,21 @@ def _add_pairs(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, A
     return a[0] + b[0], a[1] + b[1]
 
 
-def _replace_confident_rows(of_rows: Callable[[Array], Array], confident: Array, rows: Array, width: int) -> Array:
-    """`rows` [rows, ...] with those in `confident` replaced by `of_rows(indices)`, formed a block of them at a time."""
-    count = len(confident)
+def _replace_rows(of_rows: Callable[[Array], Array], chosen: Array, rows: Array, width: int) -> Array:
+    """`rows` [rows, ...] with those `chosen` replaced by `of_rows(indices)`, formed a block of them at a time."""
+    count = len(chosen)
     block = max(1, min(count, BLOCK // width))
 
-    def with_confident() -> Array:
-        until = jnp.cumsum(confident.astype(jnp.int32))
-        places = jnp.where(confident, until - 1, count + block)
+    def with_chosen() -> Array:
+        until = jnp.cumsum(chosen.astype(jnp.int32))
+        places = jnp.where(chosen, until - 1, count + block)
         order = jnp.zeros(count + block, jnp.int32).at[places].set(jnp.arange(count, dtype=jnp.int32), mode="drop")
 
         def more(carry: tuple[Array, Array]) -> Array:
             return carry[0] < until[-1]
 
         def step(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            # Beyond the last confident row stands row 0: it is computed too, and dropped.
+            # Beyond the last chosen row stands row 0: it is computed too, and dropped.
             done, results = carry
             indices = lax.dynamic_slice_in_dim(order, done, block)
             kept = jnp.where(done + jnp.arange(block) < until[-1], indices, count)
@@ -262,7 +283,7 @@ def _replace_confident_rows(of_rows: Callable[[Array], Array], confident: Array,
 
         return lax.while_loop(more, step, (jnp.zeros((), jnp.int32), rows))[1]
 
-    return lax.cond(jnp.any(confident), with_confident, lambda: rows)
+    return lax.cond(jnp.any(chosen), with_chosen, lambda: rows)
 
 
 def _without_maximum(e: Array) -> Array:

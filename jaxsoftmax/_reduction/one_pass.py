@@ -12,10 +12,13 @@ from jax import Array, lax
 
 from jaxsoftmax._math import softmax, token_loss
 from jaxsoftmax._math.classes import class_numbers
+from jaxsoftmax._math.loss_options import LossOptions
 from jaxsoftmax._math.lse_state import LseState, finite_maximum, is_confident, is_dominant, near_maximum, plain_state
 from jaxsoftmax._math.precision import accumulation_dtype
-from jaxsoftmax._math.token_loss import LossOptions, TargetSums
+from jaxsoftmax._math.token_loss import TargetSums
 from jaxsoftmax._reduction.centring import centred
+
+FEW = 8  # entries of a row: so many are compared with every class number; more are fetched, and scattered
 
 
 def lse_state(x: Array, axes: tuple[int, ...], shared: bool = False) -> LseState:
@@ -62,26 +65,63 @@ def target_sums(z: Array, state: LseState, targets: Array) -> TargetSums:
     return TargetSums(jnp.where(confident, other_margin, margin), total, jnp.where(confident, others, total))
 
 
-def entry_at(rows: Array, index: Array) -> Array:
-    """rows[..., index], as [*batch, 1], of rows [*batch or 1s, vocab]; 0 where the index is outside of the row."""
-    here = index[..., None] == class_numbers(rows)
+def entries_at(rows: Array, index: Array) -> Array:
+    """rows[..., index] for each index [*batch, k] of rows [*batch or 1s, vocab]; 0 where it is outside of the row."""
     if rows.dtype == bool:
-        return jnp.any(here & rows, -1, keepdims=True)
-    wide = rows.astype(accumulation_dtype(rows.dtype))
-    return jnp.sum(jnp.where(here, wide, 0), -1, keepdims=True).astype(rows.dtype)
+        return entries_at(rows.astype(jnp.float32), index) != 0
+    return _each(lambda wide: wide, rows.astype(accumulation_dtype(rows.dtype)), index).astype(rows.dtype)
 
 
-def margin_at(_options: LossOptions, z: Array, _x: Array, index: Array, _state: LseState) -> Array:
-    """m - z[..., index], as [*batch, 1], where z is x under the soft cap; 0 where the index is outside of the row."""
+def margins_at(z: Array, _x: Array, index: Array, _state: LseState, _options: LossOptions) -> Array:
+    """m - z[..., index] for each index [*batch, k], where z = loss_logits(x); 0 where it is outside of the row."""
     # Of the same differences that the exponentials are formed of, and from a maximum without the state's barrier, the
-    # entry is looked for in the pass that sums the exponentials.
-    here = index[..., None] == class_numbers(z)
-    return jnp.sum(jnp.where(here, finite_maximum(z, (z.ndim - 1,)) - z, 0), -1, keepdims=True)
+    # entries are looked for in the pass that sums the exponentials.
+    return _each(lambda z: finite_maximum(z, (z.ndim - 1,)) - z, z, index)
+
+
+def _each(of_rows: Callable[[Array], Array], rows: Array, index: Array) -> Array:
+    """`of_rows(rows)[..., index]`; a few are looked for in a pass over the row, and not fetched."""
+    numbers, rows = class_numbers(rows), of_rows(rows)
+    if index.shape[-1] <= FEW:
+        columns = (index[..., i : i + 1] == numbers for i in range(index.shape[-1]))
+        found = [jnp.sum(jnp.where(here, rows, 0), -1, keepdims=True) for here in columns]
+        return jnp.concatenate(found, -1) if len(found) != 1 else found[0]
+    inside = (index >= 0) & (index < rows.shape[-1])
+    rows = jnp.broadcast_to(rows, (*index.shape[:-1], rows.shape[-1]))
+    return jnp.where(inside, jnp.take_along_axis(rows, jnp.where(inside, index, 0), -1), 0)
+
+
+def margin_sum(z: Array, state: LseState) -> Array:
+    """Σ_j e_j (m - z_j), as [*batch, 1]."""
+    # Both sums, with and without the maximum, share the pass of those for r: see `target_sums`.
+    maximum = finite_maximum(z, (z.ndim - 1,))
+    e = jnp.exp(z - maximum)
+    margins = jnp.where(e == 0, 0, e * (maximum - z))
+    near = near_maximum(z, maximum)
+    every, others = (jnp.sum(terms, -1, keepdims=True) for terms in (margins, jnp.where(near, 0, margins)))
+    return jnp.where(is_confident(state), others, every)
+
+
+def is_first_maximum(x: Array, index: Array, _margin: Array, _state: LseState) -> Array:
+    """Whether x[..., index] is the first maximum of its row, as [*batch, 1]."""
+    return (jnp.argmax(x, -1).astype(index.dtype) == index)[..., None]
 
 
 def with_entry_at(rows: Array, index: Array, entry: Array) -> Array:
     """Rows [*batch, vocab] with `entry` [*batch, 1] at number index [*batch], where that is inside of the row."""
     return jnp.where(index[..., None] == class_numbers(rows), entry, rows)
+
+
+def with_added_at(rows: Array, index: Array, addends: Array) -> Array:
+    """Rows [*batch, vocab] with `addends` added at each index [*batch, k] inside of the row."""
+    if index.shape[-1] <= FEW:
+        numbers = class_numbers(rows)
+        for i in range(index.shape[-1]):
+            rows += jnp.where(index[..., i : i + 1] == numbers, addends[..., i : i + 1], 0)
+        return rows
+    index = jnp.where((index >= 0) & (index < rows.shape[-1]), index, rows.shape[-1])
+    batch = (lax.broadcasted_iota(jnp.int32, index.shape, axis) for axis in range(index.ndim - 1))
+    return rows.at[(*batch, index)].add(addends, mode="drop")
 
 
 def over_rows(of_rows: Callable[..., Array]) -> Callable[..., Array]:

@@ -3,11 +3,13 @@
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
+from jaxsoftmax._math.loss_options import LossOptions, loss_logits
 from jaxsoftmax._math.lse_state import LseState, exact_margin, is_dominant, shifted_logits, state_tangent
 from jaxsoftmax._math.precision import widen
-from jaxsoftmax._math.token_loss import LossOptions, softcap
+from jaxsoftmax._math.softmax import exponential_margins
 from jaxsoftmax._reduction import schedules
 from jaxsoftmax._reduction.centring import centred, jacobian_product
 
@@ -46,18 +48,32 @@ def _softmax_and_state_jvp(axes, primals, tangents):
     return (s, state), (s_dot, state_tangent(x, x_dot, h, state, axes))
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def margin_at(options: LossOptions, z: Array, x: Array, index: Array, state: LseState) -> Array:
-    """m - z[..., index] [*batch, 1], where z is x under the soft cap; of an index outside of the row anything."""
-    return exact_margin(schedules.margin_at(options, z, x, index, state), state)
+@jax.custom_jvp
+def margins_at(options: LossOptions, z: Array, x: Array, index: Array, state: LseState) -> Array:
+    """m - z[..., index], [*batch, k], where z = loss_logits(x); of an index outside of the row anything."""
+    return exact_margin(schedules.margins_at(options, z, x, index, state), state)
 
 
-@margin_at.defjvp
-def _margin_at_jvp(options, primals, tangents):
-    _, x, index, state = primals
+@margins_at.defjvp
+def _margins_at_jvp(primals, tangents):
+    options, _, x, index, state = primals
 
     def margin(x: Array, state: LseState) -> Array:
-        entry = softcap(options, widen(schedules.entry_at(x, index)))
+        entry = loss_logits(options, widen(schedules.entries_at(x, index)))
         return -shifted_logits(entry, state)
 
-    return margin_at(options, *primals), jax.jvp(margin, (x, state), (tangents[1], tangents[3]))[1]
+    return margins_at(*primals), jax.jvp(margin, (x, state), (tangents[2], tangents[4]))[1]
+
+
+@jax.custom_jvp
+def margin_sum(z: Array, state: LseState) -> Array:
+    """Σ_j e_j (m - z_j), [*batch, 1], of which no term is negative; 0 at a dominant entry (M28)."""
+    return schedules.margin_sum(z, state)
+
+
+@margin_sum.defjvp
+def _margin_sum_jvp(primals, tangents):
+    def by_definition(z: Array, state: LseState) -> Array:
+        return jnp.sum(exponential_margins(z, state), -1, keepdims=True)
+
+    return margin_sum(*primals), jax.jvp(by_definition, primals, tangents)[1]

@@ -11,8 +11,9 @@ from typing import Any
 import jax
 from jax import Array, lax
 
+from jaxsoftmax._math.loss_options import LossOptions
 from jaxsoftmax._math.lse_state import LseState
-from jaxsoftmax._math.token_loss import LossOptions, TargetSums
+from jaxsoftmax._math.token_loss import TargetSums
 from jaxsoftmax._reduction import blocked_cpu, one_pass
 
 BY_PLATFORM = {"cpu": blocked_cpu}
@@ -56,19 +57,39 @@ def target_sums(z: Array, state: LseState, targets: Array) -> TargetSums:
     return _by_platform(lambda schedule: schedule.target_sums, z, state, targets)
 
 
+def entries_at(rows: Array, index: Array) -> Array:
+    """rows[..., index] for each index [*batch, k] of rows [*batch or 1s, vocab]; 0 where it is outside of the row."""
+    return _by_platform(lambda schedule: schedule.entries_at, rows, index)
+
+
 def entry_at(rows: Array, index: Array) -> Array:
     """rows[..., index], as [*batch, 1], of rows [*batch or 1s, vocab]; 0 where the index is outside of the row."""
-    return _by_platform(lambda schedule: schedule.entry_at, rows, index)
+    return entries_at(rows, index[..., None])
 
 
-def margin_at(options: LossOptions, z: Array, x: Array, index: Array, state: LseState) -> Array:
-    """m - z[..., index], as [*batch, 1], where z is x under the soft cap; without a derivative rule."""
-    return _by_platform(lambda schedule: partial(schedule.margin_at, options), z, x, index, state)
+def margins_at(options: LossOptions, z: Array, x: Array, index: Array, state: LseState) -> Array:
+    """m - z[..., index] for each index [*batch, k], where z = loss_logits(x); without a derivative rule."""
+    return _by_platform(lambda schedule: schedule.margins_at, z, x, index, state, options)
+
+
+def margin_sum(z: Array, state: LseState) -> Array:
+    """Σ_j e_j (m - z_j), as [*batch, 1]; without a derivative rule."""
+    return _by_platform(lambda schedule: schedule.margin_sum, z, state)
+
+
+def is_first_maximum(x: Array, index: Array, margin: Array, state: LseState) -> Array:
+    """Whether x[..., index] is the first maximum of its row, [*batch, 1], where its `margin` is m - z[..., index]."""
+    return _by_platform(lambda schedule: schedule.is_first_maximum, x, index, margin, state)
 
 
 def with_entry_at(rows: Array, index: Array, entry: Array) -> Array:
     """Rows [*batch, vocab] with `entry` [*batch, 1] at number index [*batch], where that is inside of the row."""
     return _by_platform(lambda schedule: schedule.with_entry_at, rows, index, entry)
+
+
+def with_added_at(rows: Array, index: Array, addends: Array) -> Array:
+    """Rows [*batch, vocab] with `addends` [*batch, k] added at each index [*batch, k] that is inside of the row."""
+    return one_pass.with_added_at(rows, index, addends)
 
 
 def over_rows(of_rows: Callable[..., Array], rows: Array, *others: Any) -> Array:

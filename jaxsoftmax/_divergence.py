@@ -1,0 +1,183 @@
+"""Divergences between rows of a teacher's and a student's logits, with their derivatives (M29, M30, M32)."""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.custom_derivatives import SymbolicZero
+
+from jaxsoftmax._math import log_ratio as equations
+from jaxsoftmax._math.divergence import (
+    Centre,
+    Divergence,
+    LogRatios,
+    RowPair,
+    Sums,
+    deviation,
+    divergence_terms,
+    divergence_value,
+    log_ratios,
+    product,
+    student_gradient,
+    teacher_gradient,
+)
+from jaxsoftmax._math.log_ratio import Shift, States
+from jaxsoftmax._math.loss_options import LossOptions, Number
+from jaxsoftmax._math.lse_state import LseState, is_confident, is_dominant, is_empty
+from jaxsoftmax._math.precision import accumulation_dtype
+from jaxsoftmax._math.softmax import probabilities
+from jaxsoftmax._reduction import schedules
+from jaxsoftmax._reduction.row_state import lse_state
+from jaxsoftmax._row_tangents import subtract_mean
+from jaxsoftmax._sharding import Shards
+from jaxsoftmax._tangents import inner
+
+
+class PairNumbers(NamedTuple):
+    """What the gradients need of each pair of rows besides the logits."""
+
+    states: States
+    shift: Shift
+    sums: Sums
+    centres: tuple[Centre | None, ...]  # of the teacher's and of the student's log-ratios
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def divergences(
+    shards: Shards, divergence: Divergence, options: LossOptions, logits: Array, teacher_logits: Array
+) -> Array:
+    """Divergences [*batch] of logits [*batch, local_vocab], differentiable in reverse mode."""
+    return value(divergence, pair_numbers(shards, divergence, options, logits, teacher_logits))
+
+
+def _fwd(shards, divergence, options, logits, teacher_logits):
+    numbers = pair_numbers(shards, divergence, options, logits, teacher_logits)
+    # The arguments; up to thirteen numbers a row.
+    return value(divergence, numbers), (options, logits, teacher_logits, numbers)
+
+
+def _bwd(shards, divergence, residuals, bar):
+    options, logits, teacher_logits, numbers = residuals
+    by_student, by_teacher = gradients(shards, divergence, options, logits, teacher_logits, numbers)
+    bar = bar[..., None]
+    return None, (bar * by_student).astype(logits.dtype), (bar * by_teacher).astype(teacher_logits.dtype)
+
+
+divergences.defvjp(_fwd, _bwd)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def forward_divergences(
+    shards: Shards, divergence: Divergence, options: LossOptions, logits: Array, teacher_logits: Array
+) -> Array:
+    """`divergences` differentiable in both modes."""
+    return value(divergence, pair_numbers(shards, divergence, options, logits, teacher_logits))
+
+
+@partial(forward_divergences.defjvp, symbolic_zeros=True)
+def _forward_divergences_jvp(shards, divergence, primals, tangents):
+    options, logits, teacher_logits = primals
+    numbers = pair_numbers(shards, divergence, options, logits, teacher_logits)
+    by_student, by_teacher = gradients(shards, divergence, options, logits, teacher_logits, numbers)
+    dot = inner(by_student, tangents[1], -1) + inner(by_teacher, tangents[2], -1)
+    if all(isinstance(tangent, SymbolicZero) for tangent in tangents[1:]):
+        dot = jnp.zeros_like(numbers.sums.teacher)
+    return value(divergence, numbers), shards.psum(dot[..., 0])
+
+
+def pair_numbers(
+    shards: Shards, divergence: Divergence, options: LossOptions, logits: Array, teacher_logits: Array
+) -> PairNumbers:
+    """The numbers of whole rows, from logits of this shard's classes."""
+    (z, u), temperature = wide_pair(logits, teacher_logits), options.temperature
+    states = States(*(_state(shards, rows / temperature) for rows in (u, z)))
+    approximate = jax.lax.stop_gradient(equations.approximate_shift(states))
+    terms = equations.shift_terms(temperature, u, z, approximate, states)
+    total, others = _sums(shards, terms)
+    shift = equations.shift(approximate, total, others, states)
+    shift = jax.lax.stop_gradient(shift)  # `_log_ratio` has a rule of its own
+    pair, ratios = _row_pair(shards, divergence, temperature, u, z, shift, states)
+    sums = Sums(*_sums(shards, divergence_terms(divergence, pair, ratios)))
+    rows = zip((u, z), states, pair[:2], ratios, sums, strict=True)
+    return PairNumbers(states, shift, sums, tuple(_centre(shards, temperature, *row) for row in rows))
+
+
+def _sums(shards: Shards, terms: Iterable[Array]) -> list[Array]:
+    return shards.psum([jnp.sum(rows, -1, keepdims=True) for rows in terms])
+
+
+def _centre(
+    shards: Shards, temperature: Number, logits: Array, state: LseState, s: Array, ratio: Array | None, kl: Array
+) -> Centre | None:
+    """The centre of a row's log-ratios, of which the mean is the divergence `kl` without a dominant entry."""
+    if ratio is None:
+        return None
+    dominant = is_dominant(logits / temperature, state)
+    [entry] = _sums(shards, [jnp.where(dominant, ratio, 0)])
+    [mean] = _sums(shards, [jnp.where(dominant, 0, product(s, ratio - entry))])
+    return Centre(entry, jnp.where(is_confident(state), mean, kl))
+
+
+def value(divergence: Divergence, numbers: PairNumbers) -> Array:
+    """The divergences [*batch]; 0 between two rows of -inf alone, NaN where one is."""
+    empty = [is_empty(state)[..., 0] for state in numbers.states]
+    values = divergence_value(divergence, numbers.sums)[..., 0]
+    return jnp.where(empty[0] & empty[1], 0, jnp.where(empty[0] | empty[1], jnp.nan, values))
+
+
+def gradients(
+    shards: Shards,
+    divergence: Divergence,
+    options: LossOptions,
+    logits: Array,
+    teacher_logits: Array,
+    numbers: PairNumbers,
+) -> tuple[Array, Array]:
+    """The gradients of each row's divergence in the student's and the teacher's logits (M29, M30, M32)."""
+    (z, u), temperature = wide_pair(logits, teacher_logits), options.temperature
+    pair, ratios = _row_pair(shards, divergence, temperature, u, z, numbers.shift, numbers.states)
+    rows = zip((u, z), numbers.states, ratios, numbers.centres, strict=True)
+    teacher, student = (
+        None if ratio is None or centre is None else deviation(ratio, is_dominant(logits / temperature, state), centre)
+        for logits, state, ratio, centre in rows
+    )
+    by_student = student_gradient(divergence, pair, student) / temperature
+    return by_student, teacher_gradient(divergence, pair, teacher) / temperature
+
+
+def wide_pair(logits: Array, teacher_logits: Array) -> tuple[Array, Array]:
+    """The logits in the dtype in which they are compared."""
+    dtype = accumulation_dtype(logits.dtype, teacher_logits.dtype)
+    return logits.astype(dtype), teacher_logits.astype(dtype)
+
+
+def _state(shards: Shards, rows: Array) -> LseState:
+    state, _ = shards.merge_lse(lse_state(rows, (rows.ndim - 1,)))  # (M22)
+    return state
+
+
+def _row_pair(
+    shards: Shards, divergence: Divergence, temperature: Number, u: Array, z: Array, shift: Shift, states: States
+) -> tuple[RowPair, LogRatios]:
+    states = States(*map(schedules.forgotten, states))
+    p, q = probabilities(u / temperature, states.teacher), probabilities(z / temperature, states.student)
+    pair = RowPair(p, q, _log_ratio(shards, temperature, u, z, shift, states))
+    return pair, log_ratios(divergence, pair.delta)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _log_ratio(shards: Shards, temperature: Number, u: Array, z: Array, shift: Shift, states: States) -> Array:
+    return equations.log_ratio(temperature, u, z, shift, states)
+
+
+@_log_ratio.defjvp
+def _log_ratio_jvp(shards, primals, tangents):
+    """(du - <p, du>) / T - (dz - <q, dz>) / T, whatever the shift."""
+    temperature, u, z, _, states = primals
+    _, u_dot, z_dot, _, _ = tangents
+    by_teacher = subtract_mean(shards, u / temperature, states.teacher, u_dot / temperature)
+    by_student = subtract_mean(shards, z / temperature, states.student, z_dot / temperature)
+    return _log_ratio(shards, *primals), by_teacher - by_student

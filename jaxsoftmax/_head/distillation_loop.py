@@ -1,0 +1,110 @@
+"""The loop of distillation between two fused heads: only one chunk of tokens ever has its logits, of both heads.
+
+With the divergence's gradients G and G' in a chunk's logits of student and teacher (M29, M30)
+
+    dx = G W^T,  dW = x^T G,  db = Σ_t G_t        (M16)
+
+of each head, for those gradients that are wanted.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+from jax import Array, lax
+
+from jaxsoftmax._divergence import gradients, pair_numbers, value
+from jaxsoftmax._head.chunk_layout import chunk_layout
+from jaxsoftmax._head.chunk_loop import scan_chunks, zeros_like
+from jaxsoftmax._head.problem import HeadGrads, HeadInputs, TokenChunk, logits_of
+from jaxsoftmax._head.rounding import unscaled
+from jaxsoftmax._head.schedules import Steps
+from jaxsoftmax._head.whole_rows import with_products
+from jaxsoftmax._math.divergence import Divergence
+from jaxsoftmax._math.loss_options import LossOptions
+from jaxsoftmax._sharding import Shards
+
+
+class Head(NamedTuple):
+    """One of the two heads."""
+
+    inputs: HeadInputs
+    saved: HeadGrads  # the dtypes that gradients are saved in; None of those not wanted
+    factor: Array | None  # the loss scale, by which gradients are multiplied at the end; None for 1
+
+    @property
+    def sums(self) -> HeadGrads:
+        """The dtypes in which gradients are added up; None of those not wanted."""
+        return HeadGrads(*(None if dtype is None else self.inputs.dtype for dtype in self.saved))
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether any gradient is."""
+        return any(dtype is not None for dtype in self.saved)
+
+
+def losses_and_gradients(
+    shards: Shards,
+    divergence: Divergence,
+    steps: Steps,
+    chunk_size: int,
+    heads: tuple[Head, ...],
+    options: LossOptions,
+    scale: Array,
+) -> tuple[Array, tuple[HeadGrads, ...]]:
+    """Divergences [tokens], and each device's own gradients of Σ_t scale_t D_t, of the student and of the teacher."""
+    layout = chunk_layout(scale.shape[0], None, chunk_size)
+    alone = isinstance(layout.tokens, int) and layout.tokens <= layout.chunk
+
+    def step(sums: Any, chunks: tuple[TokenChunk, TokenChunk]) -> tuple[Any, tuple[Array, Any]]:
+        z, u = (logits_of(chunk.hidden, head.inputs) for chunk, head in zip(chunks, heads, strict=True))
+        numbers = pair_numbers(shards, divergence, options, z, u)
+        by_logits = gradients(shards, divergence, options, z, u, numbers)
+        of_heads = [
+            _with_products(head, chunk, sum_, g, alone)
+            for head, chunk, sum_, g in zip(heads, chunks, sums, by_logits, strict=True)
+        ]
+        return tuple(sum_ for sum_, _ in of_heads), (value(divergence, numbers), tuple(dx for _, dx in of_heads))
+
+    chunks = tuple(_chunks(steps, layout, head, scale) for head in heads)
+    zeros = tuple(HeadGrads(None, *map(zeros_like, head.inputs[1:], head.sums[1:])) for head in heads)
+    first_step = step if steps.first_apart and not alone else None
+    sums, (losses, dx) = scan_chunks(step, zeros, chunks, first_step)
+    grads = tuple(
+        HeadGrads(
+            None if dx_ is None else layout.from_chunks(dx_),
+            unscaled(dw, head.factor, head.saved.kernel),
+            unscaled(db, head.factor, head.saved.bias),
+        )
+        for head, (_, dw, db), dx_ in zip(heads, sums, dx, strict=True)
+    )
+    return layout.from_chunks(losses), grads
+
+
+def losses_of_tokens(losses: Any, chunk_size: int, student: Array, teacher: Array, options: LossOptions) -> Array:
+    """Losses [tokens]: `losses(student, teacher, options)` of the hidden states of each chunk of tokens."""
+    layout = chunk_layout(student.shape[0], None, chunk_size)
+
+    @jax.checkpoint
+    def of_chunk(hidden: tuple[Array, Array]) -> Array:
+        return losses(*hidden, options)
+
+    return layout.from_chunks(lax.map(of_chunk, (layout.to_chunks(student), layout.to_chunks(teacher))))
+
+
+def _chunks(steps: Steps, layout: Any, head: Head, scale: Array) -> TokenChunk:
+    x = layout.to_chunks(head.inputs.hidden)
+    bar = scale if head.factor is None else scale / head.factor
+    transposed = None if head.saved.kernel is None else steps.transposed(x)
+    return TokenChunk(x, transposed, None, layout.to_chunks(bar, filler=0))
+
+
+def _with_products(
+    head: Head, chunk: TokenChunk, sums: HeadGrads, by_logits: Array, alone: bool
+) -> tuple[HeadGrads, Array | None]:
+    """The sums with a chunk's part, and its dx as it is saved."""
+    if not head.is_wanted:
+        return sums, None
+    g = chunk.outputs_bar[:, None] * by_logits
+    sums = sums._replace(hidden=zeros_like(chunk.hidden, head.sums.hidden))
+    dx, dw, db = with_products(head.inputs, chunk, sums, g, alone)
+    return HeadGrads(None, dw, db), unscaled(dx, head.factor, head.saved.hidden)

@@ -1,0 +1,79 @@
+"""The loss of the fused head: its tokens in a row, their labels normalised, and the rule of the reduction."""
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxsoftmax import _checks
+from jaxsoftmax._head.arguments import HeadArguments
+from jaxsoftmax._head.chunk_sizes import Settings
+from jaxsoftmax._head.labelled import labelled
+from jaxsoftmax._head.problem import HeadInputs
+from jaxsoftmax._head.products import logits_dtype
+from jaxsoftmax._head.rules import HeadRules
+from jaxsoftmax._loss_arguments import require_reduction
+from jaxsoftmax._loss_parts import LossParts, loss_parts
+from jaxsoftmax._math import token_loss
+from jaxsoftmax._math.loss_options import LossOptions
+from jaxsoftmax._sharding import Shards, match_vma, require_sharded, require_unsharded, shards_of_axis
+
+
+class HeadTask(NamedTuple):
+    """What the head is to form, and how."""
+
+    rules: HeadRules
+    reduction: str
+    has_aux: bool
+    settings: Settings
+
+
+def head_task(rules: HeadRules, reduction: Any, has_aux: Any, settings: Settings) -> HeadTask:
+    """The task, if the arguments are right."""
+    require_reduction(reduction)
+    return HeadTask(rules, reduction, _checks.as_flag("has_aux", has_aux), settings)
+
+
+def linear_cross_entropy_with(task: HeadTask, options: LossOptions, axis_name: Any, arguments: HeadArguments) -> Any:
+    """The loss of validated arguments, on one device or inside of a `jax.shard_map`; with its parts, if wanted."""
+    shards = shards_of_axis(axis_name)
+    require_unsharded(arguments, "sharded_linear_cross_entropy")
+    require_sharded(shards, "kernel", arguments.kernel)
+    loss, parts = head_loss(task, shards, options, arguments)
+    return (loss, parts) if task.has_aux else loss
+
+
+# Without jit, an eager call would compile its loops each time.
+@partial(jax.jit, static_argnums=(0, 1))
+def head_loss(
+    task: HeadTask, shards: Shards, options: LossOptions, arguments: HeadArguments
+) -> tuple[Array, LossParts | None]:
+    """Put the tokens in a row, normalise their labels, and hand over to the rule of the reduction."""
+    arguments = arguments.with_kernel_as_product_takes_it(task.settings)
+    batch, (hidden, labels, token_weights, kernel, bias, class_weights) = arguments.batch, arguments
+    tokens = math.prod(batch)
+    inputs = HeadInputs(hidden.reshape(tokens, kernel.shape[0]), kernel, bias)
+    labels = jax.tree.map(lambda array: array.reshape(tokens, *array.shape[len(batch) :]), labels)
+    dtype = logits_dtype(task.settings, inputs)
+    scale = jnp.ones(tokens, dtype) if token_weights is None else token_weights.reshape(tokens).astype(dtype)
+    _, (labels, scale) = match_vma(shards, (inputs, class_weights), (labels, scale))
+    given = labelled(options.astype(dtype), shards, task.has_aux, labels, scale, class_weights, kernel.shape[1])
+    if task.reduction == "none":
+        outputs, extras = task.rules.outputs(shards, task.settings, inputs, given.objective)
+        loss = given.losses(outputs)
+    else:
+        scale = given.scale
+        if task.reduction == "mean":
+            scale = token_loss.mean_weights(scale, shards.psum_over_tokens(jnp.sum(given.counted)))
+        weights = given.term_weights(scale)
+        total, extras = task.rules.total(shards, task.settings, inputs, weights, given.objective)
+        loss = shards.psum_over_tokens(total)
+    parts = None
+    if extras is not None:
+        parts = loss_parts(task.reduction, given.parts(extras), given.scale, given.counted, shards)
+    if task.reduction == "none":
+        loss, parts = jax.tree.map(lambda array: array.reshape(batch), (loss, parts))
+    return loss, parts

@@ -1,0 +1,55 @@
+"""What a loss is made of, for the log: from the pass that forms the loss (M33)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from jaxsoftmax._integer_labels import TokenParts
+from jaxsoftmax._math import token_loss
+from jaxsoftmax._sharding import NOT_SHARDED, Shards
+
+
+class LossParts(NamedTuple):
+    """What a loss is made of, as `cross_entropy` and `linear_cross_entropy` return it with `has_aux=True` (M33).
+
+    Each is a scalar; with `reduction="none"` it is [*batch]. No gradient flows through them.
+
+    With weights u of tokens and w of classes, `parts.nll` of a mean is what perplexity is the exponential of, and
+    `parts.correct / parts.weight` the accuracy, if no class weights are given.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxsoftmax import cross_entropy
+    >>> logits, labels = jnp.array([[2.0, 0.0], [1.0, 0.0]]), jnp.array([0, 1])
+    >>> loss, parts = cross_entropy(logits, labels, z_loss=0.01, has_aux=True)
+    >>> print(jnp.allclose(loss, parts.nll + parts.z_loss), parts.weight, parts.correct)
+    True 2.0 1.0
+    """
+
+    nll: Float[Array, "..."]  # u w_y nll_y, without smoothing, reduced as the loss is
+    z_loss: Float[Array, "..."]  # u zeta w_y L^2, reduced as the loss is
+    weight: Float[Array, "..."]  # Σ u w_y over the tokens that aren't ignored: the divisor of a mean
+    correct: Float[Array, "..."]  # Σ u over the tokens whose prediction, the first class of the maximum, is the label
+
+
+def loss_parts(
+    reduction: str, parts: TokenParts, token_weights: Array | None, normalizers: Array, shards: Shards = NOT_SHARDED
+) -> LossParts:
+    """The parts of a loss, from those of its tokens [*batch]; `normalizers` is u_t n_t of M27.
+
+    Sums are over the tokens of all `shards`.
+    """
+    parts, normalizers, token_weights = jax.lax.stop_gradient((parts, normalizers, token_weights))
+    nll, z_loss, correct = parts
+    if token_weights is not None:
+        nll, z_loss, correct = (token_loss.weighted(token_weights, part) for part in parts)
+    if reduction == "none":
+        return LossParts(nll, z_loss, normalizers, correct)
+    nll, z_loss, weight, correct = (
+        shards.psum_over_tokens(jnp.sum(part)) for part in (nll, z_loss, normalizers, correct)
+    )
+    if reduction == "mean":
+        nll, z_loss = token_loss.mean(nll, weight), token_loss.mean(z_loss, weight)
+    return LossParts(nll, z_loss, weight, correct)

@@ -1,0 +1,81 @@
+"""What is formed of rows of logits, and differentiated in them: an interface, over whole logits and in the fused head.
+
+To add a function of rows, write its equations in a module beside `_integer_labels`. A rule attaches their gradient to
+logits (`_row_rules`), and the fused head takes them through its chunks.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxsoftmax._math.loss_options import LossOptions
+
+
+class Formed(NamedTuple):
+    """What rows of logits give."""
+
+    outputs: Any  # arrays [*batch, ...] that are differentiated in the logits
+    extras: Any  # arrays [*batch] that aren't; None where there are none
+    stats: Any  # what the gradient needs of each row besides the arguments
+
+
+class Equations(NamedTuple):
+    """Functions of logits x [*batch, local_vocab], the classes of one of the `shards`."""
+
+    # form(objective, shards, x, shared=False): what the rows give; `shared` as in `lse_state`.
+    form: Callable[..., Formed]
+    # coefs(objective, shards, x, stats, outputs_bar): numbers per row, [*batch, ...], that the gradient is made of.
+    # An output without a cotangent has None in `outputs_bar`.
+    coefs: Callable[..., Any]
+    # entries(objective, shards, x, stats, coefs, offset, first=0): the gradient in consecutive logits of the shard. It
+    # begins at class number `offset`, and x at its class number `first`.
+    entries: Callable[..., Array]
+    # ignored(objective): the tokens whose outputs and extras are 0 whatever their logits, [*batch]; None for none.
+    ignored: Callable[..., Array | None]
+    # of_ignored(objective, dtype): the outputs and extras of tokens that are all ignored.
+    of_ignored: Callable[..., tuple[Any, Any]] | None = None
+    # tangents(objective, shards, x, stats, x_dot): the outputs' derivatives along x_dot; None where there is one output
+    # [*batch], whose derivative is the gradient's product with x_dot.
+    tangents: Callable[..., Any] | None = None
+
+
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["options", "tokens", "class_weights"], meta_fields=["equations"]
+)
+@dataclass(frozen=True)
+class Objective:
+    """Equations, and what they take besides the logits."""
+
+    equations: Equations
+    options: LossOptions
+    tokens: Any  # arrays [*batch, ...]
+    class_weights: Any = None  # [local_vocab], or None
+
+    def of(self, tokens: Any) -> "Objective":
+        """The same of these tokens."""
+        return replace(self, tokens=tokens)
+
+    def with_class_weights(self, class_weights: Array | None) -> "Objective":
+        """The same with these class weights."""
+        return replace(self, class_weights=class_weights)
+
+    def of_classes(self, first: Array, count: int) -> "Objective":
+        """The same of so many classes of the shard, from number `first` on."""
+        weights = self.class_weights
+        return self if weights is None else replace(self, class_weights=lax.dynamic_slice_in_dim(weights, first, count))
+
+    def of_ignored(self, dtype: jnp.dtype) -> tuple[Any, Any]:
+        """The outputs and extras of tokens that are all ignored."""
+        of_ignored = self.equations.of_ignored
+        assert of_ignored is not None  # or none would be
+        return of_ignored(self, dtype)
+
+    @property
+    def ignored(self) -> Array | None:
+        """The tokens whose outputs are 0 whatever their logits; None for none."""
+        return self.equations.ignored(self)

@@ -1,0 +1,16 @@
+"""The class that a row of logits predicts: the first one of its maximum (M33)."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxsoftmax._math.classes import class_numbers
+from jaxsoftmax._sharding import Shards
+
+
+def predictions(shards: Shards, x: Array) -> Array:
+    """The number of the first class of each row's maximum, int32 [*batch]; the first NaN's, where there is one."""
+    offset = shards.class_offset(x.shape[-1])
+    if shards.unpadded is not None:
+        x = jnp.where(offset + class_numbers(x) < shards.unpadded, x, -jnp.inf)
+    number = jnp.argmax(x, -1).astype(jnp.int32) + offset
+    return shards.first_of_largest(jnp.max(x, -1), number) if shards.classes else number

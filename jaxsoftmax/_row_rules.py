@@ -1,0 +1,93 @@
+"""Derivative rules of an objective over logits whose last axis is the vocabulary."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.custom_derivatives import SymbolicZero
+
+from jaxsoftmax._objective import Formed, Objective
+from jaxsoftmax._reduction import schedules
+from jaxsoftmax._sharding import Shards
+from jaxsoftmax._tangents import inner
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def row_outputs(shards: Shards, logits: Array, objective: Objective) -> tuple[Any, Any]:
+    """Outputs and extras of logits [*batch, local_vocab], differentiable in reverse mode."""
+    formed = objective.equations.form(objective, shards, logits)
+    return formed.outputs, formed.extras
+
+
+def _fwd(shards, logits, objective):
+    logits, objective = values((logits, objective))
+    formed = objective.equations.form(objective, shards, logits, shared=True)
+    return (formed.outputs, formed.extras), (logits, objective, formed.stats)  # the arguments; some numbers a row
+
+
+def _bwd(shards, residuals, bars):
+    outputs_bar = given(bars[0])
+    if not jax.tree.leaves(outputs_bar):
+        return None, None
+    logits, objective, stats = residuals
+    # What labels and weights are differentiated in is formed of the outputs.
+    return gradient(objective, shards, logits, stats, outputs_bar).astype(logits.dtype), None
+
+
+row_outputs.defvjp(_fwd, _bwd, symbolic_zeros=True)
+
+
+def gradient(objective: Objective, shards: Shards, logits: Array, stats: Any, outputs_bar: Any) -> Array:
+    """The gradient of Σ <outputs_bar, outputs> in the logits, [*batch, local_vocab]."""
+    coefs = objective.equations.coefs(objective, shards, logits, stats, outputs_bar)
+    offset = shards.class_offset(logits.shape[-1])
+
+    def of_rows(logits: Array, tokens: Any, stats: Any, coefs: Any) -> Array:
+        return objective.equations.entries(objective.of(tokens), shards, logits, stats, coefs, offset)
+
+    return schedules.over_rows(of_rows, logits, objective.tokens, stats, coefs)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def forward_row_outputs(shards: Shards, logits: Array, objective: Objective) -> tuple[Any, Any]:
+    """`row_outputs` differentiable in both modes."""
+    formed = objective.equations.form(objective, shards, logits)
+    return formed.outputs, formed.extras
+
+
+@partial(forward_row_outputs.defjvp, symbolic_zeros=True)
+def _forward_row_outputs_jvp(shards, primals, tangents):
+    logits, objective = primals
+    formed = objective.equations.form(objective, shards, logits, shared=True)
+    primals_out = formed.outputs, formed.extras
+    nothing = jax.tree.map(SymbolicZero.from_primal_value, primals_out)
+    if isinstance(tangents[0], SymbolicZero):
+        return primals_out, nothing
+    return primals_out, (_tangents(objective, shards, logits, formed, tangents[0]), nothing[1])
+
+
+def _tangents(objective: Objective, shards: Shards, logits: Array, formed: Formed, logits_dot: Array) -> Any:
+    """The outputs' derivatives along logits_dot."""
+    tangents = objective.equations.tangents
+    if tangents is not None:
+        return tangents(objective, shards, logits, formed.stats, logits_dot)
+    of_output = gradient(objective, shards, logits, formed.stats, jnp.ones_like(formed.outputs))
+    return shards.psum(inner(of_output, logits_dot, -1)[..., 0])
+
+
+def values(arguments: Any) -> Any:
+    """The arguments of a forward pass with `symbolic_zeros`, as arrays."""
+    return jax.tree.map(
+        lambda x: x.value, arguments, is_leaf=lambda x: isinstance(x, jax.custom_derivatives.CustomVJPPrimal)
+    )
+
+
+def given(bars: Any) -> Any:
+    """Cotangents, None in place of those that are symbolically zero."""
+    return jax.tree.map(
+        lambda bar: None if isinstance(bar, SymbolicZero) else bar,
+        bars,
+        is_leaf=lambda bar: isinstance(bar, SymbolicZero),
+    )

@@ -1,0 +1,132 @@
+"""Log-probability, entropy, log-sum-exp and prediction of rows of logits, as an objective (M28, M32, M33)."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int
+
+from jaxsoftmax._integer_labels import capped, is_on_this_shard
+from jaxsoftmax._math import row_stats
+from jaxsoftmax._math.loss_options import loss_logits_slope
+from jaxsoftmax._math.lse_state import LseState, log_sum_exp
+from jaxsoftmax._math.precision import widen
+from jaxsoftmax._math.row_stats import StatsGradient
+from jaxsoftmax._math.token_loss import negative_log_likelihood
+from jaxsoftmax._objective import Equations, Formed, Objective
+from jaxsoftmax._predictions import predictions
+from jaxsoftmax._reduction import schedules
+from jaxsoftmax._reduction.row_state import lse_state, margin_sum, margins_at
+from jaxsoftmax._sharding import Shards
+from jaxsoftmax._tangents import inner
+
+
+class TokenStats(NamedTuple):
+    """Statistics of tokens, as `token_stats` and `linear_token_stats` return them, [*batch] each (M28, M32, M33).
+
+    >>> import jax.numpy as jnp
+    >>> from jaxsoftmax import token_stats
+    >>> stats = token_stats(jnp.array([0.0, 0.0]), jnp.array(1))
+    >>> print(stats.log_prob, stats.entropy, stats.prediction)
+    -0.6931472 0.6931472 0
+    """
+
+    log_prob: Float[Array, "*batch"]  # log s_y, in nats
+    entropy: Float[Array, "*batch"]  # -Σ_j s_j log s_j, in nats
+    log_sum_exp: Float[Array, "*batch"]
+    prediction: Int[Array, "*batch"]  # the first class of the maximum, int32
+
+
+class StatsOutputs(NamedTuple):
+    """What is differentiated, [*batch] each; as cotangents, None of those that aren't used."""
+
+    log_prob: Any
+    entropy: Any
+    log_sum_exp: Any
+
+
+class _RowNumbers(NamedTuple):
+    """What the gradient needs of each row, [*batch, 1] each."""
+
+    state: LseState
+    label_margin: Array  # m - z_y
+    mean_margin: Array  # Σ_j s_j (m - z_j)
+
+
+def _form(objective: Objective, shards: Shards, logits: Array, shared: bool = False) -> Formed:
+    labels, vocab = objective.tokens, logits.shape[-1]
+    x = widen(logits)
+    z = capped(objective.options, shards, x, shards.class_offset(vocab))
+    own = lse_state(z, (z.ndim - 1,), shared)
+    label_margin = margins_at(objective.options, z, logits, labels.local[..., None], own)
+    state = own
+    if shards.classes:
+        here = is_on_this_shard(labels, vocab)[..., None]
+        margins, weights = (jnp.where(here, label_margin, 0),), (here.astype(z.dtype),)
+        state, (label_margin,) = shards.merge_lse(own, margins, weights)  # (M22)
+    of_rows = shards.merge_margin_sum(state, own, margin_sum(z, schedules.forgotten(own)))
+    mean_margin = row_stats.mean_margin(state, of_rows)
+    log_prob = -negative_log_likelihood(state, label_margin)[..., 0]  # (M19)
+    log_prob = jnp.where(labels.invalid, jnp.nan, log_prob)
+    entropy = row_stats.entropy(state, mean_margin)[..., 0]  # (M28)
+    log_prob, entropy = (jnp.where(labels.ignored, 0, number) for number in (log_prob, entropy))
+    outputs = StatsOutputs(log_prob, entropy, log_sum_exp(state)[..., 0])
+    return Formed(outputs, predictions(shards, x), _RowNumbers(state, label_margin, mean_margin))
+
+
+def _coefs(
+    objective: Objective, shards: Shards, logits: Array, stats: _RowNumbers, outputs_bar: StatsOutputs
+) -> StatsGradient:
+    labels, options, zero = objective.tokens, objective.options, jnp.zeros((), stats.mean_margin.dtype)
+    log_prob_bar, entropy_bar, lse_bar = outputs_bar
+    if log_prob_bar is not None:
+        log_prob_bar = jnp.where(labels.ignored, 0, jnp.where(labels.invalid, jnp.nan, log_prob_bar))[..., None]
+    if entropy_bar is not None:
+        entropy_bar = jnp.where(labels.ignored, 0, entropy_bar)[..., None]
+    bars = (
+        (zero if log_prob_bar is None else log_prob_bar),
+        entropy_bar,
+        (zero if lse_bar is None else lse_bar[..., None]),
+    )
+    coefs = row_stats.stats_gradient(*stats, *bars)
+    label_logit = None if options.logit_softcap is None else widen(schedules.entry_at(logits, labels.local))
+    return coefs._replace(label_entry=coefs.label_entry * loss_logits_slope(options, label_logit))  # (M23, M32)
+
+
+def _entries(
+    objective: Objective,
+    shards: Shards,
+    logits: Array,
+    stats: _RowNumbers,
+    coefs: StatsGradient,
+    offset: Array | int,
+    first: Array | int = 0,
+) -> Array:
+    """The gradient Σ of output cotangents and outputs in the logits (M28)."""
+    x = widen(logits)
+    z = capped(objective.options, shards, x, offset + first)
+    entries = row_stats.stats_entries(coefs, z, stats.state) * loss_logits_slope(objective.options, x)  # (M23, M32)
+    return schedules.with_entry_at(entries, objective.tokens.local - first, coefs.label_entry)
+
+
+def _tangents(
+    objective: Objective, shards: Shards, logits: Array, stats: _RowNumbers, logits_dot: Array
+) -> StatsOutputs:
+    """<gradient, v> of each output."""
+    offset = shards.class_offset(logits.shape[-1])
+    one = jnp.ones(logits.shape[:-1], stats.mean_margin.dtype)
+
+    def along(**outputs_bar: Any) -> Array:
+        coefs = _coefs(objective, shards, logits, stats, StatsOutputs(None, None, None)._replace(**outputs_bar))
+        gradient = _entries(objective, shards, logits, stats, coefs, offset)
+        return shards.psum(inner(gradient, logits_dot, -1)[..., 0])
+
+    return StatsOutputs(along(log_prob=one), along(entropy=one), along(log_sum_exp=one))
+
+
+def _none_ignored(objective: Objective) -> None:
+    """Ignored tokens have a log-sum-exp and a prediction too."""
+    del objective
+
+
+STATS = Equations(_form, _coefs, _entries, _none_ignored, tangents=_tangents)

@@ -1,0 +1,228 @@
+"""Losses of tokens with a few weighted classes each, over logits whose last axis is the vocabulary (M11, M24, M31)."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int
+
+from jaxsoftmax import _checks
+from jaxsoftmax._integer_labels import TokenParts, capped, total_weight, weighted_margin
+from jaxsoftmax._loss_arguments import require_no_ignore_index
+from jaxsoftmax._math import sparse_loss, token_loss
+from jaxsoftmax._math.classes import weights_over
+from jaxsoftmax._math.loss_options import LossOptions, loss_logits_slope
+from jaxsoftmax._math.lse_state import LseState, denominator, exponentials, is_dominant, log_sum_exp
+from jaxsoftmax._math.precision import widen
+from jaxsoftmax._math.sparse_loss import SparseGradient
+from jaxsoftmax._objective import Equations, Formed, Objective
+from jaxsoftmax._predictions import predictions
+from jaxsoftmax._reduction import schedules
+from jaxsoftmax._reduction.row_state import lse_state, margins_at
+from jaxsoftmax._sharding import NOT_SHARDED, Shards
+from jaxsoftmax._tangents import inner
+
+
+class SparseLabels(NamedTuple):
+    """Labels of a few weighted classes per token: top-k teachers, mixup, several right answers (M31).
+
+    Token t has the target Σ_i weights[t, i] e_{indices[t, i]}: a class named twice counts twice. Weights may be any
+    numbers, and have a gradient; of weight 0 a class adds nothing, even at a logit of -inf. An index outside of
+    [0, vocab) makes its token NaN, whatever its weight.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxsoftmax import cross_entropy
+    >>> labels = SparseLabels(indices=jnp.array([[0, 2]]), weights=jnp.array([[0.75, 0.25]]))
+    >>> print(cross_entropy(jnp.array([[1.0, 0.0, 0.0]]), labels))
+    0.8014447
+    """
+
+    indices: Int[Array, "*batch k"]
+    weights: Float[Array, "*batch k"]
+
+
+def sparse_labels(options: LossOptions, labels: SparseLabels, batch: Sequence[int], of: str = "logits") -> SparseLabels:
+    """The labels, if their dtypes and shapes are right."""
+    require_no_ignore_index(options, "SparseLabels; a token is left out by token_weights")
+    indices = _checks.as_integer("labels.indices", labels.indices)
+    weights = _checks.as_inexact("labels.weights", labels.weights)
+    if indices.shape[:-1] != tuple(batch) or indices.ndim == 0:
+        raise ValueError(
+            f"labels.indices: expected shape [*batch, k] with the {of}' batch {tuple(batch)}, got {indices.shape}"
+        )
+    _checks.require_shape("labels.weights", weights, indices.shape, "[*batch, k] of the indices")
+    return SparseLabels(indices if indices.dtype.itemsize >= 4 else indices.astype(jnp.int32), weights)
+
+
+class SparseTokens(NamedTuple):
+    """The classes of tokens."""
+
+    local: Array  # int32 [*batch, k], the number on this shard; outside of [0, local_vocab) if it is on another
+    invalid: Array  # bool [*batch], whether one isn't in [0, V)
+
+
+def sparse_tokens(shards: Shards, indices: Array, local_vocab: int) -> SparseTokens:
+    """The classes of tokens, counted from this shard's first class."""
+    in_vocab = (indices >= 0) & (indices < jnp.asarray(shards.vocab(local_vocab), indices.dtype))
+    local = jnp.where(in_vocab, indices, 0).astype(jnp.int32) - shards.class_offset(local_vocab)
+    return SparseTokens(local, jnp.any(~in_vocab, -1))
+
+
+class SparseOutputs(NamedTuple):
+    """The terms of tokens' losses."""
+
+    nll: Any  # w_c (L - z_c) of each class c that is named, [*batch, k]
+    others: Any  # (eps / V) Σ_j w_j (L - z_j) + zeta L^2, [*batch]; None without smoothing and z-loss
+
+
+class SparseParts(NamedTuple):
+    """What is logged of tokens (M33)."""
+
+    nll: Array  # w_c (L - z_c), [*batch, k]
+    z_loss: Array  # zeta L^2, [*batch]
+    prediction: Array  # [*batch]
+
+
+class _Stats(NamedTuple):
+    """What the gradient needs of each row."""
+
+    state: LseState  # [*batch, 1] twice
+    margins: Array  # m - z_c, [*batch, k]
+
+
+def term_weights(options: LossOptions, labels: SparseLabels, scale: Array) -> SparseOutputs:
+    """By what the outputs of tokens with these losses' weights [*batch] are multiplied: the loss is linear in them."""
+    smoothing = 1 - options.label_smoothing if options.smooths else 1
+    others = scale if options.smooths or options.has_z_loss else None
+    return SparseOutputs(scale[..., None] * (smoothing * labels.weights.astype(scale.dtype)), others)
+
+
+def losses_of(weights: SparseOutputs, outputs: SparseOutputs) -> Array:
+    """Losses [*batch] from their terms."""
+    loss = jnp.sum(token_loss.weighted(weights.nll, outputs.nll), -1)
+    return loss if outputs.others is None else loss + token_loss.weighted(weights.others, outputs.others)
+
+
+def parts_of(labels: SparseLabels, parts: SparseParts) -> TokenParts:
+    """`TokenParts` of tokens: Σ_i w_i nll_i, the z-loss, and whether the class of the largest weight is predicted."""
+    nll = parts.nll
+    weights = jax.lax.stop_gradient(labels.weights.astype(nll.dtype))
+    likeliest = jnp.take_along_axis(labels.indices, jnp.argmax(weights, -1)[..., None], -1)[..., 0]
+    correct = (likeliest == parts.prediction.astype(likeliest.dtype)).astype(nll.dtype)
+    return TokenParts(jnp.sum(token_loss.weighted(weights, nll), -1), parts.z_loss, correct)
+
+
+def _form(objective: Objective, shards: Shards, logits: Array, shared: bool = False) -> Formed:
+    options, (local, invalid), class_weights = objective.options, objective.tokens, objective.class_weights
+    vocab = logits.shape[-1]
+    z = capped(options, shards, widen(logits), shards.class_offset(vocab))
+    state = lse_state(z, (z.ndim - 1,), shared)
+    margins, smoothed = margins_at(options, z, logits, local, state), None
+    if options.smooths:
+        smoothed = weighted_margin(z, class_weights, schedules.forgotten(state))
+    if shards.classes:
+        state, margins, smoothed = _of_whole_rows(objective, shards, state, margins, smoothed, vocab)
+    nll = token_loss.negative_log_likelihood(state, margins)
+    if class_weights is not None:
+        nll = token_loss.weighted(_label_weights(objective, shards, z.dtype), nll)
+    total = total_weight(shards, class_weights, vocab, z.dtype)
+    others = sparse_loss.other_terms(options, state, smoothed, total, shards.vocab(vocab))
+    outputs = SparseOutputs(jnp.where(invalid[..., None], jnp.nan, nll), None if others is None else others[..., 0])
+    return Formed(outputs, None, _Stats(state, margins))
+
+
+def _of_whole_rows(
+    objective: Objective, shards: Shards, state: LseState, margins: Array, smoothed: Array | None, local_vocab: int
+) -> tuple[LseState, Array, Array | None]:
+    """State, margins of labels and weighted margin of whole rows, from those over each shard's classes (M22)."""
+    local, dtype = objective.tokens.local, margins.dtype
+    here = (local >= 0) & (local < local_vocab)
+    of_labels = tuple(jnp.where(here, margins, 0)[..., i : i + 1] for i in range(local.shape[-1]))
+    weights = tuple(here.astype(dtype)[..., i : i + 1] for i in range(local.shape[-1]))
+    weight = None if smoothed is None else total_weight(NOT_SHARDED, objective.class_weights, local_vocab, dtype)
+    state, (of_labels, smoothed) = shards.merge_lse(state, (of_labels, smoothed), (weights, weight))
+    return state, jnp.concatenate(of_labels, -1) if of_labels else margins, smoothed
+
+
+def _form_with_parts(objective: Objective, shards: Shards, logits: Array, shared: bool = False) -> Formed:
+    formed = _form(objective, shards, logits, shared)
+    z_loss = jnp.zeros(logits.shape[:-1], formed.outputs.nll.dtype)
+    if objective.options.has_z_loss:
+        z_loss = objective.options.z_loss * jnp.square(log_sum_exp(formed.stats.state))[..., 0]
+    return formed._replace(extras=SparseParts(formed.outputs.nll, z_loss, predictions(shards, logits)))
+
+
+def _coefs(
+    objective: Objective, shards: Shards, logits: Array, stats: _Stats, outputs_bar: SparseOutputs
+) -> tuple[SparseGradient, Array]:
+    """The coefficients of each row, and what is added to its gradient at each label, [*batch, k]."""
+    options, (local, invalid), class_weights = objective.options, objective.tokens, objective.class_weights
+    nll_bar, others_bar = outputs_bar
+    terms = jnp.zeros_like(stats.margins) if nll_bar is None else nll_bar
+    terms = jnp.where(invalid[..., None], jnp.nan, terms)
+    if class_weights is not None:
+        terms = terms * _label_weights(objective, shards, terms.dtype)
+    total = total_weight(shards, class_weights, logits.shape[-1], terms.dtype)
+    others_bar = None if others_bar is None else others_bar[..., None]
+    vocab = shards.vocab(logits.shape[-1])
+    coefs, addends = sparse_loss.sparse_gradient(options, *stats, terms, others_bar, total, vocab)
+    label_logits = None if options.logit_softcap is None else widen(schedules.entries_at(logits, local))
+    return coefs, addends * loss_logits_slope(options, label_logits)  # (M23)
+
+
+def _entries(
+    objective: Objective,
+    shards: Shards,
+    logits: Array,
+    stats: _Stats,
+    coefs: tuple[SparseGradient, Array],
+    offset: Array | int,
+    first: Array | int = 0,
+) -> Array:
+    """The gradient of Σ <outputs_bar, outputs> in the logits (M31)."""
+    of_rows, addends = coefs
+    x = widen(logits)
+    z = capped(objective.options, shards, x, offset + first)
+    weights = None if objective.class_weights is None else weights_over(x, objective.class_weights)
+    entries = sparse_loss.sparse_entries(of_rows, z, stats.state, weights) * loss_logits_slope(objective.options, x)
+    return schedules.with_added_at(entries, objective.tokens.local - first, addends)
+
+
+def _tangents(objective: Objective, shards: Shards, logits: Array, stats: _Stats, logits_dot: Array) -> SparseOutputs:
+    """The derivative of each term: of L - z_c it is Σ_j s_j h_j - h_c, where h is dz less that at a dominant entry."""
+    options, local, offset = objective.options, objective.tokens.local, shards.class_offset(logits.shape[-1])
+    x, state = widen(logits), stats.state
+    z = capped(options, shards, x, offset)
+    z_dot = logits_dot.astype(x.dtype) * loss_logits_slope(options, x)
+    dominant = is_dominant(z, state)
+    h = z_dot - shards.psum(jnp.sum(jnp.where(dominant, z_dot, 0), -1, keepdims=True))
+    h = jnp.where(dominant, 0, h)
+    mean = shards.psum(jnp.sum(exponentials(z, state) * h, -1, keepdims=True)) / denominator(state)
+    nll_dot = mean - shards.psum(schedules.entries_at(h, local))
+    nll_dot = jnp.where(objective.tokens.invalid[..., None], jnp.nan, nll_dot)
+    if objective.class_weights is not None:
+        nll_dot = nll_dot * _label_weights(objective, shards, x.dtype)
+    if not (options.smooths or options.has_z_loss):
+        return SparseOutputs(nll_dot, None)
+    ones = SparseOutputs(None, jnp.ones(logits.shape[:-1], x.dtype))
+    coefs = _coefs(objective, shards, logits, stats, ones)
+    gradient = _entries(objective, shards, logits, stats, coefs, offset)
+    return SparseOutputs(nll_dot, shards.psum(inner(gradient, logits_dot, -1)[..., 0]))
+
+
+def _label_weights(objective: Objective, shards: Shards, dtype: jnp.dtype) -> Array:
+    """w_c of each class that is named, [*batch, k]."""
+    local, weights = objective.tokens.local, objective.class_weights
+    rows = weights.astype(dtype).reshape(*(1 for _ in local.shape[:-1]), weights.shape[0])
+    return shards.psum(schedules.entries_at(rows, local))
+
+
+def _none_ignored(objective: Objective) -> None:
+    """No token is ignored by its classes."""
+    del objective
+
+
+SPARSE_LOSSES = Equations(_form, _coefs, _entries, _none_ignored, tangents=_tangents)
+SPARSE_LOSSES_WITH_PARTS = SPARSE_LOSSES._replace(form=_form_with_parts)
