@@ -26,12 +26,11 @@ from jaxsoftmax._math.divergence import (
 )
 from jaxsoftmax._math.log_ratio import Shift, States
 from jaxsoftmax._math.loss_options import LossOptions, Number
-from jaxsoftmax._math.lse_state import LseState, is_confident, is_dominant, is_empty
+from jaxsoftmax._math.lse_state import LseState, is_confident, is_dominant, is_empty, shifted_tangent
 from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._math.softmax import probabilities
 from jaxsoftmax._reduction import schedules
 from jaxsoftmax._reduction.row_state import lse_state
-from jaxsoftmax._row_tangents import subtract_mean
 from jaxsoftmax._sharding import Shards
 from jaxsoftmax._tangents import inner
 
@@ -61,7 +60,7 @@ def _fwd(shards, divergence, options, logits, teacher_logits):
 
 def _bwd(shards, divergence, residuals, bar):
     options, logits, teacher_logits, numbers = residuals
-    by_student, by_teacher = gradients(shards, divergence, options, logits, teacher_logits, numbers)
+    by_student, by_teacher = gradients(divergence, options, logits, teacher_logits, numbers)
     bar = bar[..., None]
     return None, (bar * by_student).astype(logits.dtype), (bar * by_teacher).astype(teacher_logits.dtype)
 
@@ -81,7 +80,7 @@ def forward_divergences(
 def _forward_divergences_jvp(shards, divergence, primals, tangents):
     options, logits, teacher_logits = primals
     numbers = pair_numbers(shards, divergence, options, logits, teacher_logits)
-    by_student, by_teacher = gradients(shards, divergence, options, logits, teacher_logits, numbers)
+    by_student, by_teacher = gradients(divergence, options, logits, teacher_logits, numbers)
     dot = inner(by_student, tangents[1], -1) + inner(by_teacher, tangents[2], -1)
     if all(isinstance(tangent, SymbolicZero) for tangent in tangents[1:]):
         dot = jnp.zeros_like(numbers.sums.teacher)
@@ -99,7 +98,7 @@ def pair_numbers(
     total, others = _sums(shards, terms)
     shift = equations.shift(approximate, total, others, states)
     shift = jax.lax.stop_gradient(shift)  # `_log_ratio` has a rule of its own
-    pair, ratios = _row_pair(shards, divergence, temperature, u, z, shift, states)
+    pair, ratios = _row_pair(divergence, temperature, u, z, shift, states)
     sums = Sums(*_sums(shards, divergence_terms(divergence, pair, ratios)))
     rows = zip((u, z), states, pair[:2], ratios, sums, strict=True)
     return PairNumbers(states, shift, sums, tuple(_centre(shards, temperature, *row) for row in rows))
@@ -129,16 +128,11 @@ def value(divergence: Divergence, numbers: PairNumbers) -> Array:
 
 
 def gradients(
-    shards: Shards,
-    divergence: Divergence,
-    options: LossOptions,
-    logits: Array,
-    teacher_logits: Array,
-    numbers: PairNumbers,
+    divergence: Divergence, options: LossOptions, logits: Array, teacher_logits: Array, numbers: PairNumbers
 ) -> tuple[Array, Array]:
     """The gradients of each row's divergence in the student's and the teacher's logits (M29, M30, M32)."""
     (z, u), temperature = wide_pair(logits, teacher_logits), options.temperature
-    pair, ratios = _row_pair(shards, divergence, temperature, u, z, numbers.shift, numbers.states)
+    pair, ratios = _row_pair(divergence, temperature, u, z, numbers.shift, numbers.states)
     rows = zip((u, z), numbers.states, ratios, numbers.centres, strict=True)
     teacher, student = (
         None if ratio is None or centre is None else deviation(ratio, is_dominant(logits / temperature, state), centre)
@@ -160,24 +154,26 @@ def _state(shards: Shards, rows: Array) -> LseState:
 
 
 def _row_pair(
-    shards: Shards, divergence: Divergence, temperature: Number, u: Array, z: Array, shift: Shift, states: States
+    divergence: Divergence, temperature: Number, u: Array, z: Array, shift: Shift, states: States
 ) -> tuple[RowPair, LogRatios]:
     states = States(*map(schedules.forgotten, states))
     p, q = probabilities(u / temperature, states.teacher), probabilities(z / temperature, states.student)
-    pair = RowPair(p, q, _log_ratio(shards, temperature, u, z, shift, states))
+    pair = RowPair(p, q, _log_ratio(temperature, u, z, shift, states))
     return pair, log_ratios(divergence, pair.delta)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _log_ratio(shards: Shards, temperature: Number, u: Array, z: Array, shift: Shift, states: States) -> Array:
+@jax.custom_jvp
+def _log_ratio(temperature: Number, u: Array, z: Array, shift: Shift, states: States) -> Array:
     return equations.log_ratio(temperature, u, z, shift, states)
 
 
 @_log_ratio.defjvp
-def _log_ratio_jvp(shards, primals, tangents):
-    """(du - <p, du>) / T - (dz - <q, dz>) / T, whatever the shift."""
+def _log_ratio_jvp(primals, tangents):
+    """(du_j - dL_u) - (dz_j - dL_z), with dL by the states: the shift is L_u - L_z."""
     temperature, u, z, _, states = primals
-    _, u_dot, z_dot, _, _ = tangents
-    by_teacher = subtract_mean(shards, u / temperature, states.teacher, u_dot / temperature)
-    by_student = subtract_mean(shards, z / temperature, states.student, z_dot / temperature)
-    return _log_ratio(shards, *primals), by_teacher - by_student
+    _, u_dot, z_dot, _, states_dot = tangents
+    teacher, student = (
+        shifted_tangent(x / temperature, x_dot / temperature, state, state_dot)
+        for x, x_dot, state, state_dot in zip((u, z), (u_dot, z_dot), states, states_dot, strict=True)
+    )
+    return _log_ratio(*primals), teacher - student

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from jaxsoftmax._math.loss_options import LossOptions
 
@@ -63,11 +63,6 @@ class Objective:
     def with_class_weights(self, class_weights: Array | None) -> "Objective":
         """The same with these class weights."""
         return replace(self, class_weights=class_weights)
-
-    def of_classes(self, first: Array, count: int) -> "Objective":
-        """The same of so many classes of the shard, from number `first` on."""
-        weights = self.class_weights
-        return self if weights is None else replace(self, class_weights=lax.dynamic_slice_in_dim(weights, first, count))
 
     def of_ignored(self, dtype: jnp.dtype) -> tuple[Any, Any]:
         """The outputs and extras of tokens that are all ignored."""

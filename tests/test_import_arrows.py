@@ -16,7 +16,7 @@ ARROWS = [
     ["_reduction.schedules"],
     ["_reduction.row_state", "_reduction.signed_state"],
     ["_sharding"],
-    ["_logsumexp", "_token_labels", "_loss_arguments", "_objective", "_predictions", "_row_tangents"],
+    ["_logsumexp", "_token_labels", "_loss_arguments", "_objective", "_predictions"],
     ["_softmax", "_forward_logsumexp", "_integer_labels", "_row_rules", "_divergence"],
     ["_float_labels", "_sparse_labels", "_row_stats", "_loss_parts", "_distillation"],
     ["_drop_in_losses", "_token_stats"],

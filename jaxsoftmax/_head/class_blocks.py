@@ -76,7 +76,10 @@ class _Blocks(NamedTuple):
         first = _first_class(i, self.classes, self.vocab)
         kernel, bias = self.steps.columns(self.inputs.kernel, first, self.classes), self.inputs.bias
         bias = None if bias is None else lax.dynamic_slice_in_dim(bias, first, self.classes)
-        return self.inputs._replace(kernel=kernel, bias=bias), self.objective.of_classes(first, self.classes), first
+        objective, weights = self.objective, self.objective.class_weights
+        if weights is not None:
+            objective = objective.with_class_weights(lax.dynamic_slice_in_dim(weights, first, self.classes))
+        return self.inputs._replace(kernel=kernel, bias=bias), objective, first
 
     def is_new(self, i: Array) -> Array:
         """Which classes of block i aren't in the one before, [1, classes]."""

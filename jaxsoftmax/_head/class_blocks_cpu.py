@@ -8,15 +8,15 @@ it is formed, while it is in the cache:
 A block is a range of classes: columns of G, W and dW, and entries of db. To all of dx it adds a term.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxsoftmax._head.problem import HeadGrads, HeadInputs, TokenChunk, dot, logits_of
-from jaxsoftmax._objective import Formed, Objective
-from jaxsoftmax._sharding import Shards
+from jaxsoftmax._head import problem
+from jaxsoftmax._head.problem import ClassBlock, HeadGrads, HeadInputs, TokenChunk, dot
 
 
 def transposed(hidden: Array) -> Array:
@@ -24,38 +24,35 @@ def transposed(hidden: Array) -> Array:
     return lax.optimization_barrier(jnp.swapaxes(hidden, -1, -2))
 
 
-def formed_and_gradients(
-    objective: Objective,
-    shards: Shards,
+def logits(hidden: Array, inputs: HeadInputs) -> Array:
+    """The chunk's logits, in memory: of a product and its sum with a bias, which it would fuse, XLA CPU holds both."""
+    return lax.optimization_barrier(problem.logits_of(hidden, inputs))
+
+
+def add_products(
     inputs: HeadInputs,
-    sums: HeadGrads,
     chunk: TokenChunk,
+    sums: HeadGrads,
+    entries: Callable[[ClassBlock], Array],
     classes: int,
     alone: bool,
-) -> tuple[Formed, HeadGrads]:
-    """What is formed of the chunk's logits, its dx, and `sums` of dW and db with its part; None where `sums` has None.
+) -> HeadGrads:
+    """The chunk's dx, and `sums` of dW and db with its part added; None where `sums` has None.
 
-    So many `classes` of G are held at a time, whether the chunk is `alone` or not.
+    `entries` are those of G at a block of classes, so many of which are held at a time, whether the chunk is `alone` or
+    not.
     """
     del alone
-    # In memory: of a product and its sum with a bias, which it would fuse into some users, XLA CPU holds both.
-    z = lax.optimization_barrier(logits_of(chunk.hidden, inputs))
-    vocab = z.shape[-1]
-    equations, objective = objective.equations, objective.of(chunk.tokens)
-    formed = equations.form(objective, shards, z)
-    coefs = equations.coefs(objective, shards, z, formed.stats, chunk.outputs_bar)
-    offset = shards.class_offset(vocab)
+    vocab = inputs.kernel.shape[1]
 
     def with_block(i: Array, sums: HeadGrads) -> HeadGrads:
         first = jnp.minimum(i * classes, vocab - classes)
-        block = lax.dynamic_slice_in_dim(z, first, classes, 1)
-        of_block = objective.of_classes(first, classes)
-        g = equations.entries(of_block, shards, block, formed.stats, coefs, offset, first)
+        g = entries(ClassBlock(first, classes))
         if vocab % classes:  # the last block begins inside of the one before
             g = jnp.where(first + lax.broadcasted_iota(jnp.int32, (1, classes), 1) >= i * classes, g, 0)
         return _with_products(inputs, chunk, sums, first, g)
 
-    return formed, lax.fori_loop(0, -(-vocab // classes), with_block, sums)
+    return lax.fori_loop(0, -(-vocab // classes), with_block, sums)
 
 
 def _with_products(inputs: HeadInputs, chunk: TokenChunk, sums: HeadGrads, first: Array, g: Array) -> HeadGrads:

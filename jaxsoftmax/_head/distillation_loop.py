@@ -7,6 +7,7 @@ With the divergence's gradients G and G' in a chunk's logits of student and teac
 of each head, for those gradients that are wanted.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,10 +16,10 @@ from jax import Array, lax
 from jaxsoftmax._divergence import gradients, pair_numbers, value
 from jaxsoftmax._head.chunk_layout import chunk_layout
 from jaxsoftmax._head.chunk_loop import scan_chunks, zeros_like
-from jaxsoftmax._head.problem import HeadGrads, HeadInputs, TokenChunk, logits_of
+from jaxsoftmax._head.chunk_sizes import ChunkSizes
+from jaxsoftmax._head.problem import ClassBlock, HeadGrads, HeadInputs, TokenChunk
 from jaxsoftmax._head.rounding import unscaled
 from jaxsoftmax._head.schedules import Steps
-from jaxsoftmax._head.whole_rows import with_products
 from jaxsoftmax._math.divergence import Divergence
 from jaxsoftmax._math.loss_options import LossOptions
 from jaxsoftmax._sharding import Shards
@@ -46,23 +47,32 @@ def losses_and_gradients(
     shards: Shards,
     divergence: Divergence,
     steps: Steps,
-    chunk_size: int,
+    sizes: ChunkSizes,
     heads: tuple[Head, ...],
     options: LossOptions,
     scale: Array,
 ) -> tuple[Array, tuple[HeadGrads, ...]]:
     """Divergences [tokens], and each device's own gradients of Σ_t scale_t D_t, of the student and of the teacher."""
-    layout = chunk_layout(scale.shape[0], None, chunk_size)
+    layout = chunk_layout(scale.shape[0], None, sizes.tokens)
     alone = isinstance(layout.tokens, int) and layout.tokens <= layout.chunk
 
     def step(sums: Any, chunks: tuple[TokenChunk, TokenChunk]) -> tuple[Any, tuple[Array, Any]]:
-        z, u = (logits_of(chunk.hidden, head.inputs) for chunk, head in zip(chunks, heads, strict=True))
+        z, u = (steps.logits(chunk.hidden, head.inputs) for chunk, head in zip(chunks, heads, strict=True))
         numbers = pair_numbers(shards, divergence, options, z, u)
-        by_logits = gradients(shards, divergence, options, z, u, numbers)
-        of_heads = [
-            _with_products(head, chunk, sum_, g, alone)
-            for head, chunk, sum_, g in zip(heads, chunks, sums, by_logits, strict=True)
-        ]
+
+        def gradient(of: int, block: ClassBlock) -> Array:
+            by_logits = gradients(divergence, options, block.of(z), block.of(u), numbers)[of]
+            return chunks[of].outputs_bar[:, None] * by_logits
+
+        def products(of: int) -> tuple[HeadGrads, Array | None]:
+            head, chunk = heads[of], chunks[of]
+            if not head.is_wanted:
+                return sums[of], None
+            zeros = sums[of]._replace(hidden=zeros_like(chunk.hidden, head.sums.hidden))
+            dx, dw, db = steps.add_products(head.inputs, chunk, zeros, partial(gradient, of), sizes.classes, alone)
+            return HeadGrads(None, dw, db), unscaled(dx, head.factor, head.saved.hidden)
+
+        of_heads = [products(of) for of in range(len(heads))]
         return tuple(sum_ for sum_, _ in of_heads), (value(divergence, numbers), tuple(dx for _, dx in of_heads))
 
     chunks = tuple(_chunks(steps, layout, head, scale) for head in heads)
@@ -96,15 +106,3 @@ def _chunks(steps: Steps, layout: Any, head: Head, scale: Array) -> TokenChunk:
     bar = scale if head.factor is None else scale / head.factor
     transposed = None if head.saved.kernel is None else steps.transposed(x)
     return TokenChunk(x, transposed, None, layout.to_chunks(bar, filler=0))
-
-
-def _with_products(
-    head: Head, chunk: TokenChunk, sums: HeadGrads, by_logits: Array, alone: bool
-) -> tuple[HeadGrads, Array | None]:
-    """The sums with a chunk's part, and its dx as it is saved."""
-    if not head.is_wanted:
-        return sums, None
-    g = chunk.outputs_bar[:, None] * by_logits
-    sums = sums._replace(hidden=zeros_like(chunk.hidden, head.sums.hidden))
-    dx, dw, db = with_products(head.inputs, chunk, sums, g, alone)
-    return HeadGrads(None, dw, db), unscaled(dx, head.factor, head.saved.hidden)

@@ -52,7 +52,8 @@ def sizes_of_heads(
         sums_kernel=any(size.sums_kernel for size in sizes),
         in_blocks=False,
     )
-    return chunk_sizes(budget, settings, both)
+    vocab, of_both = sizes[0].vocab, chunk_sizes(budget, settings, both)
+    return of_both._replace(classes=vocab if budget.classes is None else min(of_both.classes, vocab))
 
 
 def _losses_by_steps(shards: Shards, divergence: Divergence, settings: Settings, heads: Heads, options: Any) -> Array:
@@ -86,7 +87,7 @@ def _losses_and_gradients(
         heads = pvary_with(shards, heads, scale)
         factors = (loss_scale(inputs, shards, scale, None) for inputs in heads)
         both = tuple(map(Head, heads, saved, factors))
-        return distillation_loop.losses_and_gradients(shards, divergence, steps, sizes.tokens, both, options, scale)
+        return distillation_loop.losses_and_gradients(shards, divergence, steps, sizes, both, options, scale)
 
     sizes_of = partial(sizes_of_heads, settings=settings, heads=heads, saved=saved)
     return schedules.by_platform(by_steps, sizes_of, heads, options, scale)

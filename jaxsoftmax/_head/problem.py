@@ -77,6 +77,19 @@ class TokenChunk(NamedTuple):
     outputs_bar: Any  # [chunk, ...]
 
 
+class ClassBlock(NamedTuple):
+    """Consecutive classes of a shard, at which a gradient is formed: all of them, if no number is given."""
+
+    first: Any = 0
+    number: int | None = None
+
+    def of(self, array: Array) -> Array:
+        """Its classes of an array [..., local_vocab]."""
+        if self.number is None:
+            return array
+        return lax.dynamic_slice_in_dim(array, self.first, self.number, array.ndim - 1)
+
+
 def zero_ignored_hidden(hidden: Array, ignored: Array | None) -> Array:
     """The hidden states, 0 where the token is ignored: in dW, a sum over tokens, 0 times inf or NaN would be NaN."""
     return hidden if ignored is None else jnp.where(ignored[:, None], 0, hidden)

@@ -14,14 +14,15 @@ from jax import Array, lax
 from jaxsoftmax._head import class_blocks_cpu, whole_rows
 from jaxsoftmax._head.chunk_sizes import Budget, ChunkSizes
 from jaxsoftmax._head.problem import HeadGrads
-from jaxsoftmax._objective import Formed
 
 
 class Steps(NamedTuple):
     """How a chunk of tokens is taken through all classes, and how arrays are cut for it."""
 
-    # What a chunk gives, and gradients, as `whole_rows.formed_and_gradients`; differentiable, for second derivatives.
-    formed_and_gradients: Callable[..., tuple[Formed, HeadGrads]]
+    # The logits of a chunk, `logits(hidden, inputs)`.
+    logits: Callable[..., Array]
+    # A chunk's gradients, as `whole_rows.add_products` forms them; differentiable, for second derivatives.
+    add_products: Callable[..., HeadGrads]
     # The hidden states of all chunks, transposed in memory; None where the products take them as they are.
     transposed: Callable[[Array], Array | None]
     # `columns(kernel, first, count)`: so many columns of the kernel from number `first` on.
@@ -37,10 +38,12 @@ class Schedule(NamedTuple):
     budget: Budget
 
 
-_CPU_STEPS = Steps(
-    class_blocks_cpu.formed_and_gradients, class_blocks_cpu.transposed, class_blocks_cpu.columns, first_apart=False
-)
-_WHOLE_ROWS = Steps(whole_rows.formed_and_gradients, whole_rows.transposed, whole_rows.columns, first_apart=True)
+def _steps_of(module: Any, first_apart: bool) -> Steps:
+    return Steps(module.logits, module.add_products, module.transposed, module.columns, first_apart)
+
+
+_CPU_STEPS = _steps_of(class_blocks_cpu, first_apart=False)
+_WHOLE_ROWS = _steps_of(whole_rows, first_apart=True)
 CPU = Schedule(
     _CPU_STEPS, Budget(whole=16 << 20, tokens=512, bytes=256 << 20, classes=2048, block=128 << 20, widens=True)
 )

@@ -15,7 +15,7 @@ from jaxsoftmax._head.chunk_layout import chunk_layout
 from jaxsoftmax._head.chunk_loop import scan_chunks, zeros_like
 from jaxsoftmax._head.chunk_sizes import ChunkSizes
 from jaxsoftmax._head.gradient_task import GradientTask
-from jaxsoftmax._head.problem import HeadGrads, HeadInputs, TokenChunk, zero_ignored_hidden
+from jaxsoftmax._head.problem import ClassBlock, HeadGrads, HeadInputs, TokenChunk, zero_ignored_hidden
 from jaxsoftmax._head.rounding import unscaled
 from jaxsoftmax._head.schedules import Steps
 from jaxsoftmax._objective import Objective
@@ -47,10 +47,19 @@ def outputs_and_gradients(steps: Steps, sizes: ChunkSizes, task: GradientTask) -
     alone = isinstance(layout.tokens, int) and layout.tokens <= layout.chunk
 
     def of_chunk(sums: HeadGrads, chunk: TokenChunk) -> tuple[HeadGrads, tuple[Any, Array | None]]:
+        z, of_tokens = steps.logits(chunk.hidden, inputs), objective.of(chunk.tokens)
+        equations = objective.equations
+        formed = equations.form(of_tokens, shards, z)
+        coefs = equations.coefs(of_tokens, shards, z, formed.stats, chunk.outputs_bar)
+        offset = shards.class_offset(z.shape[-1])
+
+        def entries(block: ClassBlock) -> Array:
+            weights = None if objective.class_weights is None else block.of(objective.class_weights)
+            of_block = of_tokens.with_class_weights(weights)
+            return equations.entries(of_block, shards, block.of(z), formed.stats, coefs, offset, block.first)
+
         sums = sums._replace(hidden=zeros_like(chunk.hidden, task.sums.hidden))
-        formed, (dx, dw, db) = steps.formed_and_gradients(
-            objective, shards, inputs, sums, chunk, classes=sizes.classes, alone=alone
-        )
+        dx, dw, db = steps.add_products(inputs, chunk, sums, entries, sizes.classes, alone)
         return HeadGrads(None, dw, db), (formed[:2], unscaled(dx, factor, saved.hidden))
 
     def step(sums: HeadGrads, chunk: TokenChunk) -> tuple[HeadGrads, tuple[Any, Array | None]]:

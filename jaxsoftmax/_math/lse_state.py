@@ -142,6 +142,12 @@ def _exponentials_jvp(primals, tangents):
     return e, jnp.where(is_dominant(x, state), 0, e * (x_dot - state_dot.maximum))
 
 
+def shifted_tangent(x: Array, x_dot: Array, state: LseState, state_dot: LseState) -> Array:
+    """The derivative of x - L along x_dot, from that of the state: at the dominant entry x - m is constant."""
+    shifted_dot = jnp.where(is_dominant(x, state), 0, x_dot - state_dot.maximum)
+    return shifted_dot - state_dot.remainder / denominator(state)
+
+
 def state_tangent(x: Array, x_dot: Array, centred: Array, state: LseState, axes: tuple[int, ...]) -> LseState:
     """The derivative of the state of x along x_dot, summed over `axes`.
 

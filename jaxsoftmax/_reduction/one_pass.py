@@ -102,9 +102,17 @@ def margin_sum(z: Array, state: LseState) -> Array:
     return jnp.where(is_confident(state), others, every)
 
 
-def is_first_maximum(x: Array, index: Array, _margin: Array, _state: LseState) -> Array:
+def is_first_maximum(x: Array, index: Array, margin: Array, _state: LseState) -> Array:
     """Whether x[..., index] is the first maximum of its row, as [*batch, 1]."""
-    return (jnp.argmax(x, -1).astype(index.dtype) == index)[..., None]
+    # A sum of exponentials can share its pass with a minimum, not with an argmax. Where XLA formed x again, a rounding
+    # apart, no entry may equal the maximum; then one that is as near as that is taken for it.
+    vocab, maximum = x.shape[-1], finite_maximum(x, (x.ndim - 1,))
+    numbers = class_numbers(x)
+    if isinstance(vocab, int) and vocab <= 1 << 24:
+        numbers = numbers.astype(jnp.float32)
+    first = jnp.min(jnp.where(x == maximum, numbers, vocab), -1, keepdims=True, initial=vocab)
+    near = margin <= 4 * jnp.finfo(margin.dtype).eps * jnp.abs(maximum).astype(margin.dtype)
+    return jnp.where(first == vocab, near, first == index[..., None].astype(first.dtype))
 
 
 def with_entry_at(rows: Array, index: Array, entry: Array) -> Array:
