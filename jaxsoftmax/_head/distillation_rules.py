@@ -44,11 +44,11 @@ class Heads(NamedTuple):
 def sizes_of_heads(
     budget: Budget, settings: Settings, heads: Heads, saved: tuple[Any, ...] = (None, None)
 ) -> ChunkSizes:
-    """How many tokens have their logits at a time, where both heads' fill the memory of one."""
+    """How much is held at a time, where four numbers of a class take the memory of one head's logit."""
     sizes = [head_size(inputs, grads) for inputs, grads in zip(heads, saved, strict=True)]
     both = sizes[0]._replace(
         embed=sizes[0].embed + sizes[1].embed,
-        vocab=2 * sizes[0].vocab,
+        vocab=4 * sizes[0].vocab,  # the logits, their probabilities or log-ratios
         sums_kernel=any(size.sums_kernel for size in sizes),
         in_blocks=False,
     )

@@ -60,7 +60,7 @@ def linear_distillation(
       temperature: T > 0, or a traced scalar. The result isn't multiplied by T^2.
       token_weights: w, [*batch]; 1 if None.
       reduction: "mean" (the sum of w_t D_t over that of w_t), "sum" or "none".
-      chunk_size: tokens whose logits are held at a time, of both heads; if None, half of those of
+      chunk_size: tokens whose logits are held at a time, of both heads; if None, a quarter of those of
         `linear_cross_entropy`.
       memory_budget: bytes that a chunk's arrays should take, in place of those that `chunk_size=None` takes.
       axis_name: mesh axis, or several, of the `jax.shard_map` around, over which the classes are sharded: kernels and
