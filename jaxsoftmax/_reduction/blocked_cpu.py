@@ -121,10 +121,11 @@ def margin_sum(z: Array, state: LseState) -> Array:
 def is_first_maximum(x: Array, index: Array, margin: Array, state: LseState) -> Array:
     """Whether x[..., index] is the first maximum of its row, as [*batch, 1].
 
-    In a confident row the margin m - z[..., index] tells. Other rows are looked through where it is small alone.
+    In a confident row the margin m - z[..., index] tells. Other rows are looked through where it is 0, or a few
+    roundings: there may be an earlier entry as large.
     """
     confident = is_confident(state)
-    near = (margin < -math.log(NEAR_ONE)) & ~confident
+    near = (margin <= 16 * jnp.finfo(margin.dtype).eps * jnp.abs(state.maximum)) & ~confident
     first = _first_maxima(x, near.reshape(-1)).reshape(index.shape)
     return jnp.where(confident, margin == 0, (first == index)[..., None])
 

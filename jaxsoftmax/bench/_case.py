@@ -7,15 +7,19 @@ DTYPES = ("float32", "bfloat16", "float16")
 INTEGER, FLOAT, ONE_HOT, SEQUENCES = "integer-labels", "float-labels", "one-hot", "sequences"
 LOGSUMEXP, SOFTMAX, LOG_SOFTMAX = "logsumexp", "softmax", "log_softmax"
 UNREDUCED, LEAN = "unreduced", "lean"
+STATS, SPARSE, DISTILLATION, PARTS = "token-stats", "sparse-labels", "distillation", "loss-parts"
 FUNCTIONS = {
     "plain": (INTEGER, FLOAT, ONE_HOT, SEQUENCES, LOGSUMEXP, SOFTMAX, LOG_SOFTMAX),
-    "linear": (INTEGER, UNREDUCED, LEAN),
+    "linear": (INTEGER, UNREDUCED, LEAN, STATS, SPARSE, DISTILLATION, PARTS),
 }
 ORDINARY, TRAINED, CONFIDENT = "ordinary", "trained", "confident"
 VALUE, GRADIENT, IN_GRAPH = "value", "value and gradient", "logits in the graph"
 GRAPH_WIDTH = 64  # of the hidden states whose product with a kernel makes the logits in the graph
 BATCH = 8  # sequences
 LEAN_BYTES = 256 << 20
+SPARSE_CLASSES = 64  # of a token
+ENTROPY_WEIGHT = 0.1  # of STATS
+SCANNED, MATERIALISED, WITHOUT_PARTS = "jax", "materialised", "without parts"  # peers of the head's functions
 LARGEST = 2**31 - 1  # size of an axis: labels are int32
 
 Shape = tuple[int, ...]
@@ -32,7 +36,9 @@ class Case:
     logits: str = ORDINARY  # normal; TRAINED: normal times 3; CONFIDENT: every second token's label 30 larger
     quantity: str = VALUE  # or GRADIENT, in the logits, or in hidden and kernel; IN_GRAPH: in the hidden states alone
     # SEQUENCES: integer labels, and logits [8, N / 8, V]; the gradient of softmax is a VJP. Of the head, UNREDUCED: the
-    # mean of the losses of reduction="none"; LEAN: with a memory_budget of `LEAN_BYTES`.
+    # mean of the losses of reduction="none"; LEAN: with a memory_budget of `LEAN_BYTES`; STATS: the mean of -log s_y less
+    # `ENTROPY_WEIGHT` times the entropy; SPARSE: with `SPARSE_CLASSES` weighted classes a token; DISTILLATION: KL(p||q),
+    # the teacher's head a constant; PARTS: the loss with has_aux=True.
     function: str = INTEGER
 
     def __post_init__(self) -> None:
@@ -58,7 +64,9 @@ class Case:
 
     @property
     def base(self) -> str:
-        """The peer that ratios are taken to: optax, and jax for what optax has not."""
+        """The peer that ratios are taken to: optax, and jax for what optax has not; of PARTS the loss without them."""
+        if self.function == PARTS:
+            return WITHOUT_PARTS
         return "optax" if self.function in (INTEGER, FLOAT, SEQUENCES, UNREDUCED, LEAN) else "jax"
 
     @property

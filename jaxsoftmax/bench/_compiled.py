@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxsoftmax.bench._case import VALUE, Case
+from jaxsoftmax.bench._case import DISTILLATION, VALUE, Case
 from jaxsoftmax.bench._inputs import specs
 from jaxsoftmax.bench._subjects import FLOOR, SUBJECT, program, subjects_of
 from jaxsoftmax.bench._table import duration
@@ -144,8 +144,9 @@ def _compiled(target: Target, case: Case, subject: str, detail: int) -> Compiled
 
 
 def _flops(case: Case) -> int:
-    """Returns those of the products: one for the loss, three with the gradients."""
-    return (2 if case.quantity == VALUE else 6) * math.prod(case.shape)
+    """Returns those of the products: one for the loss, three with the gradients; one more for a teacher."""
+    teacher = 2 if case.function == DISTILLATION else 0
+    return (teacher + (2 if case.quantity == VALUE else 6)) * math.prod(case.shape)
 
 
 def _beside(row: CompiledRow, base: CompiledRow) -> CompiledRow:

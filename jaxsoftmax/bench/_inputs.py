@@ -3,7 +3,19 @@
 import ml_dtypes
 import numpy as np
 
-from jaxsoftmax.bench._case import BATCH, CONFIDENT, FLOAT, LOG_SOFTMAX, SEQUENCES, SOFTMAX, TRAINED, Case
+from jaxsoftmax.bench._case import (
+    BATCH,
+    CONFIDENT,
+    DISTILLATION,
+    FLOAT,
+    LOG_SOFTMAX,
+    SEQUENCES,
+    SOFTMAX,
+    SPARSE,
+    SPARSE_CLASSES,
+    TRAINED,
+    Case,
+)
 
 _CONFIDENCE = 30.0  # nats
 _SPREAD = 3.0  # of trained logits
@@ -12,7 +24,8 @@ _SPREAD = 3.0  # of trained logits
 def inputs(case: Case) -> tuple[np.ndarray, ...]:
     """Returns logits [N, V], or hidden [N, D] and kernel [D, V], in the case's dtype; and labels int32 [N].
 
-    In place of these: float labels [N, V]; of softmax and log_softmax, for their VJP, a cotangent [N, V].
+    In place of these: float labels [N, V]; of softmax and log_softmax, for their VJP, a cotangent [N, V]; of
+    distillation a teacher's hidden states and kernel; of sparse labels their classes and weights [N, k].
     """
     random = np.random.default_rng(0)
     labels = random.integers(case.vocab, size=case.tokens, dtype=np.int32)
@@ -34,14 +47,30 @@ def inputs(case: Case) -> tuple[np.ndarray, ...]:
     hidden = random.standard_normal((case.tokens, case.width), np.float32)
     kernel = random.standard_normal((case.width, case.vocab), np.float32)
     kernel /= np.float32(np.sqrt(case.width))
-    return rounded(hidden, case.dtype), rounded(kernel, case.dtype), labels
+    operands = rounded(hidden, case.dtype), rounded(kernel, case.dtype)
+    if case.function == DISTILLATION:  # the teacher's hidden states and kernel
+        others = (random.standard_normal(array.shape, np.float32) for array in (hidden, kernel))
+        teacher_hidden, teacher_kernel = others
+        teacher_kernel /= np.float32(np.sqrt(case.width))
+        return *operands, rounded(teacher_hidden, case.dtype), rounded(teacher_kernel, case.dtype)
+    if case.function == SPARSE:  # classes, and their weights
+        weights = random.random((case.tokens, SPARSE_CLASSES), np.float32)
+        weights /= weights.sum(-1, keepdims=True)
+        return *operands, random.integers(case.vocab, size=weights.shape, dtype=np.int32), weights
+    return *operands, labels
 
 
 def specs(case: Case) -> tuple[tuple[tuple[int, ...], str], ...]:
     """Returns shape and dtype of each of the inputs, which may be too large for this machine."""
     labels = (case.tokens,), "int32"
     if case.width is not None:
-        return ((case.tokens, case.width), case.dtype), ((case.width, case.vocab), case.dtype), labels
+        operands = ((case.tokens, case.width), case.dtype), ((case.width, case.vocab), case.dtype)
+        if case.function == DISTILLATION:
+            return *operands, *operands
+        if case.function == SPARSE:
+            classes = case.tokens, SPARSE_CLASSES
+            return *operands, (classes, "int32"), (classes, "float32")
+        return *operands, labels
     logits = (case.tokens, case.vocab), case.dtype
     if case.function in (FLOAT, SOFTMAX, LOG_SOFTMAX):
         return logits, logits

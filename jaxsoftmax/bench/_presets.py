@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from jaxsoftmax.bench._case import (
     AXES,
     CONFIDENT,
+    DISTILLATION,
     FLOAT,
     FUNCTIONS,
     GRADIENT,
@@ -16,8 +17,10 @@ from jaxsoftmax.bench._case import (
     LOGSUMEXP,
     ONE_HOT,
     ORDINARY,
+    PARTS,
     SEQUENCES,
     SOFTMAX,
+    SPARSE,
     TRAINED,
     UNREDUCED,
     VALUE,
@@ -167,4 +170,4 @@ def _has(function: str, quantity: str) -> bool:
     """Returns whether a quantity of a function is one of its own."""
     if quantity == IN_GRAPH:
         return function == INTEGER
-    return quantity == GRADIENT or function not in (UNREDUCED, LEAN)
+    return quantity == GRADIENT or function not in (UNREDUCED, LEAN, SPARSE, DISTILLATION, PARTS)

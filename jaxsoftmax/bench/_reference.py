@@ -5,7 +5,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxsoftmax.bench._case import FLOAT, IN_GRAPH, LOG_SOFTMAX, LOGSUMEXP, SOFTMAX, Case
+from jaxsoftmax.bench._case import (
+    DISTILLATION,
+    ENTROPY_WEIGHT,
+    FLOAT,
+    IN_GRAPH,
+    LOG_SOFTMAX,
+    LOGSUMEXP,
+    SOFTMAX,
+    SPARSE,
+    STATS,
+    Case,
+)
 
 _ENTRIES = 1 << 22  # of logits held in float64 at a time
 
@@ -28,7 +39,7 @@ def judge(case: Case, arrays: Sequence[np.ndarray]) -> Callable[[Sequence[np.nda
     if case.width is None:
         logits, other = arrays
         return lambda gradients: _error_in_logits(case, logits, other, gradients[0])
-    exact = _product_gradients(*arrays)[: 1 if case.quantity == IN_GRAPH else 2]
+    exact = _product_gradients(case, arrays)[: 1 if case.quantity == IN_GRAPH else 2]
 
     def error(gradients: Sequence[np.ndarray]) -> GradientError:
         norms = [_relative_norm(mine, true) for mine, true in zip(gradients, exact, strict=True)]
@@ -87,16 +98,36 @@ def _error_in_logits(case: Case, logits: np.ndarray, other: np.ndarray, gradient
     return GradientError(float(np.sqrt(off / size)), float(np.sqrt(np.max(worst))))
 
 
-def _product_gradients(hidden: np.ndarray, kernel: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _product_gradients(case: Case, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """The gradients in hidden and kernel: G Wᵀ and xᵀ G, added up in float64."""
+    hidden, kernel, *others = arrays
     wide = kernel.astype(np.float64)
     by_hidden, by_kernel = np.empty(hidden.shape), np.zeros(kernel.shape)
-    for rows in _rows(len(labels), kernel.shape[1]):
+    for rows in _rows(case.tokens, case.vocab):
         x = hidden[rows].astype(np.float64)
-        g = _logit_gradient(x @ wide, labels[rows]) / len(labels)
+        g = _head_gradient(case, x @ wide, rows, others) / case.tokens
         by_hidden[rows] = g @ wide.T
         by_kernel += x.T @ g
     return by_hidden, by_kernel
+
+
+def _head_gradient(case: Case, logits: np.ndarray, rows: slice, others: Sequence[np.ndarray]) -> np.ndarray:
+    """The gradient of each of the rows' terms in their float64 logits; the other inputs are of all tokens."""
+    if case.function == DISTILLATION:
+        teacher_hidden, teacher_kernel = (array.astype(np.float64) for array in others)
+        return _probabilities(logits) - _probabilities(teacher_hidden[rows] @ teacher_kernel)
+    if case.function == SPARSE:
+        indices, weights = (array[rows] for array in others)
+        gradient = _probabilities(logits) * weights.sum(-1, keepdims=True, dtype=np.float64)
+        np.subtract.at(gradient, (np.arange(len(indices))[:, None], indices), weights.astype(np.float64))
+        return gradient
+    gradient = _logit_gradient(logits, others[0][rows])
+    if case.function == STATS:
+        s = _probabilities(logits)
+        log_s = logits - logits.max(-1, keepdims=True)
+        log_s -= np.log(np.exp(log_s).sum(-1, keepdims=True))
+        gradient += ENTROPY_WEIGHT * s * (log_s - np.sum(s * log_s, -1, keepdims=True))
+    return gradient
 
 
 def _relative_norm(mine: np.ndarray, exact: np.ndarray) -> float:

@@ -19,6 +19,7 @@ from jax import Array, lax
 
 import jaxsoftmax
 from jaxsoftmax.bench._case import (
+    DISTILLATION,
     FLOAT,
     GRADIENT,
     IN_GRAPH,
@@ -27,16 +28,18 @@ from jaxsoftmax.bench._case import (
     LEAN_BYTES,
     LOG_SOFTMAX,
     LOGSUMEXP,
+    MATERIALISED,
     ONE_HOT,
+    PARTS,
     SEQUENCES,
     SOFTMAX,
     UNREDUCED,
     VALUE,
     Case,
 )
+from jaxsoftmax.bench._head_functions import HEAD_FUNCTIONS, SUBJECT, nll_terms, scanned
 
-SUBJECT, FLOOR = "jaxsoftmax", "floor"
-_SCAN_CHUNK = 512  # tokens
+FLOOR = "floor"
 _ONLY_LINEAR = ("tokamax",)
 
 Loss = Callable[..., Array]
@@ -54,7 +57,8 @@ def subjects_of(case: Case, peers: tuple[str, ...]) -> tuple[str, ...]:
     own = _OWN[case.kind][case.function]
     foreign = {"linear": ("tokamax", "torch"), "plain": ("torch",)}[case.kind] if case.function == INTEGER else ()
     offered = [peer for peer in peers if peer in own or peer in foreign]
-    return tuple(dict.fromkeys([SUBJECT, case.base, *offered, FLOOR]))
+    by_hand = [MATERIALISED] if MATERIALISED in own else []
+    return tuple(dict.fromkeys([SUBJECT, case.base, *by_hand, *offered, FLOOR]))
 
 
 def program(subject: str, case: Case) -> Callable[..., Any]:
@@ -69,7 +73,7 @@ def program(subject: str, case: Case) -> Callable[..., Any]:
         return function
     if case.quantity == IN_GRAPH:
         return jax.value_and_grad(_of_product(function))
-    return jax.value_and_grad(function, argnums=(0, 1) if linear else 0)
+    return jax.value_and_grad(function, argnums=(0, 1) if linear else 0, has_aux=case.function == PARTS)
 
 
 def _value_of(function: Callable[[Array], Array]) -> Callable[..., Any]:
@@ -117,21 +121,7 @@ def _one_hot(log_softmax: Callable[[Array], Array]) -> Loss:
 
 
 def _jax_linear(hidden: Array, kernel: Array, labels: Array) -> Array:
-    """What a JAX user writes by hand: a scan over chunks of tokens that keeps no chunk's logits."""
-    tokens, width = hidden.shape
-    size = min(_SCAN_CHUNK, tokens)
-    missing = -tokens % size
-    hidden, labels = jnp.pad(hidden, ((0, missing), (0, 0))), jnp.pad(labels, (0, missing))
-    valid = jnp.arange(tokens + missing) < tokens
-
-    @jax.checkpoint
-    def of_chunk(total: Array, chunk: tuple[Array, Array, Array]) -> tuple[Array, None]:
-        x, y, real = chunk
-        nll = -jnp.take_along_axis(jax.nn.log_softmax(x @ kernel), y[:, None], axis=-1)[:, 0]
-        return total + jnp.sum(jnp.where(real, nll, 0), dtype=jnp.float32), None
-
-    chunks = hidden.reshape(-1, size, width), labels.reshape(-1, size), valid.reshape(-1, size)
-    return lax.scan(of_chunk, jnp.float32(0), chunks)[0] / tokens
+    return scanned(nll_terms, (hidden, labels), (kernel,))
 
 
 def _tokamax_linear() -> Loss:
@@ -167,7 +157,7 @@ _PLAIN: dict[str, dict[str, Callable[..., Array]]] = {
     LOG_SOFTMAX: {SUBJECT: jaxsoftmax.log_softmax, "jax": jax.nn.log_softmax},
 }
 _PEERS_LINEAR: dict[str, Loss] = {"optax": _of_product(_optax), "jax": _jax_linear}
-_LINEAR = {
+_LINEAR = HEAD_FUNCTIONS | {
     INTEGER: {SUBJECT: jaxsoftmax.linear_cross_entropy, **_PEERS_LINEAR},
     UNREDUCED: {SUBJECT: _unreduced, **_PEERS_LINEAR},
     LEAN: {SUBJECT: partial(jaxsoftmax.linear_cross_entropy, memory_budget=LEAN_BYTES), **_PEERS_LINEAR},
@@ -180,6 +170,8 @@ def _floor(case: Case) -> Callable[..., Any]:
         return _read_and_write if case.quantity == VALUE else _read_and_write_both
     if case.width is None:
         return _read if case.quantity == VALUE else _read_and_write
+    if case.function == DISTILLATION:
+        return _of_two_heads
     return {VALUE: _one_product, GRADIENT: _three_products, IN_GRAPH: _two_products}[case.quantity]
 
 
@@ -203,7 +195,12 @@ def _two_products(hidden: Array, kernel: Array, labels: Array) -> Array:
     return _dot(_dot(hidden, kernel), kernel, axis=1)
 
 
-def _three_products(hidden: Array, kernel: Array, labels: Array) -> tuple[Array, Array]:
+def _of_two_heads(hidden: Array, kernel: Array, *teacher: Array) -> tuple[Array, Array, Array]:
+    teacher_hidden, teacher_kernel = teacher
+    return *_three_products(hidden, kernel), _dot(teacher_hidden, teacher_kernel)
+
+
+def _three_products(hidden: Array, kernel: Array, *labels: Array) -> tuple[Array, Array]:
     logits = _dot(hidden, kernel)
     # In memory, as XLA CPU is slow at x.T @ g.
     return _dot(logits, kernel, axis=1), _dot(lax.optimization_barrier(hidden.T), logits)
