@@ -36,9 +36,9 @@ class Case:
     logits: str = ORDINARY  # normal; TRAINED: normal times 3; CONFIDENT: every second token's label 30 larger
     quantity: str = VALUE  # or GRADIENT, in the logits, or in hidden and kernel; IN_GRAPH: in the hidden states alone
     # SEQUENCES: integer labels, and logits [8, N / 8, V]; the gradient of softmax is a VJP. Of the head, UNREDUCED: the
-    # mean of the losses of reduction="none"; LEAN: with a memory_budget of `LEAN_BYTES`; STATS: the mean of -log s_y less
-    # `ENTROPY_WEIGHT` times the entropy; SPARSE: with `SPARSE_CLASSES` weighted classes a token; DISTILLATION: KL(p||q),
-    # the teacher's head a constant; PARTS: the loss with has_aux=True.
+    # mean of the losses of reduction="none"; LEAN: with a memory_budget of `LEAN_BYTES`; STATS: the mean of -log s_y,
+    # less `ENTROPY_WEIGHT` times the entropy; SPARSE: with `SPARSE_CLASSES` weighted classes a token; DISTILLATION:
+    # KL(p||q), with the teacher's head a constant; PARTS: the loss with has_aux=True.
     function: str = INTEGER
 
     def __post_init__(self) -> None:
