@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
@@ -38,8 +39,6 @@ def framework(package, reason):
 
 def agree(got, expected, tolerances):
     """Trees of arrays agree, and something in them is not 0."""
-    import jax
-
     got, expected = jax.tree.leaves(got), jax.tree.leaves(expected)
     for one, other in zip(got, expected, strict=True):
         assert np.max(np.abs(other)) > 0

@@ -10,7 +10,7 @@ import pytest
 from tests.frameworks.recipes import GRADIENTS, VALUES, agree, framework, recipes
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-REASON = "needs maxtext 0.2.5, pathwaysutils and flax: `pip install --no-deps maxtext`, as its own pins exclude others"
+REASON = "needs the extra `frameworks`, `pip install --no-deps maxtext==0.2.5` and `pip install pathwaysutils`"
 RNG = np.random.default_rng(0)
 EMBED, VOCAB = 16, 50
 HIDDEN, KERNEL = RNG.normal(size=(2, 6, EMBED)).astype("f4"), RNG.normal(size=(EMBED, VOCAB)).astype("f4")

@@ -12,7 +12,7 @@ from tests.frameworks.recipes import GRADIENTS, VALUES, agree, framework, recipe
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 REASON = "needs google-tunix: install the extra `frameworks`"
 RNG = np.random.default_rng(0)
-LOGITS, TEACHER = (3 * RNG.normal(size=(2, 3, 5, 40)).astype("f4"))
+LOGITS, TEACHER = 3 * RNG.normal(size=(2, 3, 5, 40)).astype("f4")
 IDS = RNG.integers(0, 40, (3, 5))
 
 
@@ -43,6 +43,14 @@ def test_log_probabilities_are_those_of_selective_log_softmax(tunix, scale):
         for f in (recipes().selective_log_softmax, tunix.common.selective_log_softmax)
     )
     agree(got, expected, VALUES)
+
+
+def test_the_id_minus_one_is_nan_where_tunix_takes_the_last_class(tunix):
+    ids = IDS.copy()
+    ids[0, 0] = -1
+    theirs, wrapped = (tunix.common.selective_log_softmax(LOGITS, each) for each in (ids, ids % 40))
+    np.testing.assert_array_equal(theirs, wrapped)
+    np.testing.assert_array_equal(np.isnan(recipes().selective_log_softmax(LOGITS, ids)), ids == -1)
 
 
 def test_entropies_are_those_of_compute_entropy_from_logits(tunix):
