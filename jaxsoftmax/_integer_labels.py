@@ -104,7 +104,10 @@ def _is_predicted(objective: Objective, shards: Shards, logits: Array, stats: Ro
     """Whether the label is the prediction, [*batch]."""
     local = objective.tokens.labels.local
     if shards.classes or shards.unpadded is not None:
-        return predictions(shards, logits) == local + shards.class_offset(logits.shape[-1])
+        vocab = logits.shape[-1]
+        here = predictions(shards, logits) == local + shards.class_offset(vocab)
+        # The same on all shards; the sum has JAX know it.
+        return shards.psum((here & is_on_this_shard(objective.tokens.labels, vocab)).astype(jnp.int32)) > 0
     return schedules.is_first_maximum(logits, local, stats.label_margin, stats.state)[..., 0]
 
 
