@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import jaxsoftmax
+
 KEYWORDS = {"label_smoothing": 0.1, "z_loss": 0.1, "logit_softcap": 5.0}
 
 FUNCTIONS = {
@@ -17,6 +19,11 @@ FUNCTIONS = {
     "training, integer": lambda f, x, y, t: f.cross_entropy(x, y, ignore_index=3, reduction="none", **KEYWORDS),
     "training, class weights": lambda f, x, y, t: f.cross_entropy(x, y, class_weights=jnp.arange(x.shape[1]) % 3),
     "training, float": lambda f, x, y, t: f.cross_entropy(x, t, **KEYWORDS),
+    "sparse labels": lambda f, x, y, t: f.cross_entropy(
+        x, jaxsoftmax.SparseLabels(y[:, None], jnp.max(t, -1, keepdims=True)), **KEYWORDS
+    ),
+    "token statistics": lambda f, x, y, t: sum(f.token_stats(x, y, temperature=2.5, logit_softcap=5.0)[:3]),
+    "distillation": lambda f, x, y, t: f.distillation(x, jnp.sqrt(t), divergence="jensen_shannon", temperature=2.5),
 }
 
 

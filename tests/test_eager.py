@@ -72,6 +72,15 @@ FINITE = {
     ),
     "softmax of -inf": lambda f: f.softmax(np.array([-np.inf, -np.inf])),
     "a -inf": lambda f: f.logsumexp(np.array([0.0, -np.inf])),
+    "statistics of a class at -inf": lambda f: jnp.stack(f.token_stats(np.array([0.0, 1.0, -np.inf]), 0)[:3]),
+    "statistics of an ignored label": lambda f: jnp.stack(f.token_stats(X[:2], np.array([0, 3]), ignore_index=3)[:3]),
+    "a sparse label of weight 0 at -inf": lambda f: f.cross_entropy(
+        np.array([[0.0, 1.0, -np.inf]]), jaxsoftmax.SparseLabels(np.array([[0, 2]]), np.array([[1.0, 0.0]]))
+    ),
+    "a divergence of classes at -inf": lambda f: f.distillation(
+        np.array([[0.0, 1.0, -np.inf]]), np.array([[1.0, 0.0, -np.inf]]), divergence="jensen_shannon"
+    ),
+    "a divergence of equal rows": lambda f: f.distillation(X, X),
 }
 
 

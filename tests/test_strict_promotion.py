@@ -13,6 +13,8 @@ from jaxsoftmax import forward_mode
 LABELS = np.array([0, 2], np.int32)
 MASK = np.array([True, True, False])
 OPTIONS = {"class_weights": np.ones(3, np.float32), "token_weights": np.ones(2, np.float32), "label_smoothing": 0.125}
+HEATED = {"temperature": 2.5, "logit_softcap": 4.0}
+SPARSE = jaxsoftmax.SparseLabels(np.array([[0, 1], [2, 2]], np.int32), np.ones((2, 2), np.float32))
 OPTIONS |= {"z_loss": 1e-3, "logit_softcap": 4.0}
 
 CALLS = {
@@ -33,6 +35,18 @@ CALLS = {
         x, jnp.ones((3, 300), x.dtype), LABELS, memory_budget=1, **OPTIONS | {"class_weights": jnp.ones(300)}
     ),
     "training, float": lambda f, x: f.cross_entropy(x, jnp.full_like(x, 1 / 4), **OPTIONS),
+    "sparse labels": lambda f, x: f.cross_entropy(x, SPARSE, has_aux=True, **OPTIONS)[0],
+    "fused, sparse labels": lambda f, x: f.linear_cross_entropy(
+        x, jnp.ones((3, 3), x.dtype), SPARSE, has_aux=True, **OPTIONS
+    )[0],
+    "token statistics": lambda f, x: sum(f.token_stats(x, LABELS, ignore_index=2, **HEATED)[:3]),
+    "fused token statistics": lambda f, x: sum(
+        f.linear_token_stats(x, jnp.ones((3, 3), x.dtype), LABELS, bias=x[0], chunk_size=1, **HEATED)[:3]
+    ),
+    "distillation": lambda f, x: f.distillation(x, 2 * x, divergence="jensen_shannon", temperature=2.5),
+    "fused distillation": lambda f, x: f.linear_distillation(
+        x, jnp.ones((3, 3), x.dtype), x, jnp.ones((3, 3), x.dtype), chunk_size=1, reduction="none"
+    ),
 }
 
 

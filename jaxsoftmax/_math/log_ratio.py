@@ -7,7 +7,7 @@ from jax import Array
 
 from jaxsoftmax._math.divergence import excess
 from jaxsoftmax._math.loss_options import Number
-from jaxsoftmax._math.lse_state import LseState, denominator, is_dominant, log_sum_exp
+from jaxsoftmax._math.lse_state import LseState, denominator, is_dominant, log_denominator
 from jaxsoftmax._math.softmax import probabilities
 
 
@@ -27,8 +27,9 @@ class Shift(NamedTuple):
 
 
 def approximate_shift(states: States) -> Array:
-    """L_u - L_z, rounded; 0 where that isn't finite."""
-    shift = log_sum_exp(states.teacher) - log_sum_exp(states.student)
+    """L_u - L_z, rounded, without what the rows' maxima have in common; 0 where that isn't finite."""
+    (maximum, _), (of_student, _) = states
+    shift = (maximum - of_student) + (log_denominator(states.teacher) - log_denominator(states.student))
     return jnp.where(jnp.isfinite(shift), shift, 0)
 
 

@@ -1,0 +1,104 @@
+"""The matrix products of the heads: a transposed kernel, their dtype and precision; and constants that are traced."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsoftmax import SparseLabels, distillation, forward_mode, linear_cross_entropy, linear_token_stats, token_stats
+
+rng = np.random.default_rng(0)
+HIDDEN, KERNEL = rng.normal(size=(6, 4)).astype(np.float32), rng.normal(size=(4, 13)).astype(np.float32)
+LABELS = rng.integers(0, 13, 6).astype(np.int32)
+SPARSE = SparseLabels(rng.integers(0, 13, (6, 2)).astype(np.int32), rng.random((6, 2), np.float32))
+
+
+def losses(head, hidden, kernel, **keywords):
+    return jnp.sum(head(hidden, kernel, LABELS, reduction="none", chunk_size=4, **keywords) ** 2)
+
+
+def mean_of_sparse(head, hidden, kernel, **keywords):
+    return head(hidden, kernel, SPARSE, chunk_size=4, **keywords)
+
+
+def statistics(head, hidden, kernel, **keywords):
+    log_prob, entropy, *_ = head(hidden, kernel, LABELS, chunk_size=4, **keywords)
+    return jnp.sum(log_prob * entropy)
+
+
+TOTALS = {
+    "losses": partial(losses, linear_cross_entropy),
+    "mean of sparse labels": partial(mean_of_sparse, linear_cross_entropy),
+    "statistics": partial(statistics, linear_token_stats),
+    "statistics in forward mode": partial(statistics, forward_mode.linear_token_stats),
+    "mean in forward mode": partial(mean_of_sparse, forward_mode.linear_cross_entropy),
+}
+SLOW = ("statistics in forward mode", "mean in forward mode")
+of_each = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in TOTALS]
+)
+
+
+def with_gradients(name, **keywords):
+    return jax.jit(jax.value_and_grad(partial(TOTALS[name], **keywords), (0, 1)))
+
+
+@of_each
+def test_a_transposed_kernel_gives_the_same_and_its_gradient_transposed(name):
+    value, (by_hidden, by_kernel) = with_gradients(name)(HIDDEN, KERNEL)
+    of_table, (hidden_bar, table_bar) = with_gradients(name, transposed_kernel=True)(HIDDEN, KERNEL.T.copy())
+    for got, expected in ((of_table, value), (hidden_bar, by_hidden), (table_bar, by_kernel.T)):
+        assert got.shape == expected.shape
+        assert np.linalg.norm(got - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+@of_each
+def test_products_of_a_dtype_are_those_of_arguments_of_it_and_gradients_keep_the_arguments_dtype(name):
+    narrow = [array.astype(jnp.bfloat16) for array in (HIDDEN, KERNEL)]
+    expected, of_narrow = with_gradients(name)(*narrow)
+    value, gradients = with_gradients(name, dtype=jnp.bfloat16)(HIDDEN, KERNEL)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    for gradient, rounded in zip(gradients, of_narrow, strict=True):
+        assert gradient.dtype == np.float32
+        rounded = np.asarray(rounded, np.float32)
+        assert np.linalg.norm(gradient - rounded) <= 2.0**-8 * np.linalg.norm(rounded)
+
+
+def test_the_gradient_of_a_float32_kernel_is_not_rounded_to_the_dtype_of_the_products():
+    _, (_, by_kernel) = with_gradients("statistics", dtype=jnp.bfloat16)(HIDDEN, KERNEL)
+    assert np.any(by_kernel != by_kernel.astype(jnp.bfloat16).astype(np.float32))
+
+
+@of_each
+def test_precision_is_that_of_every_product(name):
+    def text(**keywords):
+        return with_gradients(name, **keywords).lower(HIDDEN, KERNEL).as_text()
+
+    for precision in (jax.lax.Precision.HIGHEST, "highest", "float32"):
+        program = text(precision=precision)
+        products = [line for line in program.splitlines() if "stablehlo.dot_general" in line]
+        assert products
+        assert all("HIGHEST" in line for line in products)
+    assert "HIGHEST" not in text()
+
+
+CONSTANTS = {
+    "temperature of statistics": lambda t: jnp.sum(token_stats(HIDDEN, LABELS % 4, temperature=t).entropy),
+    "temperature of a head": lambda t: jnp.sum(linear_token_stats(HIDDEN, KERNEL, LABELS, temperature=t).log_prob),
+    "temperature of distillation": lambda t: distillation(HIDDEN, HIDDEN[:, ::-1], temperature=t),
+    "soft cap": lambda c: jnp.sum(linear_token_stats(HIDDEN, KERNEL, LABELS, logit_softcap=c).entropy),
+    "z-loss": lambda z: linear_cross_entropy(HIDDEN, KERNEL, SPARSE, z_loss=z),
+    "label smoothing": lambda eps: linear_cross_entropy(HIDDEN, KERNEL, LABELS, label_smoothing=eps),
+}
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_a_traced_constant_gives_what_a_known_one_gives_and_has_no_gradient(name):
+    traced = jax.jit(jax.value_and_grad(CONSTANTS[name]))
+    for number in (0.5, 0.75):
+        value, gradient = traced(number)
+        np.testing.assert_allclose(value, CONSTANTS[name](number), rtol=2e-6)
+        assert gradient == 0
+    assert traced._cache_size() == 1
