@@ -88,7 +88,7 @@ def generated(family, level, number, vocab=None):
             keywords["transposed_kernel"] = number % 2 == 1
         arrays += ("bias", "teacher_bias") if family == "distillation" else ("bias",)
     given = tuple(name for name in arrays if rng.random() < 0.5)
-    chosen = {name: CONSTANTS[name] for name in constants if rng.random() < 0.5}
+    chosen = {name: CONSTANTS[name] for at, name in enumerate(constants) if (number + at) % 3}
     return Program(family, level, batch, vocab, 1 + number % 3, keywords, chosen, number // 2 % 2 == 0, given)
 
 
