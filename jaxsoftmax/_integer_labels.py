@@ -167,7 +167,8 @@ def _entries(
     return schedules.with_entry_at(entries, labels.local - first, coefs.label_entry)
 
 
-def _ignored(objective: Objective) -> Array | None:
+def _ignored(objective: Objective, outputs_bar: Any) -> Array | None:
+    del outputs_bar
     return None if objective.options.ignore_index is None else objective.tokens.labels.ignored
 
 

@@ -35,7 +35,8 @@ class Equations(NamedTuple):
     # entries(objective, shards, x, stats, coefs, offset, first=0): the gradient in consecutive logits of the shard. It
     # begins at class number `offset`, and x at its class number `first`.
     entries: Callable[..., Array]
-    # ignored(objective): the tokens whose outputs and extras are 0 whatever their logits, [*batch]; None for none.
+    # ignored(objective, outputs_bar): the tokens that add nothing to Σ <outputs_bar, outputs> whatever their logits,
+    # [*batch]; without cotangents those whose outputs and extras are 0. None for none.
     ignored: Callable[..., Array | None]
     # of_ignored(objective, dtype): the outputs and extras of tokens that are all ignored.
     of_ignored: Callable[..., tuple[Any, Any]] | None = None
@@ -70,7 +71,6 @@ class Objective:
         assert of_ignored is not None  # or none would be
         return of_ignored(self, dtype)
 
-    @property
-    def ignored(self) -> Array | None:
-        """The tokens whose outputs are 0 whatever their logits; None for none."""
-        return self.equations.ignored(self)
+    def ignored(self, outputs_bar: Any = None) -> Array | None:
+        """The tokens that add nothing under these cotangents; without them, whose outputs are 0. None for none."""
+        return self.equations.ignored(self, outputs_bar)

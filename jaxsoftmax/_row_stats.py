@@ -76,7 +76,8 @@ def _form(objective: Objective, shards: Shards, logits: Array, shared: bool = Fa
 
 def _coefs(
     objective: Objective, shards: Shards, logits: Array, stats: _RowNumbers, outputs_bar: StatsOutputs
-) -> StatsGradient:
+) -> tuple[StatsGradient, Array | None]:
+    """The coefficients of each row, and in which rows the gradient is 0 whatever their logits, [*batch, 1]."""
     labels, options, zero = objective.tokens, objective.options, jnp.zeros((), stats.mean_margin.dtype)
     log_prob_bar, entropy_bar, lse_bar = outputs_bar
     if log_prob_bar is not None:
@@ -90,7 +91,9 @@ def _coefs(
     )
     coefs = row_stats.stats_gradient(*stats, *bars)
     label_logit = None if options.logit_softcap is None else widen(schedules.entry_at(logits, labels.local))
-    return coefs._replace(label_entry=coefs.label_entry * loss_logits_slope(options, label_logit))  # (M23, M32)
+    coefs = coefs._replace(label_entry=coefs.label_entry * loss_logits_slope(options, label_logit))  # (M23, M32)
+    ignored = _ignored(objective, outputs_bar)
+    return coefs, None if ignored is None else ignored[..., None]
 
 
 def _entries(
@@ -98,15 +101,17 @@ def _entries(
     shards: Shards,
     logits: Array,
     stats: _RowNumbers,
-    coefs: StatsGradient,
+    coefs: tuple[StatsGradient, Array | None],
     offset: Array | int,
     first: Array | int = 0,
 ) -> Array:
     """The gradient Σ of output cotangents and outputs in the logits (M28)."""
     x = widen(logits)
     z = capped(objective.options, shards, x, offset + first)
-    entries = row_stats.stats_entries(coefs, z, stats.state) * loss_logits_slope(objective.options, x)  # (M23, M32)
-    return schedules.with_entry_at(entries, objective.tokens.local - first, coefs.label_entry)
+    of_rows, nothing = coefs
+    entries = row_stats.stats_entries(of_rows, z, stats.state) * loss_logits_slope(objective.options, x)  # (M23, M32)
+    entries = schedules.with_entry_at(entries, objective.tokens.local - first, of_rows.label_entry)
+    return entries if nothing is None else jnp.where(nothing, 0, entries)
 
 
 def _tangents(
@@ -124,9 +129,17 @@ def _tangents(
     return StatsOutputs(along(log_prob=one), along(entropy=one), along(log_sum_exp=one))
 
 
-def _none_ignored(objective: Objective) -> None:
-    """Ignored tokens have a log-sum-exp and a prediction too."""
-    del objective
+def _ignored(objective: Objective, outputs_bar: StatsOutputs | None) -> Array | None:
+    """Ignored tokens have a log-sum-exp and a prediction too; so it is where log-sum-exps have no cotangent."""
+    if outputs_bar is None or outputs_bar.log_sum_exp is not None or objective.options.ignore_index is None:
+        return None
+    return objective.tokens.ignored
 
 
-STATS = Equations(_form, _coefs, _entries, _none_ignored, tangents=_tangents)
+def _of_ignored(objective: Objective, dtype: jnp.dtype) -> tuple[StatsOutputs, Array]:
+    """Of a backward pass, which has no use for them."""
+    zero = jnp.zeros_like(objective.tokens.standing, dtype=dtype)
+    return StatsOutputs(zero, zero, zero), jnp.zeros_like(objective.tokens.standing, dtype=jnp.int32)
+
+
+STATS = Equations(_form, _coefs, _entries, _ignored, _of_ignored, _tangents)

@@ -219,9 +219,9 @@ def _label_weights(objective: Objective, shards: Shards, dtype: jnp.dtype) -> Ar
     return shards.psum(schedules.entries_at(rows, local))
 
 
-def _none_ignored(objective: Objective) -> None:
+def _none_ignored(objective: Objective, outputs_bar: Any) -> None:
     """No token is ignored by its classes."""
-    del objective
+    del objective, outputs_bar
 
 
 SPARSE_LOSSES = Equations(_form, _coefs, _entries, _none_ignored, tangents=_tangents)

@@ -43,7 +43,8 @@ def token_stats(
       labels: y, integers in [0, vocab), [*batch]: the tokens whose log-probability is wanted.
       temperature: T > 0, or a traced scalar.
       logit_softcap: c > 0, or a traced scalar; None for no cap.
-      ignore_index: an integer label whose tokens have log-probability and entropy 0, with gradient 0.
+      ignore_index: an integer label whose tokens have log-probability and entropy 0, with gradient 0, even if their
+        logits are NaN or infinite. Their log-sum-exp and prediction are as of others.
       axis_name: mesh axis, or several, of the `jax.shard_map` around, over which the classes are sharded: logits are
         this device's contiguous shard, labels count the classes of all, and tokens are the same on all.
 

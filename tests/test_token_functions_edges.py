@@ -269,3 +269,19 @@ def test_a_traced_temperature_that_is_no_scalar_names_itself(function):
     call = partial(getattr(jaxsoftmax, function), *TEMPERATURES[function])
     with pytest.raises(ValueError, match=r"temperature: expected shape \(\) \(.*or a traced scalar\), got \(2,\)"):
         jax.eval_shape(lambda value: call(temperature=value), jnp.ones(2))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 2], ids="chunk {}".format)
+def test_an_ignored_token_of_nan_has_no_part_in_gradients_of_a_head_s_log_probabilities(chunk_size):
+    hidden, kernel, labels = jnp.array([[NAN], [1.0], [2.0]]), jnp.array([[1.0, 2.0, 0.0]]), jnp.array([-100, 1, 2])
+
+    def total(hidden, kernel, labels):
+        stats = jaxsoftmax.linear_token_stats(hidden, kernel, labels, ignore_index=-100, chunk_size=chunk_size)
+        return jnp.sum(stats.log_prob + stats.entropy)
+
+    program = jax.grad(total, (0, 1))
+    by_hidden, by_kernel = program(hidden, kernel, labels)
+    of_others = program(hidden[1:], kernel, labels[1:])
+    np.testing.assert_array_equal(by_hidden[0], 0)
+    np.testing.assert_allclose(by_hidden[1:], of_others[0], rtol=1e-6)
+    np.testing.assert_allclose(by_kernel, of_others[1], rtol=1e-6)

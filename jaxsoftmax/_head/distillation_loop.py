@@ -43,39 +43,24 @@ class Head(NamedTuple):
         return any(dtype is not None for dtype in self.saved)
 
 
+class DistillationTask(NamedTuple):
+    """What the loop is to form: divergences D_t, and the gradients of Σ_t scale_t D_t."""
+
+    shards: Shards
+    divergence: Divergence
+    options: LossOptions
+    heads: tuple[Head, ...]  # of the student, and of the teacher
+    scale: Array  # [tokens]
+
+
 def losses_and_gradients(
-    shards: Shards,
-    divergence: Divergence,
-    steps: Steps,
-    sizes: ChunkSizes,
-    heads: tuple[Head, ...],
-    options: LossOptions,
-    scale: Array,
+    steps: Steps, sizes: ChunkSizes, task: DistillationTask
 ) -> tuple[Array, tuple[HeadGrads, ...]]:
-    """Divergences [tokens], and each device's own gradients of Σ_t scale_t D_t, of the student and of the teacher."""
-    layout = chunk_layout(scale.shape[0], None, sizes.tokens)
+    """Divergences [tokens], and each device's own gradients of the student's and the teacher's inputs."""
+    heads, layout = task.heads, chunk_layout(task.scale.shape[0], None, sizes.tokens)
     alone = isinstance(layout.tokens, int) and layout.tokens <= layout.chunk
-
-    def step(sums: Any, chunks: tuple[TokenChunk, TokenChunk]) -> tuple[Any, tuple[Array, Any]]:
-        z, u = (steps.logits(chunk.hidden, head.inputs) for chunk, head in zip(chunks, heads, strict=True))
-        numbers = pair_numbers(shards, divergence, options, z, u)
-
-        def gradient(of: int, block: ClassBlock) -> Array:
-            by_logits = gradients(divergence, options, block.of(z), block.of(u), numbers)[of]
-            return chunks[of].outputs_bar[:, None] * by_logits
-
-        def products(of: int) -> tuple[HeadGrads, Array | None]:
-            head, chunk = heads[of], chunks[of]
-            if not head.is_wanted:
-                return sums[of], None
-            zeros = sums[of]._replace(hidden=zeros_like(chunk.hidden, head.sums.hidden))
-            dx, dw, db = steps.add_products(head.inputs, chunk, zeros, partial(gradient, of), sizes.classes, alone)
-            return HeadGrads(None, dw, db), unscaled(dx, head.factor, head.saved.hidden)
-
-        of_heads = [products(of) for of in range(len(heads))]
-        return tuple(sum_ for sum_, _ in of_heads), (value(divergence, numbers), tuple(dx for _, dx in of_heads))
-
-    chunks = tuple(_chunks(steps, layout, head, scale) for head in heads)
+    step = partial(_of_chunk, steps, sizes, task, alone)
+    chunks = tuple(_chunks(steps, layout, head, task.scale) for head in heads)
     zeros = tuple(HeadGrads(None, *map(zeros_like, head.inputs[1:], head.sums[1:])) for head in heads)
     first_step = step if steps.first_apart and not alone else None
     sums, (losses, dx) = scan_chunks(step, zeros, chunks, first_step)
@@ -88,6 +73,35 @@ def losses_and_gradients(
         for head, (_, dw, db), dx_ in zip(heads, sums, dx, strict=True)
     )
     return layout.from_chunks(losses), grads
+
+
+def _of_chunk(
+    steps: Steps,
+    sizes: ChunkSizes,
+    task: DistillationTask,
+    alone: bool,
+    sums: tuple[HeadGrads, ...],
+    chunks: tuple[TokenChunk, ...],
+) -> tuple[tuple[HeadGrads, ...], tuple[Array, tuple[Array | None, ...]]]:
+    """The sums with a chunk's part; its divergences, and the dx of each head as they are saved."""
+    shards, divergence, options, heads, _ = task
+    z, u = (steps.logits(chunk.hidden, head.inputs) for chunk, head in zip(chunks, heads, strict=True))
+    numbers = pair_numbers(shards, divergence, options, z, u)
+
+    def gradient(of: int, block: ClassBlock) -> Array:
+        by_logits = gradients(divergence, options, block.of(z), block.of(u), numbers)[of]
+        return chunks[of].outputs_bar[:, None] * by_logits
+
+    def products(of: int) -> tuple[HeadGrads, Array | None]:
+        head, chunk = heads[of], chunks[of]
+        if not head.is_wanted:
+            return sums[of], None
+        zeros = sums[of]._replace(hidden=zeros_like(chunk.hidden, head.sums.hidden))
+        dx, dw, db = steps.add_products(head.inputs, chunk, zeros, partial(gradient, of), sizes.classes, alone)
+        return HeadGrads(None, dw, db), unscaled(dx, head.factor, head.saved.hidden)
+
+    of_heads = [products(of) for of in range(len(heads))]
+    return tuple(sum_ for sum_, _ in of_heads), (value(divergence, numbers), tuple(dx for _, dx in of_heads))
 
 
 def losses_of_tokens(losses: Any, chunk_size: int, student: Array, teacher: Array, options: LossOptions) -> Array:

@@ -16,7 +16,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxsoftmax._divergence import pair_numbers, value
 from jaxsoftmax._head import distillation_loop, residuals, schedules
 from jaxsoftmax._head.chunk_sizes import Budget, ChunkSizes, Settings, chunk_sizes
-from jaxsoftmax._head.distillation_loop import Head
+from jaxsoftmax._head.distillation_loop import DistillationTask, Head
 from jaxsoftmax._head.problem import GradSpecs, HeadGrads, HeadInputs, head_size, logits_of
 from jaxsoftmax._head.rounding import loss_scale, saved_dtypes
 from jaxsoftmax._head.schedules import Steps
@@ -87,7 +87,8 @@ def _losses_and_gradients(
         heads = pvary_with(shards, heads, scale)
         factors = (loss_scale(inputs, shards, scale, None) for inputs in heads)
         both = tuple(map(Head, heads, saved, factors))
-        return distillation_loop.losses_and_gradients(shards, divergence, steps, sizes, both, options, scale)
+        task = DistillationTask(shards, divergence, options, both, scale)
+        return distillation_loop.losses_and_gradients(steps, sizes, task)
 
     sizes_of = partial(sizes_of_heads, settings=settings, heads=heads, saved=saved)
     return schedules.by_platform(by_steps, sizes_of, heads, options, scale)

@@ -34,7 +34,7 @@ def gradient_task(
     of_classes = inputs, objective.class_weights
     inputs, class_weights = pvary_with(shards, of_classes, (objective.tokens, outputs_bar))
     objective = objective.with_class_weights(class_weights)
-    inputs = inputs._replace(hidden=zero_ignored_hidden(inputs.hidden, objective.ignored))
+    inputs = inputs._replace(hidden=zero_ignored_hidden(inputs.hidden, objective.ignored(outputs_bar)))
     factor = loss_scale(inputs, shards, outputs_bar, class_weights)
     if factor is not None:
         outputs_bar = jax.tree.map(lambda bar: bar / factor, outputs_bar)

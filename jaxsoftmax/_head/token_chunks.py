@@ -27,40 +27,26 @@ def outputs_of_tokens(
 ) -> Any:
     """Arrays [tokens, ...]: `outputs(hidden, objective)` of each chunk of tokens."""
     inputs = pvary_with(shards, inputs, objective.tokens)
-    layout = chunk_layout(inputs.hidden.shape[0], objective.ignored, chunk)
+    layout = chunk_layout(inputs.hidden.shape[0], objective.ignored(), chunk)
 
     @jax.checkpoint  # around the choice too: within, it would save what the choice is between
     def of_chunk(chunk: tuple[Array, Any]) -> Any:
         x, of_tokens = chunk[0], objective.of(chunk[1])
         nothing = partial(of_tokens.of_ignored, inputs.dtype)
-        return layout.skip_if_ignored(of_tokens.ignored, lambda: outputs(x, of_tokens), nothing)
+        return layout.skip_if_ignored(of_tokens.ignored(), lambda: outputs(x, of_tokens), nothing)
 
-    tokens = zero_ignored_hidden(inputs.hidden, objective.ignored), objective.tokens
+    tokens = zero_ignored_hidden(inputs.hidden, objective.ignored()), objective.tokens
     of_chunks = lax.map(of_chunk, jax.tree.map(layout.to_chunks, tokens))
     return jax.tree.map(layout.from_chunks, of_chunks)
 
 
 def outputs_and_gradients(steps: Steps, sizes: ChunkSizes, task: GradientTask) -> tuple[Any, Any, HeadGrads]:
     """Outputs and extras [tokens, ...], and each device's own gradients; None of those not wanted."""
-    shards, saved, inputs, outputs_bar, objective, factor = task
-    layout = chunk_layout(inputs.hidden.shape[0], objective.ignored, sizes.tokens)
+    _, saved, inputs, outputs_bar, objective, factor = task
+    layout = chunk_layout(inputs.hidden.shape[0], objective.ignored(outputs_bar), sizes.tokens)
     alone = isinstance(layout.tokens, int) and layout.tokens <= layout.chunk
 
-    def of_chunk(sums: HeadGrads, chunk: TokenChunk) -> tuple[HeadGrads, tuple[Any, Array | None]]:
-        z, of_tokens = steps.logits(chunk.hidden, inputs), objective.of(chunk.tokens)
-        equations = objective.equations
-        formed = equations.form(of_tokens, shards, z)
-        coefs = equations.coefs(of_tokens, shards, z, formed.stats, chunk.outputs_bar)
-        offset = shards.class_offset(z.shape[-1])
-
-        def entries(block: ClassBlock) -> Array:
-            weights = None if objective.class_weights is None else block.of(objective.class_weights)
-            of_block = of_tokens.with_class_weights(weights)
-            return equations.entries(of_block, shards, block.of(z), formed.stats, coefs, offset, block.first)
-
-        sums = sums._replace(hidden=zeros_like(chunk.hidden, task.sums.hidden))
-        dx, dw, db = steps.add_products(inputs, chunk, sums, entries, sizes.classes, alone)
-        return HeadGrads(None, dw, db), (formed[:2], unscaled(dx, factor, saved.hidden))
+    of_chunk = partial(_of_chunk, steps, sizes, task, alone)
 
     def step(sums: HeadGrads, chunk: TokenChunk) -> tuple[HeadGrads, tuple[Any, Array | None]]:
         tokens = objective.of(chunk.tokens)
@@ -69,7 +55,7 @@ def outputs_and_gradients(steps: Steps, sizes: ChunkSizes, task: GradientTask) -
             formed = tokens.of_ignored(inputs.dtype)
             return sums, (formed, zeros_like(chunk.hidden, saved.hidden))
 
-        return layout.skip_if_ignored(tokens.ignored, lambda: of_chunk(sums, chunk), nothing)
+        return layout.skip_if_ignored(tokens.ignored(chunk.outputs_bar), lambda: of_chunk(sums, chunk), nothing)
 
     x = layout.to_chunks(inputs.hidden)
     x_transposed = None if saved.kernel is None else steps.transposed(x)
@@ -82,3 +68,24 @@ def outputs_and_gradients(steps: Steps, sizes: ChunkSizes, task: GradientTask) -
     dx = None if dx is None else layout.from_chunks(dx)
     gradients = HeadGrads(dx, unscaled(dw, factor, saved.kernel), unscaled(db, factor, saved.bias))
     return *jax.tree.map(layout.from_chunks, formed), gradients
+
+
+def _of_chunk(
+    steps: Steps, sizes: ChunkSizes, task: GradientTask, alone: bool, sums: HeadGrads, chunk: TokenChunk
+) -> tuple[HeadGrads, tuple[Any, Array | None]]:
+    """The sums with a chunk's part; its outputs and extras, and its dx as it is saved."""
+    shards, saved, inputs, _, objective, factor = task
+    z, of_tokens = steps.logits(chunk.hidden, inputs), objective.of(chunk.tokens)
+    equations = objective.equations
+    formed = equations.form(of_tokens, shards, z)
+    coefs = equations.coefs(of_tokens, shards, z, formed.stats, chunk.outputs_bar)
+    offset = shards.class_offset(z.shape[-1])
+
+    def entries(block: ClassBlock) -> Array:
+        weights = None if objective.class_weights is None else block.of(objective.class_weights)
+        of_block = of_tokens.with_class_weights(weights)
+        return equations.entries(of_block, shards, block.of(z), formed.stats, coefs, offset, block.first)
+
+    sums = sums._replace(hidden=zeros_like(chunk.hidden, task.sums.hidden))
+    dx, dw, db = steps.add_products(inputs, chunk, sums, entries, sizes.classes, alone)
+    return HeadGrads(None, dw, db), (formed[:2], unscaled(dx, factor, saved.hidden))
