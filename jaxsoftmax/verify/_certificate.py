@@ -16,6 +16,7 @@ import numpy as np
 import jaxsoftmax
 from jaxsoftmax.verify import _oracle
 from jaxsoftmax.verify._cross_entropy_theorems import CROSS_ENTROPY_THEOREMS
+from jaxsoftmax.verify._distillation_theorems import DISTILLATION_THEOREMS
 from jaxsoftmax.verify._edge_claims import EDGE_CLAIMS
 from jaxsoftmax.verify._head_theorems import HEAD_THEOREMS
 from jaxsoftmax.verify._implementations import attribute, is_function, offered
@@ -26,7 +27,8 @@ from jaxsoftmax.verify._low_precision_theorems import LOW_PRECISION_THEOREMS
 from jaxsoftmax.verify._mesh_theorems import MESH_THEOREMS
 from jaxsoftmax.verify._record import Report, Row
 from jaxsoftmax.verify._softmax_theorems import SOFTMAX_THEOREMS
-from jaxsoftmax.verify._theorem import Theorem
+from jaxsoftmax.verify._theorem import Claim, Theorem
+from jaxsoftmax.verify._token_stats_theorems import ENTROPY, STATS_CLAIMS
 from jaxsoftmax.verify._training_loss_theorems import TRAINING_LOSS_THEOREMS
 
 
@@ -35,8 +37,12 @@ def _number(theorem: Theorem) -> tuple[int, str]:
     return int(number[1:]), part
 
 
+def _further_claims(theorem: Theorem) -> tuple[Claim, ...]:
+    return EDGE_CLAIMS.get(theorem.number, ()) + STATS_CLAIMS.get(theorem.number, ())
+
+
 THEOREMS: dict[str, Theorem] = {
-    theorem.number: replace(theorem, claims=theorem.claims + EDGE_CLAIMS.get(theorem.number, ()))
+    theorem.number: replace(theorem, claims=theorem.claims + _further_claims(theorem))
     for theorem in sorted(
         LOW_PRECISION_THEOREMS
         + SOFTMAX_THEOREMS
@@ -45,11 +51,13 @@ THEOREMS: dict[str, Theorem] = {
         + LINEAR_THEOREMS
         + TRAINING_LOSS_THEOREMS
         + HEAD_THEOREMS
-        + MESH_THEOREMS,
+        + MESH_THEOREMS
+        + (ENTROPY,)
+        + DISTILLATION_THEOREMS,
         key=_number,
     )
 }
-"""Every theorem by its number, "M1" to "M27" and parts such as "M8-empty": what `certify` judges."""
+"""Every theorem by its number, "M1" to "M33" and parts such as "M8-empty": what `certify` judges."""
 
 DIFFERENTIAL = "jax.jvp"
 DTYPES = ("float32", "float64", "bfloat16", "float16")

@@ -1,0 +1,92 @@
+"""Exact forms and calls for: distillation between two fused heads: M29, M30 of the logits of both (M16).
+
+What is differentiated, both heads and the token weights, is packed into one array theta of small dyadic numbers: no
+logit rounds.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsoftmax.verify import _regimes
+from jaxsoftmax.verify._distillation_forms import ExactPair, Kind, divergence_of, gradient_of, textbook
+from jaxsoftmax.verify._head_forms import Setting, end_to_end
+from jaxsoftmax.verify._head_inputs import drawn, packed
+from jaxsoftmax.verify._oracle import Expected, exact, itself
+from jaxsoftmax.verify._theorem import Inputs
+from jaxsoftmax.verify._token_stats_forms import through_product
+
+LINEAR_DISTILLATION = "linear_distillation"
+STUDENT, TEACHER = Setting(5, 3, _regimes.VOCAB), Setting(5, 2, _regimes.VOCAB)
+CHUNK = 2  # the last chunk is ragged
+
+
+def unpacked(theta: Any) -> tuple[Any, Any, Any]:
+    """The student's parts, the teacher's, and the token weights."""
+    of_student = STUDENT.parts(theta)
+    of_teacher = TEACHER.parts(of_student.token_weights)  # what lies behind the student's
+    return of_student, of_teacher, of_teacher.token_weights
+
+
+@dataclass(frozen=True)
+class TwoHeads:
+    """The weighted sum of a divergence."""
+
+    kind: Kind
+
+    def loss(self, f: Any, theta: Any) -> Any:
+        """sum_t w_t D_t."""
+        student, teacher, weights = unpacked(theta)
+        return f(
+            student.hidden,
+            student.kernel,
+            teacher.hidden,
+            teacher.kernel,
+            bias=student.bias,
+            teacher_bias=teacher.bias,
+            token_weights=weights,
+            reduction="sum",
+            chunk_size=CHUNK,
+            **self.kind.keywords(),
+        )
+
+
+def gradients(kind: Kind) -> Any:
+    """The gradients of the sum in theta; in a token's weight it is that token's divergence (M16, M29, M30)."""
+
+    def expected(theta):
+        student, teacher, weights = unpacked(theta)
+        logits = [head.hidden @ head.kernel + head.bias for head in (student, teacher)]
+        pairs = [ExactPair.of(np.stack(rows)) for rows in zip(*logits, strict=True)]
+        g = Expected.stack([gradient_of(kind, pair) for pair in pairs])
+        w = exact(weights)[:, None]
+        losses = itself(np.array([divergence_of(kind, pair) for pair in pairs], object))
+        heads = [
+            through_product(head.hidden, head.kernel, Expected(w * g.value[:, i], w * g.magnitude[:, i]))
+            for i, head in enumerate((student, teacher))
+        ]
+        return end_to_end(*heads[0], *heads[1], losses)
+
+    return expected
+
+
+def textbook_sum(kind: Kind) -> Any:
+    """The formulas as printed, of all logits at once (M29, M30)."""
+
+    def total(theta):
+        student, teacher, weights = unpacked(theta)
+        logits = [head.hidden @ head.kernel + head.bias for head in (student, teacher)]
+        return jnp.dot(weights, jax.vmap(textbook(kind))(jnp.stack(logits, 1)))
+
+    return total
+
+
+def head_tokens(dtype: str) -> list[Inputs]:
+    """Five tokens, of which the third is ignored."""
+    del dtype
+    weights = np.array([1.0, 0.5, 0.0, 2.0, 0.25])
+    theta = packed(*drawn(STUDENT, 51), *drawn(TEACHER, 52), weights)
+    return [Inputs("5 tokens in chunks of 2", (theta[None],))]

@@ -1,0 +1,162 @@
+"""Divergences between a student and a teacher, over logits and in two fused heads: M29, M30, M32."""
+
+from jaxsoftmax.verify import _regimes
+from jaxsoftmax.verify._distillation_forms import (
+    DISTILLATION,
+    FORWARD,
+    JENSEN_SHANNON,
+    REVERSE,
+    Kind,
+    at_temperatures,
+    every_pair,
+    gradient,
+    gradient_at_temperature,
+    impossible,
+    kl_hessian,
+    low,
+    mean_and_gradients,
+    mean_gradient,
+    moderate,
+    pairs,
+    textbook,
+    textbook_mean,
+    value,
+    value_at_temperature,
+    weighted_tokens,
+)
+from jaxsoftmax.verify._distillation_head_forms import (
+    LINEAR_DISTILLATION,
+    TwoHeads,
+    gradients,
+    head_tokens,
+    textbook_sum,
+)
+from jaxsoftmax.verify._theorem import Claim, Theorem
+
+
+def _of_logits(kind: Kind, values: tuple, gradients: tuple) -> tuple[Claim, ...]:
+    """Value and gradient of a divergence, on these regimes."""
+    return (
+        Claim(DISTILLATION, f"{kind.name}", 0, kind.call, value(kind), pairs(*values), 12),
+        Claim(
+            DISTILLATION,
+            f"gradients of {kind.name}",
+            1,
+            kind.call,
+            gradient(kind),
+            pairs(*gradients),
+            8,
+            textbook=textbook(kind),
+        ),
+        Claim(
+            DISTILLATION,
+            f"gradients of {kind.name} in low precision",
+            1,
+            kind.call,
+            gradient(kind),
+            low,
+            1,
+            dtypes=_regimes.LOW_PRECISION,
+        ),
+    )
+
+
+def _of_head(kind: Kind) -> Claim:
+    """Gradients, and losses as those in the token weights, in the fused head."""
+    heads = TwoHeads(kind)
+    return Claim(
+        LINEAR_DISTILLATION,
+        f"gradients of {kind.name}, and losses as those in the token weights",
+        1,
+        heads.loss,
+        gradients(kind),
+        head_tokens,
+        8,
+        dtypes=("float32", "float64") if kind == FORWARD else ("float32",),
+        rowwise=False,
+        textbook=textbook_sum(kind),
+    )
+
+
+def _at_temperature(kind: Kind) -> tuple[Claim, ...]:
+    return (
+        Claim(
+            DISTILLATION,
+            f"{kind.name}",
+            0,
+            kind.call,
+            value_at_temperature(kind),
+            at_temperatures,
+            12,
+            dtypes=("float32",),
+            rowwise=False,
+        ),
+        Claim(
+            DISTILLATION,
+            f"gradients of {kind.name}",
+            1,
+            kind.call,
+            gradient_at_temperature(kind),
+            at_temperatures,
+            8,
+            rowwise=False,
+            textbook=textbook(kind),
+        ),
+    )
+
+
+DISTILLATION_THEOREMS = (
+    Theorem(
+        "M29",
+        "KL(p||q) = sum_j p_j (delta_j + expm1(-delta_j)) with delta = log p - log q; its gradient is q - p in z, and "
+        "p_j (delta_j - KL) in u",
+        "p, q to 3 ulps each, of which a term at delta = 1 is a fraction; delta to the ulps of delta and <p, |delta|>",
+        "sum p (log p - log q), of which nothing is left where p and q nearly agree; a log-sum-exp's own rounding in "
+        "log p; roles swapped; no gradient for the teacher; 0 inf where both are -inf",
+        (
+            *_of_logits(FORWARD, (every_pair, impossible("teacher"), impossible("student")),
+                        (every_pair, impossible("teacher"))),
+            *_of_logits(REVERSE, (every_pair, impossible("student")), (every_pair, impossible("student"))),
+            Claim(
+                DISTILLATION,
+                "Hessian of forward_kl",
+                2,
+                FORWARD.call,
+                kl_hessian,
+                pairs(moderate),
+                12,
+                dtypes=("float32",),
+            ),
+            Claim(
+                DISTILLATION,
+                "gradients of the mean, and in the token weights",
+                1,
+                mean_and_gradients,
+                mean_gradient,
+                weighted_tokens,
+                8,
+                rowwise=False,
+                textbook=textbook_mean,
+            ),
+            _of_head(FORWARD),
+            _of_head(REVERSE),
+        ),
+    ),
+    Theorem(
+        "M30",
+        "JS = beta KL(p||m) + (1 - beta) KL(q||m) with m = beta p + (1 - beta) q; its gradient is (1 - beta) q_j "
+        "(log (q_j / m_j) - KL(q||m)) in z, and in u the same of beta and p",
+        "as M29",
+        "beta and 1 - beta swapped; log m of a sum, which cancels against log p; ln 2 for every row",
+        (
+            *_of_logits(
+                JENSEN_SHANNON,
+                (every_pair, impossible("teacher"), impossible("student")),
+                (every_pair, impossible("teacher"), impossible("student")),
+            ),
+            _of_head(JENSEN_SHANNON),
+        ),
+    ),
+)
+
+TEMPERATURE_CLAIMS = (*_at_temperature(FORWARD), *_at_temperature(JENSEN_SHANNON))
