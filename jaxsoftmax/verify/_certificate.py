@@ -23,10 +23,13 @@ from jaxsoftmax.verify._implementations import attribute, is_function, offered
 from jaxsoftmax.verify._judges import TWIN, Task, judge
 from jaxsoftmax.verify._linear_theorems import LINEAR_THEOREMS
 from jaxsoftmax.verify._log_sum_exp_theorems import LOG_SUM_EXP_THEOREMS
+from jaxsoftmax.verify._loss_parts_theorems import LOSS_PARTS
 from jaxsoftmax.verify._low_precision_theorems import LOW_PRECISION_THEOREMS
 from jaxsoftmax.verify._mesh_theorems import MESH_THEOREMS
 from jaxsoftmax.verify._record import Report, Row
 from jaxsoftmax.verify._softmax_theorems import SOFTMAX_THEOREMS
+from jaxsoftmax.verify._sparse_label_theorems import SPARSE_LABELS
+from jaxsoftmax.verify._temperature_theorems import TEMPERATURE
 from jaxsoftmax.verify._theorem import Claim, Theorem
 from jaxsoftmax.verify._token_stats_theorems import ENTROPY, STATS_CLAIMS
 from jaxsoftmax.verify._training_loss_theorems import TRAINING_LOSS_THEOREMS
@@ -52,8 +55,8 @@ THEOREMS: dict[str, Theorem] = {
         + TRAINING_LOSS_THEOREMS
         + HEAD_THEOREMS
         + MESH_THEOREMS
-        + (ENTROPY,)
-        + DISTILLATION_THEOREMS,
+        + DISTILLATION_THEOREMS
+        + (ENTROPY, SPARSE_LABELS, TEMPERATURE, LOSS_PARTS),
         key=_number,
     )
 }
@@ -157,6 +160,9 @@ def _tasks(
         function, twin = (_offered(implementation, prefix + claim.function) for prefix in ("", TWIN))
         if function is None:
             skipped.append(f"{claim.function}: not offered")
+        if claim.requires and _offered(implementation, claim.requires) is None:
+            skipped.append(f"{claim.requires}: not offered")
+            continue
         if claim.devices > jax.device_count():
             skipped.append(f"{theorem.number}: for {claim.devices} devices and more; there is {jax.device_count()}")
             continue

@@ -37,6 +37,7 @@ class Claim:
     dtypes: tuple[str, ...] = ("float32", "float64")
     rowwise: bool = True  # whether the call takes a whole batch of rows at once
     devices: int = 1  # that it takes at least
+    requires: str = ""  # what else an implementation has to offer: the type of an argument
     textbook: Callable[..., Any] | None = None  # (x, *constants): the naive formula, for autodiff in float64
 
 

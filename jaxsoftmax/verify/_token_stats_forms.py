@@ -201,19 +201,32 @@ def of_head(setting: Setting, f: Any, theta: Any, y: Any) -> Any:
 
 
 def head_statistics(f, theta, y):
-    """All statistics of a head's tokens, and the predictions."""
+    """Log-probabilities, entropies and log-sum-exps of a head's tokens."""
     stats = of_head(TOKENS, f, theta, y)
-    return jnp.concatenate([jnp.asarray(statistic, theta.dtype) for statistic in stats])
+    return jnp.concatenate([stats.log_prob, stats.entropy, stats.log_sum_exp])
+
+
+def _head_logits(theta: np.ndarray) -> np.ndarray:
+    hidden, kernel, bias, _ = TOKENS.parts(theta)
+    return hidden @ kernel + bias
 
 
 def head_statistics_exactly(theta, y):
-    """The statistics of hidden @ kernel + bias (M28, M33)."""
-    hidden, kernel, bias, _ = TOKENS.parts(theta)
-    logits = hidden @ kernel + bias
-    tokens = [three_values(ExactRow(exact(z)), int(label)) for z, label in zip(logits, y, strict=True)]
-    stacked = Expected.stack(tokens)
-    of_tokens = Expected(stacked.value.T, stacked.magnitude.T)
-    return end_to_end(of_tokens, Expected.stack([prediction(z) for z in logits]))
+    """The statistics of hidden @ kernel + bias (M28)."""
+    rows = zip(_head_logits(theta), y, strict=True)
+    stacked = Expected.stack([three_values(ExactRow(exact(z)), int(label)) for z, label in rows])
+    return end_to_end(Expected(stacked.value.T, stacked.magnitude.T))
+
+
+def head_predictions(f, theta, y):
+    """The predictions of a head's tokens, as floating numbers."""
+    return jnp.asarray(of_head(TOKENS, f, theta, y).prediction, theta.dtype)
+
+
+def head_predictions_exactly(theta, y):
+    """The first class of the maximum of hidden @ kernel + bias (M33)."""
+    del y
+    return Expected.stack([prediction(z) for z in _head_logits(theta)])
 
 
 def weighted_sum(setting: Setting, shares: tuple[float, ...]) -> Any:
@@ -265,10 +278,10 @@ def textbook_weighted_sum(theta, y):
 
 
 def head_tokens(dtype: str) -> list[Inputs]:
-    """Token weights; labels of most classes; two equal columns, of which the first is predicted somewhere."""
+    """Token weights; labels of most classes; two equal columns, ahead of the others for some tokens."""
     del dtype
     hidden, kernel, bias = drawn(TOKENS, 41)
-    kernel[:, 5], bias[5] = kernel[:, 2], bias[2]
+    kernel[:, 5], bias[[2, 5]] = kernel[:, 2], 1.5
     theta = packed(hidden, kernel, bias, np.array([1.0, 0.5, 0.0, 2.0, 1.0, 3.0, 0.25]))
     return [Inputs("7 tokens in chunks of 3", (theta[None], np.array([[0, 6, 2, 5, 4, 3, 1]], np.int32)))]
 

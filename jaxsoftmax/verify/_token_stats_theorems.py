@@ -21,6 +21,8 @@ from jaxsoftmax.verify._token_stats_forms import (
     entropy_hessian,
     every_row,
     gradients_at_temperature,
+    head_predictions,
+    head_predictions_exactly,
     head_statistics,
     head_statistics_exactly,
     head_tokens,
@@ -50,18 +52,11 @@ ENTROPY = Theorem(
     "exp to 1 ulp, sums to 2, log1p to 2, quotients to 1/2; in low precision half an ulp for the gradient",
     "L - sum s z, which cancels where a row is confident or shifted; 0 log 0; log s + H, which cancels at s = 1",
     (
-        Claim(STATS, "entropy", 0, statistic("entropy"), entropy, every_row, 6),
+        Claim(STATS, "entropy", 0, statistic("entropy"), entropy, every_row, 4),
         Claim(STATS, "gradient", 1, statistic("entropy"), entropy_gradient, every_row, 6, textbook=naive_entropy),
         Claim(STATS, "Hessian", 2, statistic("entropy"), entropy_hessian, moderate, 8, textbook=naive_entropy),
         Claim(
-            STATS,
-            "entropy of low precision",
-            0,
-            unrounded("entropy"),
-            entropy,
-            low,
-            6,
-            dtypes=_regimes.LOW_PRECISION,
+            STATS, "entropy of low precision", 0, unrounded("entropy"), entropy, low, 4, dtypes=_regimes.LOW_PRECISION
         ),
         Claim(
             STATS,
@@ -136,6 +131,17 @@ TEMPERATURE_CLAIMS = (
 
 PREDICTION_CLAIMS = (
     Claim(STATS, "prediction", 0, statistic("prediction"), prediction, with_long_rows, 0, dtypes=("float32",)),
+    Claim(
+        LINEAR_STATS,
+        "prediction",
+        0,
+        head_predictions,
+        head_predictions_exactly,
+        head_tokens,
+        0,
+        dtypes=("float32",),
+        rowwise=False,
+    ),
 )
 
 
@@ -157,9 +163,7 @@ STATS_CLAIMS: dict[str, tuple[Claim, ...]] = {
             textbook=lambda x, y: naive_lse(x),
         ),
     ),
-    "M18": (
-        Claim(STATS, "log-sum-exp", 0, statistic("log_sum_exp"), lambda x, y: lse(x), every_row, 4),
-    ),
+    "M18": (Claim(STATS, "log-sum-exp", 0, statistic("log_sum_exp"), lambda x, y: lse(x), every_row, 4),),
     "M19": (
         Claim(
             STATS,

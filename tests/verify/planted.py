@@ -33,15 +33,15 @@ class Planted:
 
     @property
     def implementation(self) -> SimpleNamespace:
-        """An object that offers the function and nothing else."""
+        """An object that offers no other function."""
         return offering(self.function, self.build(self.function))
 
 
 def offering(function: str, offered: Callable[..., Any]) -> SimpleNamespace:
-    """An object with one function, under a dotted name."""
+    """An object with one function, under a dotted name, and the type of one of its arguments."""
     for name in reversed(function.split(".")):
         offered = SimpleNamespace(**{name: offered})
-    return offered
+    return SimpleNamespace(**vars(offered), SparseLabels=jaxsoftmax.SparseLabels)
 
 
 def by_rule(spoil: Callable[..., dict]) -> Callable[[str], Callable[..., Any]]:
@@ -162,6 +162,23 @@ def doubled_under_vmap(array: jax.Array) -> jax.Array:
 def twice_the_first(bar: jax.Array) -> jax.Array:
     """The first class's entry doubled."""
     return bar.at[..., 0].mul(2)
+
+
+def with_slope(value: jax.Array, x: jax.Array, slope: jax.Array) -> jax.Array:
+    """A value whose gradient in x, [..., n], is the slope."""
+    value, slope, still = jax.lax.stop_gradient((value, slope, x))
+    return value + jnp.sum(slope * jnp.where(jnp.isfinite(still), x - still, 0), -1)
+
+
+def scaled_gradient(x: jax.Array, factor: Any) -> jax.Array:
+    """x itself, whose gradient is multiplied by a factor."""
+    still = jax.lax.stop_gradient(x)
+    return still + factor * (x - still)
+
+
+def last_of_maximum(x: jax.Array) -> jax.Array:
+    """The last class of the maximum."""
+    return (x.shape[-1] - 1 - jnp.argmax(x[..., ::-1], -1)).astype(jnp.int32)
 
 
 def one_hot(labels: jax.Array, like: jax.Array) -> jax.Array:

@@ -14,10 +14,13 @@ from jaxsoftmax.verify._oracle import DIGITS
 from tests.verify import (
     planted_analytic,
     planted_cross_entropy,
+    planted_distillation,
+    planted_labels,
     planted_linear,
     planted_log_sum_exp,
     planted_mesh,
     planted_softmax,
+    planted_token_stats,
     planted_training_loss,
 )
 
@@ -35,6 +38,10 @@ DEFECTS = (
     *planted_linear.HEADS,
     *planted_mesh.SHARDS,
     *planted_mesh.MESHES,
+    *planted_token_stats.TOKEN_STATS,
+    *planted_distillation.DIVERGENCES,
+    *planted_labels.LABELS,
+    *planted_labels.PARTS,
 )
 CONTROLS = (
     *planted_softmax.CONTROLS,
@@ -43,6 +50,9 @@ CONTROLS = (
     *planted_training_loss.CONTROLS,
     *planted_linear.CONTROLS,
     *planted_mesh.CONTROLS,
+    *planted_token_stats.CONTROLS,
+    *planted_distillation.CONTROLS,
+    *planted_labels.CONTROLS,
 )
 
 

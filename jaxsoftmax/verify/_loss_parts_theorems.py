@@ -1,0 +1,132 @@
+"""What a loss is made of, and what a row predicts: M33."""
+
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+
+from jaxsoftmax.verify import _regimes
+from jaxsoftmax.verify._head_forms import HEAD, Setting
+from jaxsoftmax.verify._head_inputs import drawn, packed
+from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
+from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
+from jaxsoftmax.verify._token_stats_theorems import PREDICTION_CLAIMS
+from jaxsoftmax.verify._training_loss_forms import LOSS, Options, token_gradient
+
+OPTIONS = Options("smoothing, z-loss and class weights", 0.125, 0.0625, True)
+IGNORED = 0  # a class, which some tokens predict
+TOKENS = Setting(6, 3, _regimes.VOCAB, chunk=4)
+LABELS = np.array([[0, 1, 2, 6, 2, 6], [0, 0, 0, 0, 0, 0], [2, 1, 4, 6, 0, 0]], np.int32)
+TOKEN_WEIGHTS = np.array([1.0, 0.5, 2.0, 0.25, 1.0, 0.0])
+
+
+def of_loss(f: Any, x: Any, y: Any, u: Any, reduction: str) -> Any:
+    """A loss and its parts."""
+    return OPTIONS.call(f, x, y, token_weights=u, ignore_index=IGNORED, reduction=reduction, has_aux=True)
+
+
+def parts(reduction: str) -> Any:
+    """The likelihood, the z-loss, the weight and the right predictions, last."""
+    return lambda f, x, y, u: jnp.stack(list(of_loss(f, x, y, u, reduction)[1]), -1)
+
+
+def head_parts(f, theta, y, u):
+    """The parts of the fused head's mean."""
+    given = TOKENS.parts(theta)
+
+    def of_hidden(x, y, **keywords):
+        return f(x, given.kernel, y, bias=given.bias, chunk_size=TOKENS.chunk, **keywords)
+
+    return parts("mean")(of_hidden, given.hidden, y, u)
+
+
+def token_parts(x: np.ndarray, y: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """u w_y nll_y, u zeta w_y L^2, u w_y and u [prediction = y] of each token; 0 where it is ignored (M24, M33)."""
+    rows = []
+    for z, label, weight in zip(x, y, exact(u), strict=True):
+        row, w = ExactRow(exact(z)), OPTIONS.weights[label] * weight
+        correct = weight if label == np.argmax(z) else mpmath.mpf(0)
+        of_token = [w * row.nll[label], OPTIONS.z_loss * w * row.lse**2, w, correct]
+        rows.append([mpmath.mpf(0)] * 4 if label == IGNORED else of_token)
+    return np.array(rows, object)
+
+
+def parts_exactly(x, y, u):
+    """Sums over tokens, of which the first two are divided by the third; 0 of nothing (M27, M33)."""
+    sums = np.sum(token_parts(x, y, u), 0)
+    divisor = sums[2] or mpmath.mpf(1)
+    return itself(np.array([sums[0] / divisor, sums[1] / divisor, sums[2], sums[3]], object))
+
+
+def head_parts_exactly(theta, y, u):
+    """Of hidden @ kernel + bias."""
+    hidden, kernel, bias, _ = TOKENS.parts(theta)
+    return parts_exactly(hidden @ kernel + bias, y, u)
+
+
+def gradient_of_sum(x, y, u):
+    """u_t times each token's gradient (M25), which the parts don't change."""
+    rows = [token_gradient(OPTIONS)(z, label) for z, label in zip(x, y, strict=True)]
+    scale = np.where(y == IGNORED, mpmath.mpf(0), exact(u))[:, None]
+    gradient = Expected.stack(rows)
+    return Expected(scale * gradient.value, scale * gradient.magnitude)
+
+
+def nothing(x, y, u):
+    """No gradient flows through parts."""
+    del y, u
+    return itself(exact(np.zeros(x.shape)))
+
+
+def tokens(dtype: str) -> list[Inputs]:
+    """Tokens with two classes ahead, of which the label is the first or the second, and a data set all ignored."""
+    x = _regimes.ordinary(dtype, rows=18, seed=17).reshape(3, 6, _regimes.VOCAB)
+    x[:, 0, [0, 3]] = 3.5  # predicts the ignored class
+    x[:, 2, [2, 5]] = 3.5
+    x[:, 3, [4, 6]] = 3.5
+    x[2, 4, [0, 1]] = 3.5
+    weights = np.broadcast_to(TOKEN_WEIGHTS, (3, 6))
+    return [Inputs("ties, weights, some or all ignored", (x, LABELS, weights))]
+
+
+def head_tokens(dtype: str) -> list[Inputs]:
+    """Two equal columns ahead of the others for some tokens."""
+    del dtype
+    hidden, kernel, bias = drawn(TOKENS, 71)
+    kernel[:, 5], bias[[2, 5]] = kernel[:, 2], 2.0
+    theta = np.tile(packed(hidden, kernel, bias), (3, 1))
+    labels = np.array([[2, 5, 2, 0, 2, 3], [0] * 6, [5, 2, 5, 2, 0, 2]], np.int32)
+    return [Inputs("ties, weights, some or all ignored", (theta, labels, np.broadcast_to(TOKEN_WEIGHTS, (3, 6))))]
+
+
+_of_tokens = partial(Claim, dtypes=("float32",), rowwise=False)
+
+LOSS_PARTS = Theorem(
+    "M33",
+    "sum u w_y nll_y, sum u zeta w_y L^2, sum u w_y and sum u [prediction = y] over the tokens not ignored, of which a "
+    "mean divides the first two by the third; the prediction is the first class of the maximum",
+    "sums of N terms; predictions exactly",
+    "the likelihood with its smoothing; a mean over tokens; ignored tokens counted; the last class of the maximum",
+    (
+        _of_tokens(LOSS, "parts of the mean", 0, parts("mean"), parts_exactly, tokens, 6),
+        _of_tokens(
+            LOSS, "parts of each token", 0, parts("none"), lambda x, y, u: itself(token_parts(x, y, u)), tokens, 6
+        ),
+        _of_tokens(
+            LOSS,
+            "gradient of the loss beside its parts",
+            1,
+            lambda f, x, y, u: of_loss(f, x, y, u, "sum")[0],
+            gradient_of_sum,
+            tokens,
+            6,
+        ),
+        _of_tokens(
+            LOSS, "gradient of the parts", 1, lambda f, x, y, u: jnp.sum(parts("sum")(f, x, y, u)), nothing, tokens, 0
+        ),
+        _of_tokens(HEAD, "parts of the mean", 0, head_parts, head_parts_exactly, head_tokens, 6),
+        *PREDICTION_CLAIMS,
+    ),
+)
