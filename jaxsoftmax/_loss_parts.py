@@ -52,4 +52,4 @@ def loss_parts(
     )
     if reduction == "mean":
         nll, z_loss = token_loss.mean(nll, weight), token_loss.mean(z_loss, weight)
-    return LossParts(nll, z_loss, weight, correct)
+    return LossParts(nll, z_loss, weight, correct)  # (M33)

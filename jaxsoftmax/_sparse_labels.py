@@ -101,7 +101,7 @@ def term_weights(options: LossOptions, labels: SparseLabels, scale: Array) -> Sp
 
 def losses_of(weights: SparseOutputs, outputs: SparseOutputs) -> Array:
     """Losses [*batch] from their terms."""
-    loss = jnp.sum(token_loss.weighted(weights.nll, outputs.nll), -1)
+    loss = jnp.sum(token_loss.weighted(weights.nll, outputs.nll), -1)  # (M31)
     return loss if outputs.others is None else loss + token_loss.weighted(weights.others, outputs.others)
 
 

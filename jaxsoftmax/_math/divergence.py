@@ -64,7 +64,7 @@ def kl_terms(p: Array, q: Array, delta: Array) -> Array:
     """p_j (delta_j + expm1(-delta_j)) = p_j delta_j + q_j - p_j, which add up to KL(p||q) (M29)."""
     close = jnp.abs(delta) < 1
     far = product(p, jnp.where(close, 0, delta)) + (q - p)
-    return jnp.where(close, p * phi(jnp.where(close, delta, 0)), far)
+    return jnp.where(close, p * phi(jnp.where(close, delta, 0)), far)  # (M29)
 
 
 def excess(p: Array, q: Array, delta: Array) -> Array:
@@ -104,7 +104,7 @@ def divergence_terms(divergence: Divergence, pair: RowPair, ratios: LogRatios) -
 def divergence_value(divergence: Divergence, sums: Sums) -> Array:
     """The divergence from its sums; beta KL(p||m) + (1 - beta) KL(q||m) of Jensen-Shannon (M30)."""
     if divergence.kind == "jensen_shannon":
-        return divergence.beta * sums.teacher + (1 - divergence.beta) * sums.student
+        return divergence.beta * sums.teacher + (1 - divergence.beta) * sums.student  # (M30)
     return sums.teacher + sums.student
 
 
@@ -123,9 +123,9 @@ def deviation(ratio: Array, dominant: Array, centre: Centre) -> Array:
 def student_gradient(divergence: Divergence, pair: RowPair, deviation: Array | None) -> Array:
     """The divergence's gradient in z: q - p, q (-delta - KL), or (1 - beta) q (log (q / m) - KL) (M29, M30)."""
     if deviation is None:
-        return excess(*pair)
+        return excess(*pair)  # (M29)
     beta = divergence.beta if divergence.kind == "jensen_shannon" else 0
-    return (1 - beta) * product(pair.q, deviation)
+    return (1 - beta) * product(pair.q, deviation)  # (M29, M30)
 
 
 def teacher_gradient(divergence: Divergence, pair: RowPair, deviation: Array | None) -> Array:
@@ -133,7 +133,7 @@ def teacher_gradient(divergence: Divergence, pair: RowPair, deviation: Array | N
     if deviation is None:
         return -excess(*pair)
     beta = divergence.beta if divergence.kind == "jensen_shannon" else 1
-    return beta * product(pair.p, deviation)
+    return beta * product(pair.p, deviation)  # (M29, M30)
 
 
 def product(s: Array, factor: Array) -> Array:

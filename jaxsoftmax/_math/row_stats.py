@@ -23,7 +23,7 @@ def mean_margin(state: LseState, margin_sum: Array) -> Array:
 
 def entropy(state: LseState, mean_margin: Array) -> Array:
     """H = log1p(r) + S, a sum of terms of which none is negative (M28)."""
-    return log_denominator(state) + mean_margin
+    return log_denominator(state) + mean_margin  # (M28)
 
 
 class StatsGradient(NamedTuple):
@@ -55,7 +55,7 @@ def stats_gradient(
     prob_coef, margin_coef = lse_bar - log_prob_bar, None
     if entropy_bar is not None:
         margin = jnp.where(label_prob == 0, 0, label_margin)
-        label_entry += entropy_bar * (label_prob * (margin - mean_margin))
+        label_entry += entropy_bar * (label_prob * (margin - mean_margin))  # (M28)
         prob_coef -= entropy_bar * mean_margin
         margin_coef = jnp.where(is_empty(state), 0, entropy_bar / denominator(state))
     prob_coef, label_entry = (jnp.where(is_empty(state), 0, coef) for coef in (prob_coef, label_entry))

@@ -77,7 +77,7 @@ def sparse_gradient(
     if others_bar is not None and options.has_z_loss:
         led += others_bar * (2 * options.z_loss * jnp.where(is_empty(state), 0, log_sum_exp(state)))
     below = denominator(state)
-    coefs = (leading + led) / below, led / below, -leading * state.remainder / below, smoothing
+    coefs = (leading + led) / below, led / below, -leading * state.remainder / below, smoothing  # (M31)
     empty = is_empty(state)
     gradient = SparseGradient(*(jnp.where(empty, 0, coef) for coef in coefs))
     return gradient, jnp.where(at_dominant | empty, 0, -terms)

@@ -58,7 +58,7 @@ PLACES = {
     "see M5": ["m5"],
     "| a | M24–M27, `M1` |\n|---|---|": ["m24", "m27"],
     "M8-empty": ["m8"],
-    "# M5\n\n[M6](other.md), `M7`, M28, XM9, M10x, an Apple M1": [],
+    "# M5\n\n[M6](other.md), `M7`, M34, XM9, M10x, an Apple M1": [],
 }
 
 

@@ -17,7 +17,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 DOCUMENTS += [path for path in sorted(ROOT.joinpath("docs").rglob("*.md")) if "generated" not in path.parts]
 BLOCK = re.compile(r"^ *```(?:sh|bash|shell|console)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"(?<!`)`((?:[A-Z_]+=\S+ )?(?:jaxsoftmax|python -m experiments)[. ][^`]*)`(?!`)")
-UPCOMING = "M28"  # CONTRIBUTING.md's example of a theorem to be added
+UPCOMING = "M34"  # CONTRIBUTING.md's example of a theorem to be added
 ENDS = ("&&", ";", "|", "#")
 
 
