@@ -92,12 +92,12 @@ def tokens(dtype: str) -> list[Inputs]:
 
 
 def head_tokens(dtype: str) -> list[Inputs]:
-    """Two equal columns ahead of the others for some tokens."""
+    """Two equal columns ahead of the others for some tokens, and the ignored class for others."""
     del dtype
     hidden, kernel, bias = drawn(TOKENS, 71)
-    kernel[:, 5], bias[[2, 5]] = kernel[:, 2], 2.0
+    kernel[:, 5], bias[[0, 2, 5]] = kernel[:, 2], [2.0, 1.5, 1.5]
     theta = np.tile(packed(hidden, kernel, bias), (3, 1))
-    labels = np.array([[2, 5, 2, 0, 2, 3], [0] * 6, [5, 2, 5, 2, 0, 2]], np.int32)
+    labels = np.array([[0, 5, 2, 3, 0, 5], [0] * 6, [5, 2, 5, 0, 3, 2]], np.int32)
     return [Inputs("ties, weights, some or all ignored", (theta, labels, np.broadcast_to(TOKEN_WEIGHTS, (3, 6))))]
 
 

@@ -173,7 +173,7 @@ def with_slope(value: jax.Array, x: jax.Array, slope: jax.Array) -> jax.Array:
 def scaled_gradient(x: jax.Array, factor: Any) -> jax.Array:
     """x itself, whose gradient is multiplied by a factor."""
     still = jax.lax.stop_gradient(x)
-    return still + factor * (x - still)
+    return still + factor * jnp.where(jnp.isfinite(still), x - still, 0)
 
 
 def last_of_maximum(x: jax.Array) -> jax.Array:
