@@ -73,7 +73,7 @@ class ExactPair:
         """The teacher in the student's place."""
         return ExactPair(self.p, self.q)
 
-    def to_mixture(self, beta: float) -> np.ndarray:
+    def to_mixture(self, beta: Any) -> np.ndarray:
         """log (p / m) with m = beta p + (1 - beta) q."""
         return np.array([-mpmath.log1p((1 - mpmath.mpf(beta)) * mpmath.expm1(-d)) for d in self.delta], object)
 
@@ -84,7 +84,7 @@ def _product(s: np.ndarray, factors: np.ndarray) -> np.ndarray:
 
 
 def _mean(s: np.ndarray, factors: np.ndarray) -> mpmath.mpf:
-    return sum(_product(s, factors))
+    return sum(_product(s, factors), mpmath.mpf(0))
 
 
 def divergence_of(kind: Kind, pair: ExactPair) -> mpmath.mpf:
@@ -182,6 +182,7 @@ def textbook(kind: Kind) -> Any:
             return jnp.sum(jnp.exp(log_p) * (log_p - log_q))
         if kind == REVERSE:
             return jnp.sum(jnp.exp(log_q) * (log_q - log_p))
+        assert kind.beta is not None
         mixture = jnp.log(kind.beta * jnp.exp(log_p) + (1 - kind.beta) * jnp.exp(log_q))
         teacher = jnp.sum(jnp.exp(log_p) * (log_p - mixture))
         return kind.beta * teacher + (1 - kind.beta) * jnp.sum(jnp.exp(log_q) * (log_q - mixture))

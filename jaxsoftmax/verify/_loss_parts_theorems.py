@@ -69,7 +69,7 @@ def head_parts_exactly(theta, y, u):
 def gradient_of_sum(x, y, u):
     """u_t times each token's gradient (M25), which the parts don't change."""
     rows = [token_gradient(OPTIONS)(z, label) for z, label in zip(x, y, strict=True)]
-    scale = np.where(y == IGNORED, mpmath.mpf(0), exact(u))[:, None]
+    scale = np.where(y == IGNORED, exact(0.0), exact(u))[:, None]
     gradient = Expected.stack(rows)
     return Expected(scale * gradient.value, scale * gradient.magnitude)
 
