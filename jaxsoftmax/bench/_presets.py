@@ -21,6 +21,7 @@ from jaxsoftmax.bench._case import (
     SEQUENCES,
     SOFTMAX,
     SPARSE,
+    STATS,
     TRAINED,
     UNREDUCED,
     VALUE,
@@ -90,6 +91,10 @@ PRESETS = {
             "plain": (INTEGER, FLOAT, ONE_HOT, LOGSUMEXP, SOFTMAX, LOG_SOFTMAX),
             "linear": (INTEGER, UNREDUCED, LEAN),
         },
+        more=tuple(
+            Case("linear", (8192, 4096, 128256), "bfloat16", function=function)
+            for function in (STATS, SPARSE, DISTILLATION, PARTS)
+        ),
         peers=("optax", "jax"),
     ),
     "sweep": Preset(
@@ -138,12 +143,14 @@ def cases_of(
     ]
     if not cases:
         raise ValueError(f"--function {functions[0]}: it goes with no shape chosen")
-    if not (shapes or functions or quick) and kind != "linear":
+    if not (shapes or functions or quick):
         cases += [
             replace(case, dtype=dtype, quantity=quantity)
             for case in preset.more
+            if kind in (None, case.kind)
             for dtype in dtypes or (case.dtype,)
             for quantity in (VALUE, GRADIENT)
+            if _has(case.function, quantity)
         ]
     return tuple(dict.fromkeys(cases))
 
