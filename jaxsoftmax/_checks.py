@@ -170,7 +170,7 @@ def as_flag(name: str, value: Any) -> bool:
 
 
 def as_number(name: str, value: Any, expected: str) -> float:
-    """`value` as a finite Python float: the loss's constants are static, so that they can be checked."""
+    """`value` as a finite Python float, known when tracing."""
     if isinstance(value, Tracer):
         raise TypeError(f"{name}: expected {expected}, known when tracing, got a traced value")
     try:

@@ -74,7 +74,8 @@ def cross_entropy(
       logit_softcap: c > 0, or None for no cap.
       reduction: "mean" (the sum of u_t l_t over that of u_t w_y, or of u_t with other labels), "sum" or "none".
       has_aux: whether to return `(loss, LossParts)`, as for `jax.value_and_grad(..., has_aux=True)`: negative
-        log-likelihood, z-loss, the sum of weights and that over right predictions, from the same pass.
+        log-likelihood, z-loss, the sum of weights and that over right predictions, from the same pass (of float labels
+        from a second one).
       axis_name: mesh axis, or several, of the `jax.shard_map` around, over which the classes are sharded:
         logits, float labels and class weights are this device's contiguous shard, other labels count all classes.
 
@@ -142,7 +143,7 @@ def _validate_labels(options: LossOptions, logits: Array, labels: Any) -> tuple[
     """The labels, and the function that forms the loss of labels of their kind."""
     *batch, local_vocab = logits.shape
     if isinstance(labels, SparseLabels):
-        return sparse_labels(options, labels, batch), _of_sparse_labels
+        return sparse_labels(options, labels, batch, local_vocab), _of_sparse_labels
     labels = _checks.as_labels("labels", labels)
     if not jnp.issubdtype(labels.dtype, jnp.floating):
         return class_indices(labels, batch, local_vocab), _of_integer_labels

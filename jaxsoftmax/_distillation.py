@@ -30,7 +30,7 @@ def distillation(
     token_weights: Real[ArrayLike, "*batch"] | None = None,
     reduction: str = "mean",
     axis_name: str | tuple[str, ...] | None = None,
-) -> Float[Array, "*batch"]:
+) -> Float[Array, "..."]:
     """The divergence between a teacher's and a student's probabilities (M29, M30).
 
     With p = softmax(u / T) of the teacher's logits u, q = softmax(z / T) of the student's z and delta = log p - log q:
@@ -46,7 +46,8 @@ def distillation(
       logits: the student's z, floating, [*batch, vocab], in nats.
       teacher_logits: the teacher's u, of the same shape.
       divergence: "forward_kl", "reverse_kl" or "jensen_shannon".
-      beta: the teacher's weight in Jensen-Shannon, in (0, 1): its limits 0 and 1 would give 0. Others ignore it.
+      beta: the teacher's weight in Jensen-Shannon, in (0, 1): its limits 0 and 1 would give 0. No other
+        divergence uses it, but it is checked.
       temperature: T > 0, or a traced scalar. The result isn't multiplied by T^2.
       token_weights: w, [*batch]; 1 if None.
       reduction: "mean" (the sum of w_t D_t over that of w_t), "sum" or "none".
@@ -55,8 +56,8 @@ def distillation(
 
     Returns:
       The divergence in nats, at least float32: a scalar, or [*batch] for "none". A class at -inf in both rows adds
-      nothing, and one at -inf in the row that is measured to gives +inf, which a token weight of 0 leaves out. Two rows
-      of -inf alone give 0, one NaN; so does a logit of +inf or NaN.
+      nothing, and one at -inf in the student's row alone gives +inf in forward_kl, in the teacher's alone in
+      reverse_kl; a token weight of 0 leaves that out. Two rows of -inf alone give 0, one NaN; so does a logit of +inf or NaN.
 
     Raises:
       TypeError: logits that aren't floating, a constant that isn't a number.

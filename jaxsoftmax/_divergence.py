@@ -20,7 +20,7 @@ from jaxsoftmax._math.divergence import (
     divergence_terms,
     divergence_value,
     log_ratios,
-    product,
+    product_or_zero,
     student_gradient,
     teacher_gradient,
 )
@@ -49,18 +49,18 @@ def divergences(
     shards: Shards, divergence: Divergence, options: LossOptions, logits: Array, teacher_logits: Array
 ) -> Array:
     """Divergences [*batch] of logits [*batch, local_vocab], differentiable in reverse mode."""
-    return value(divergence, pair_numbers(shards, divergence, options, logits, teacher_logits))
+    return divergences_of(divergence, pair_numbers(shards, divergence, options, logits, teacher_logits))
 
 
 def _fwd(shards, divergence, options, logits, teacher_logits):
     numbers = pair_numbers(shards, divergence, options, logits, teacher_logits)
     # The arguments; up to thirteen numbers a row.
-    return value(divergence, numbers), (options, logits, teacher_logits, numbers)
+    return divergences_of(divergence, numbers), (options, logits, teacher_logits, numbers)
 
 
 def _bwd(shards, divergence, residuals, bar):
     options, logits, teacher_logits, numbers = residuals
-    by_student, by_teacher = gradients(divergence, options, logits, teacher_logits, numbers)
+    by_student, by_teacher = divergence_gradients(divergence, options, logits, teacher_logits, numbers)
     bar = bar[..., None]
     return None, (bar * by_student).astype(logits.dtype), (bar * by_teacher).astype(teacher_logits.dtype)
 
@@ -73,18 +73,18 @@ def forward_divergences(
     shards: Shards, divergence: Divergence, options: LossOptions, logits: Array, teacher_logits: Array
 ) -> Array:
     """`divergences` differentiable in both modes."""
-    return value(divergence, pair_numbers(shards, divergence, options, logits, teacher_logits))
+    return divergences_of(divergence, pair_numbers(shards, divergence, options, logits, teacher_logits))
 
 
 @partial(forward_divergences.defjvp, symbolic_zeros=True)
 def _forward_divergences_jvp(shards, divergence, primals, tangents):
     options, logits, teacher_logits = primals
     numbers = pair_numbers(shards, divergence, options, logits, teacher_logits)
-    by_student, by_teacher = gradients(divergence, options, logits, teacher_logits, numbers)
+    by_student, by_teacher = divergence_gradients(divergence, options, logits, teacher_logits, numbers)
     dot = inner(by_student, tangents[1], -1) + inner(by_teacher, tangents[2], -1)
     if all(isinstance(tangent, SymbolicZero) for tangent in tangents[1:]):
         dot = jnp.zeros_like(numbers.sums.teacher)
-    return value(divergence, numbers), shards.psum(dot[..., 0])
+    return divergences_of(divergence, numbers), shards.psum(dot[..., 0])
 
 
 def pair_numbers(
@@ -116,18 +116,18 @@ def _centre(
         return None
     dominant = is_dominant(logits / temperature, state)
     [entry] = _sums(shards, [jnp.where(dominant, ratio, 0)])
-    [mean] = _sums(shards, [jnp.where(dominant, 0, product(s, ratio - entry))])
+    [mean] = _sums(shards, [jnp.where(dominant, 0, product_or_zero(s, ratio - entry))])
     return Centre(entry, jnp.where(is_confident(state), mean, kl))
 
 
-def value(divergence: Divergence, numbers: PairNumbers) -> Array:
+def divergences_of(divergence: Divergence, numbers: PairNumbers) -> Array:
     """The divergences [*batch]; 0 between two rows of -inf alone, NaN where one is."""
     empty = [is_empty(state)[..., 0] for state in numbers.states]
     values = divergence_value(divergence, numbers.sums)[..., 0]
     return jnp.where(empty[0] & empty[1], 0, jnp.where(empty[0] | empty[1], jnp.nan, values))
 
 
-def gradients(
+def divergence_gradients(
     divergence: Divergence, options: LossOptions, logits: Array, teacher_logits: Array, numbers: PairNumbers
 ) -> tuple[Array, Array]:
     """The gradients of each row's divergence in the student's and the teacher's logits (M29, M30, M32)."""

@@ -12,7 +12,7 @@ from jaxsoftmax._logsumexp import masked_logits
 from jaxsoftmax._math import token_loss
 from jaxsoftmax._math.classes import weights_over
 from jaxsoftmax._math.loss_options import LossOptions, loss_logits, loss_logits_slope
-from jaxsoftmax._math.lse_state import LseState, log_sum_exp, shifted_logits
+from jaxsoftmax._math.lse_state import LseState, shifted_logits
 from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._math.token_loss import TargetSums
 from jaxsoftmax._predictions import predictions
@@ -91,14 +91,14 @@ def token_parts(
 
     A token is right if the class of its largest label is the prediction.
     """
-    state, losses = stats.state, stats.sums.all[..., 0]
+    state = stats.state
     plain = LossOptions(logit_softcap=options.logit_softcap)
     nll, _ = losses_and_stats(plain, shards, logits, labels, class_weights, None)
-    z_loss = jnp.zeros_like(losses)
+    z_loss = jnp.zeros_like(nll)
     if options.has_z_loss:
-        z_loss = options.z_loss * jnp.square(log_sum_exp(state))[..., 0]
+        z_loss = token_loss.z_loss(options, state)[..., 0]
     correct = predictions(shards, logits) == predictions(shards, labels)
-    return TokenParts(nll, z_loss, correct.astype(losses.dtype))
+    return TokenParts(nll, z_loss, correct.astype(nll.dtype))
 
 
 def logits_gradient(

@@ -74,7 +74,7 @@ def losses_of_shards(objective: Objective, shards: Shards, own: ShardStats, loca
         state, (label_margin, weighted_margin) = shards.merge_lse(state, margins, weights)  # (M22)
     stats = _row_stats(objective, shards, LabelStats(state, label_margin), local_vocab)
     losses = token_loss.integer_label_loss(options, stats, weighted_margin, shards.vocab(local_vocab))  # (M24)
-    return _of_counted(labels, losses), stats
+    return _nan_or_zero_by_label(labels, losses), stats
 
 
 def _form(objective: Objective, shards: Shards, logits: Array, shared: bool = False) -> Formed:
@@ -93,25 +93,25 @@ def _form_with_parts(objective: Objective, shards: Shards, logits: Array, shared
 def token_parts(objective: Objective, stats: RowStats, correct: Array) -> TokenParts:
     """The parts of each token's loss, and `correct` [*batch], 0 where the token is ignored."""
     labels = objective.tokens.labels
-    nll = _of_counted(labels, token_loss.label_nll(stats, stats.label_weight))  # (M33)
+    nll = _nan_or_zero_by_label(labels, token_loss.label_nll(stats, stats.label_weight))  # (M33)
     z_loss = jnp.zeros_like(nll)
     if objective.options.has_z_loss:
-        z_loss = _of_counted(labels, token_loss.integer_label_z_loss(objective.options, stats))
+        z_loss = _nan_or_zero_by_label(labels, token_loss.integer_label_z_loss(objective.options, stats))
     return TokenParts(nll, z_loss, (correct & ~labels.ignored & ~labels.invalid).astype(nll.dtype))
 
 
 def _is_predicted(objective: Objective, shards: Shards, logits: Array, stats: RowStats) -> Array:
     """Whether the label is the prediction, [*batch]."""
     local = objective.tokens.labels.local
-    if shards.classes or shards.unpadded is not None:
+    if shards.classes:
         vocab = logits.shape[-1]
         here = predictions(shards, logits) == local + shards.class_offset(vocab)
-        # The same on all shards; the sum has JAX know it.
+        # All shards agree; by the sum JAX's types say so.
         return shards.psum((here & is_on_this_shard(objective.tokens.labels, vocab)).astype(jnp.int32)) > 0
     return schedules.is_first_maximum(logits, local, stats.label_margin, stats.state)[..., 0]
 
 
-def _of_counted(labels: TokenLabels, of_rows: Array) -> Array:
+def _nan_or_zero_by_label(labels: TokenLabels, of_rows: Array) -> Array:
     """Numbers [*batch] from those of rows, [*batch, 1]: NaN where the label is invalid, 0 where it is ignored."""
     return jnp.where(labels.ignored, 0, jnp.where(labels.invalid, jnp.nan, of_rows[..., 0]))
 
@@ -154,7 +154,7 @@ def _entries(
     offset: Array | int,
     first: Array | int = 0,
 ) -> Array:
-    """`loss_bar` times the derivative of each row's loss in its logits (M25)."""
+    """The gradient of Σ_t losses_bar_t l_t in the logits (M25)."""
     options, (labels, where) = objective.options, objective.tokens
     x = masked_logits(logits, where)
     entries = coefs.prob_coef * exponentials(capped(options, shards, x, offset + first), stats.state)

@@ -29,13 +29,12 @@ def loss_options(
     """The constants, each in its range; of traced ones that isn't known."""
     if ignore_index is not None:
         ignore_index = _checks.as_int("ignore_index", ignore_index)
-    smoothing = as_constant("label_smoothing", label_smoothing, "a number in [0, 1]", lambda n: 0 <= n <= 1)
-    penalty = as_constant("z_loss", z_loss, "a number >= 0", lambda n: n >= 0)
-    cap = logit_softcap
-    if cap is not None:
-        cap = as_constant("logit_softcap", cap, "a number > 0", lambda n: n > 0, or_else=" or None")
-    heat = as_constant("temperature", temperature, "a number > 0", lambda n: n > 0)
-    return LossOptions(ignore_index, smoothing, penalty, cap, heat)
+    label_smoothing = as_constant("label_smoothing", label_smoothing, "a number in [0, 1]", lambda n: 0 <= n <= 1)
+    z_loss = as_constant("z_loss", z_loss, "a number >= 0", lambda n: n >= 0)
+    if logit_softcap is not None:
+        logit_softcap = as_constant("logit_softcap", logit_softcap, "a number > 0", lambda n: n > 0, or_else=" or None")
+    temperature = as_constant("temperature", temperature, "a number > 0", lambda n: n > 0)
+    return LossOptions(ignore_index, label_smoothing, z_loss, logit_softcap, temperature)
 
 
 def as_constant(name: str, value: Any, expected: str, in_range: Callable[[float], bool], or_else: str = "") -> Number:

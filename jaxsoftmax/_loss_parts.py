@@ -15,10 +15,16 @@ from jaxsoftmax._sharding import NOT_SHARDED, Shards
 class LossParts(NamedTuple):
     """What a loss is made of, as `cross_entropy` and `linear_cross_entropy` return it with `has_aux=True` (M33).
 
-    Each is a scalar; with `reduction="none"` it is [*batch]. No gradient flows through them.
+    Each is a scalar; with `reduction="none"` it is [*batch]. No gradient flows through them. With weights u of tokens
+    and w of classes, and targets p of float or sparse labels:
 
-    With weights u of tokens and w of classes, `parts.nll` of a mean is what perplexity is the exponential of, and
-    `parts.correct / parts.weight` the accuracy, if no class weights are given.
+    Attributes:
+      nll: u w_y nll_y, or Σ_j u w_j p_j (L - z_j); without smoothing, reduced as the loss is. Of a mean it is what
+        perplexity is the exponential of.
+      z_loss: u zeta w_y L^2, or u zeta L^2; reduced as the loss is.
+      weight: the divisor of a mean: Σ u w_y over the tokens that aren't ignored, or Σ u.
+      correct: Σ u over the tokens whose prediction is the label, or the class of the largest weight; the prediction is
+        the first class of the maximum. Without class weights `correct / weight` is the accuracy.
 
     >>> import jax.numpy as jnp
     >>> from jaxsoftmax import cross_entropy
@@ -28,10 +34,10 @@ class LossParts(NamedTuple):
     True 2.0 1.0
     """
 
-    nll: Float[Array, "..."]  # u w_y nll_y, without smoothing, reduced as the loss is
-    z_loss: Float[Array, "..."]  # u zeta w_y L^2, reduced as the loss is
-    weight: Float[Array, "..."]  # Σ u w_y over the tokens that aren't ignored: the divisor of a mean
-    correct: Float[Array, "..."]  # Σ u over the tokens whose prediction, the first class of the maximum, is the label
+    nll: Float[Array, "..."]
+    z_loss: Float[Array, "..."]
+    weight: Float[Array, "..."]
+    correct: Float[Array, "..."]
 
 
 def loss_parts(

@@ -20,7 +20,7 @@ class Formed(NamedTuple):
     """What rows of logits give."""
 
     outputs: Any  # arrays [*batch, ...] that are differentiated in the logits
-    extras: Any  # arrays [*batch] that aren't; None where there are none
+    extras: Any  # arrays [*batch, ...] that aren't; None where there are none
     stats: Any  # what the gradient needs of each row besides the arguments
 
 
@@ -58,11 +58,11 @@ class Objective:
     class_weights: Any = None  # [local_vocab], or None
 
     def of(self, tokens: Any) -> "Objective":
-        """The same of these tokens."""
+        """The objective with these tokens in place of its own."""
         return replace(self, tokens=tokens)
 
     def with_class_weights(self, class_weights: Array | None) -> "Objective":
-        """The same with these class weights."""
+        """The objective with these class weights in place of its own."""
         return replace(self, class_weights=class_weights)
 
     def of_ignored(self, dtype: jnp.dtype) -> tuple[Any, Any]:

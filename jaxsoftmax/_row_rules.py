@@ -22,13 +22,13 @@ def row_outputs(shards: Shards, logits: Array, objective: Objective) -> tuple[An
 
 
 def _fwd(shards, logits, objective):
-    logits, objective = values((logits, objective))
+    logits, objective = primal_values((logits, objective))
     formed = objective.equations.form(objective, shards, logits, shared=True)
     return (formed.outputs, formed.extras), (logits, objective, formed.stats)  # the arguments; some numbers a row
 
 
 def _bwd(shards, residuals, bars):
-    outputs_bar = given(bars[0])
+    outputs_bar = without_symbolic_zeros(bars[0])
     if not jax.tree.leaves(outputs_bar):
         return None, None
     logits, objective, stats = residuals
@@ -77,14 +77,14 @@ def _tangents(objective: Objective, shards: Shards, logits: Array, formed: Forme
     return shards.psum(inner(of_output, logits_dot, -1)[..., 0])
 
 
-def values(arguments: Any) -> Any:
+def primal_values(arguments: Any) -> Any:
     """The arguments of a forward pass with `symbolic_zeros`, as arrays."""
     return jax.tree.map(
         lambda x: x.value, arguments, is_leaf=lambda x: isinstance(x, jax.custom_derivatives.CustomVJPPrimal)
     )
 
 
-def given(bars: Any) -> Any:
+def without_symbolic_zeros(bars: Any) -> Any:
     """Cotangents, None in place of those that are symbolically zero."""
     return jax.tree.map(
         lambda bar: None if isinstance(bar, SymbolicZero) else bar,

@@ -24,6 +24,12 @@ from jaxsoftmax._tangents import inner
 class TokenStats(NamedTuple):
     """Statistics of tokens, as `token_stats` and `linear_token_stats` return them, [*batch] each (M28, M32, M33).
 
+    Attributes:
+      log_prob: log s_y of the token's label y, in nats.
+      entropy: -Σ_j s_j log s_j, in nats.
+      log_sum_exp: L = log Σ_j exp(z_j).
+      prediction: the first class of the maximum, int32.
+
     >>> import jax.numpy as jnp
     >>> from jaxsoftmax import token_stats
     >>> stats = token_stats(jnp.array([0.0, 0.0]), jnp.array(1))
@@ -31,10 +37,10 @@ class TokenStats(NamedTuple):
     -0.6931472 0.6931472 0
     """
 
-    log_prob: Float[Array, "*batch"]  # log s_y, in nats
-    entropy: Float[Array, "*batch"]  # -Σ_j s_j log s_j, in nats
+    log_prob: Float[Array, "*batch"]
+    entropy: Float[Array, "*batch"]
     log_sum_exp: Float[Array, "*batch"]
-    prediction: Int[Array, "*batch"]  # the first class of the maximum, int32
+    prediction: Int[Array, "*batch"]
 
 
 class StatsOutputs(NamedTuple):
@@ -105,7 +111,7 @@ def _entries(
     offset: Array | int,
     first: Array | int = 0,
 ) -> Array:
-    """The gradient Σ of output cotangents and outputs in the logits (M28)."""
+    """The gradient of Σ <outputs_bar, outputs> in the logits (M28)."""
     x = widen(logits)
     z = capped(objective.options, shards, x, offset + first)
     of_rows, nothing = coefs
@@ -130,14 +136,14 @@ def _tangents(
 
 
 def _ignored(objective: Objective, outputs_bar: StatsOutputs | None) -> Array | None:
-    """Ignored tokens have a log-sum-exp and a prediction too; so it is where log-sum-exps have no cotangent."""
+    """The ignored tokens; none in a forward pass, or under cotangents of their log-sum-exps, which they have too."""
     if outputs_bar is None or outputs_bar.log_sum_exp is not None or objective.options.ignore_index is None:
         return None
     return objective.tokens.ignored
 
 
 def _of_ignored(objective: Objective, dtype: jnp.dtype) -> tuple[StatsOutputs, Array]:
-    """Of a backward pass, which has no use for them."""
+    """Zeros: only a backward pass skips ignored tokens, and it has no use for outputs."""
     zero = jnp.zeros_like(objective.tokens.standing, dtype=dtype)
     return StatsOutputs(zero, zero, zero), jnp.zeros_like(objective.tokens.standing, dtype=jnp.int32)
 

@@ -50,9 +50,9 @@ class Shards:
         return lax.pmax(number, self.classes) if self.classes else number
 
     def merge_margin_sum(self, whole: LseState, own: LseState, margin_sum: Array) -> Array:
-        """Σ_j exp(z_j - m) (m - z_j) of whole rows, from that of this shard's classes about its own m_i.
+        """Σ_j exp(z_j - m) (m - z_j) of whole rows, as Σ_i exp(m_i - m) (S_i + (m - m_i) (1 + r_i)) over the shards.
 
-        With exp(m_i - m) each shard adds that, and the exponentials' sum 1 + r_i for (m - m_i) once each.
+        S_i is the shard's own sum, about its own maximum m_i.
         """
         if not self.classes:
             return margin_sum
@@ -62,7 +62,7 @@ class Shards:
         return lax.psum(moved, self.classes)
 
     def first_of_largest(self, values: Array, numbers: Array) -> Array:
-        """The least of the numbers on those of the classes' shards that have the largest value; or NaN."""
+        """The smallest of `numbers` among the classes' shards whose value is the largest, or NaN."""
         leads = (values == lax.pmax(values, self.classes)) | jnp.isnan(values)
         return lax.pmin(jnp.where(leads, numbers, jnp.iinfo(numbers.dtype).max), self.classes)
 

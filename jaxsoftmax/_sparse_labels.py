@@ -14,7 +14,7 @@ from jaxsoftmax._loss_arguments import require_no_ignore_index
 from jaxsoftmax._math import sparse_loss, token_loss
 from jaxsoftmax._math.classes import weights_over
 from jaxsoftmax._math.loss_options import LossOptions, loss_logits_slope
-from jaxsoftmax._math.lse_state import LseState, denominator, exponentials, is_dominant, log_sum_exp
+from jaxsoftmax._math.lse_state import LseState, denominator, exponentials, is_dominant, is_empty
 from jaxsoftmax._math.precision import widen
 from jaxsoftmax._math.sparse_loss import SparseGradient
 from jaxsoftmax._objective import Equations, Formed, Objective
@@ -43,7 +43,9 @@ class SparseLabels(NamedTuple):
     weights: Float[Array, "*batch k"]
 
 
-def sparse_labels(options: LossOptions, labels: SparseLabels, batch: Sequence[int], of: str = "logits") -> SparseLabels:
+def sparse_labels(
+    options: LossOptions, labels: SparseLabels, batch: Sequence[int], vocab: int, of: str = "logits"
+) -> SparseLabels:
     """The labels, if their dtypes and shapes are right."""
     require_no_ignore_index(options, "SparseLabels; a token is left out by token_weights")
     indices = _checks.as_integer("labels.indices", labels.indices)
@@ -52,7 +54,11 @@ def sparse_labels(options: LossOptions, labels: SparseLabels, batch: Sequence[in
         raise ValueError(
             f"labels.indices: expected shape [*batch, k] with the {of}' batch {tuple(batch)}, got {indices.shape}"
         )
+    if indices.shape[-1] == 0:
+        raise ValueError(f"labels.indices: expected at least one class a token, got {indices.shape}")
     _checks.require_shape("labels.weights", weights, indices.shape, "[*batch, k] of the indices")
+    if vocab == 0:
+        raise ValueError("logits: expected at least one class, got vocab = 0")
     return SparseLabels(indices if indices.dtype.itemsize >= 4 else indices.astype(jnp.int32), weights)
 
 
@@ -143,14 +149,14 @@ def _of_whole_rows(
     weights = tuple(here.astype(dtype)[..., i : i + 1] for i in range(local.shape[-1]))
     weight = None if smoothed is None else total_weight(NOT_SHARDED, objective.class_weights, local_vocab, dtype)
     state, (of_labels, smoothed) = shards.merge_lse(state, (of_labels, smoothed), (weights, weight))
-    return state, jnp.concatenate(of_labels, -1) if of_labels else margins, smoothed
+    return state, jnp.concatenate(of_labels, -1), smoothed
 
 
 def _form_with_parts(objective: Objective, shards: Shards, logits: Array, shared: bool = False) -> Formed:
     formed = _form(objective, shards, logits, shared)
     z_loss = jnp.zeros(logits.shape[:-1], formed.outputs.nll.dtype)
     if objective.options.has_z_loss:
-        z_loss = objective.options.z_loss * jnp.square(log_sum_exp(formed.stats.state))[..., 0]
+        z_loss = token_loss.z_loss(objective.options, formed.stats.state)[..., 0]
     return formed._replace(extras=SparseParts(formed.outputs.nll, z_loss, predictions(shards, logits)))
 
 
@@ -200,7 +206,7 @@ def _tangents(objective: Objective, shards: Shards, logits: Array, stats: _Stats
     h = z_dot - shards.psum(jnp.sum(jnp.where(dominant, z_dot, 0), -1, keepdims=True))
     h = jnp.where(dominant, 0, h)
     mean = shards.psum(jnp.sum(exponentials(z, state) * h, -1, keepdims=True)) / denominator(state)
-    nll_dot = mean - shards.psum(schedules.entries_at(h, local))
+    nll_dot = jnp.where(is_empty(state), 0, mean - shards.psum(schedules.entries_at(h, local)))
     nll_dot = jnp.where(objective.tokens.invalid[..., None], jnp.nan, nll_dot)
     if objective.class_weights is not None:
         nll_dot = nll_dot * _label_weights(objective, shards, x.dtype)

@@ -9,8 +9,8 @@ ROOT = Path(__file__).parent.parent
 ARROWS = [
     ["_checks", "_tangents", "_math.precision", "_math.classes", "_math.lse_state", "_math.signed_sum"],
     ["_math.loss_options", "_math.softmax"],
-    ["_math.token_loss", "_math.row_stats", "_math.sparse_loss", "_math.divergence"],
-    ["_math.log_ratio"],
+    ["_math.token_loss", "_math.row_stats", "_math.divergence"],
+    ["_math.log_ratio", "_math.sparse_loss"],
     ["_reduction.centring"],
     ["_reduction.one_pass", "_reduction.blocked_cpu"],
     ["_reduction.schedules"],

@@ -31,8 +31,8 @@ class HeadArguments(NamedTuple):
         """The shape of the tokens."""
         return self.hidden.shape[:-1]
 
-    def with_kernel_as_product_takes_it(self, settings: Settings) -> "HeadArguments":
-        """The arguments with the kernel as [embed, vocab]; inside of jit, where the transpose isn't formed."""
+    def with_embed_first(self, settings: Settings) -> "HeadArguments":
+        """The arguments with the kernel as [embed, vocab]; under jit XLA can fold the transpose into the products."""
         return self._replace(kernel=self.kernel.T) if settings.transposed_kernel else self
 
 
@@ -56,7 +56,7 @@ def validate(
     bias = validate_bias("bias", bias, vocab)
     batch = hidden.shape[:-1]
     if sparse and isinstance(labels, SparseLabels):
-        labels = sparse_labels(options, labels, batch, of="hidden")
+        labels = sparse_labels(options, labels, batch, vocab, of="hidden")
     else:
         labels = class_indices(labels, batch, vocab, of="hidden")
     class_weights, token_weights = as_weights(class_weights, token_weights, batch, vocab)
@@ -72,7 +72,7 @@ def validate_product(settings: Settings, hidden: Any, kernel: Any, prefix: str =
     embed, axis = hidden.shape[-1], 1 if settings.transposed_kernel else 0
     if kernel.ndim != 2 or kernel.shape[axis] != embed:
         shape = "[vocab, embed]" if settings.transposed_kernel else "[embed, vocab]"
-        raise ValueError(f"{of_kernel}: expected shape {shape} with the hidden's embed = {embed}, got {kernel.shape}")
+        raise ValueError(f"{of_kernel}: expected shape {shape} with {of_hidden}'s embed = {embed}, got {kernel.shape}")
     if kernel.shape[1 - axis] == 0:
         raise ValueError(f"{of_kernel}: expected at least one class, got {kernel.shape}")
     return hidden, kernel
@@ -141,6 +141,6 @@ def _as_precision(precision: Any) -> str | None:
         with jax.default_matmul_precision(name):
             return name
     except (TypeError, ValueError):
-        expected = "None, a jax.lax.Precision, or a name that jax.default_matmul_precision takes"
+        expected = "None, a jax.lax.Precision or DotAlgorithmPreset, or a name as in jax.default_matmul_precision"
         kind = ValueError if isinstance(precision, str) else TypeError
         raise kind(f"precision: expected {expected}, got {precision!r}") from None

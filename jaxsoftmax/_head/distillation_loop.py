@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array, lax
 
-from jaxsoftmax._divergence import gradients, pair_numbers, value
+from jaxsoftmax._divergence import divergence_gradients, divergences_of, pair_numbers
 from jaxsoftmax._head.chunk_layout import chunk_layout
 from jaxsoftmax._head.chunk_loop import scan_chunks, zeros_like
 from jaxsoftmax._head.chunk_sizes import ChunkSizes
@@ -43,7 +43,7 @@ class Head(NamedTuple):
         return any(dtype is not None for dtype in self.saved)
 
 
-class DistillationTask(NamedTuple):
+class DistillationGradientTask(NamedTuple):
     """What the loop is to form: divergences D_t, and the gradients of Σ_t scale_t D_t."""
 
     shards: Shards
@@ -54,7 +54,7 @@ class DistillationTask(NamedTuple):
 
 
 def losses_and_gradients(
-    steps: Steps, sizes: ChunkSizes, task: DistillationTask
+    steps: Steps, sizes: ChunkSizes, task: DistillationGradientTask
 ) -> tuple[Array, tuple[HeadGrads, ...]]:
     """Divergences [tokens], and each device's own gradients of the student's and the teacher's inputs."""
     heads, layout = task.heads, chunk_layout(task.scale.shape[0], None, sizes.tokens)
@@ -78,7 +78,7 @@ def losses_and_gradients(
 def _of_chunk(
     steps: Steps,
     sizes: ChunkSizes,
-    task: DistillationTask,
+    task: DistillationGradientTask,
     alone: bool,
     sums: tuple[HeadGrads, ...],
     chunks: tuple[TokenChunk, ...],
@@ -89,7 +89,7 @@ def _of_chunk(
     numbers = pair_numbers(shards, divergence, options, z, u)
 
     def gradient(of: int, block: ClassBlock) -> Array:
-        by_logits = gradients(divergence, options, block.of(z), block.of(u), numbers)[of]
+        by_logits = divergence_gradients(divergence, options, block.of(z), block.of(u), numbers)[of]
         return chunks[of].outputs_bar[:, None] * by_logits
 
     def products(of: int) -> tuple[HeadGrads, Array | None]:
@@ -101,7 +101,7 @@ def _of_chunk(
         return HeadGrads(None, dw, db), unscaled(dx, head.factor, head.saved.hidden)
 
     of_heads = [products(of) for of in range(len(heads))]
-    return tuple(sum_ for sum_, _ in of_heads), (value(divergence, numbers), tuple(dx for _, dx in of_heads))
+    return tuple(sum_ for sum_, _ in of_heads), (divergences_of(divergence, numbers), tuple(dx for _, dx in of_heads))
 
 
 def losses_of_tokens(losses: Any, chunk_size: int, student: Array, teacher: Array, options: LossOptions) -> Array:

@@ -13,17 +13,17 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
-from jaxsoftmax._divergence import pair_numbers, value
+from jaxsoftmax._divergence import divergences_of, pair_numbers
 from jaxsoftmax._head import distillation_loop, residuals, schedules
 from jaxsoftmax._head.chunk_sizes import Budget, ChunkSizes, Settings, chunk_sizes
-from jaxsoftmax._head.distillation_loop import DistillationTask, Head
+from jaxsoftmax._head.distillation_loop import DistillationGradientTask, Head
 from jaxsoftmax._head.problem import GradSpecs, HeadGrads, HeadInputs, head_size, logits_of
 from jaxsoftmax._head.rounding import loss_scale, saved_dtypes
 from jaxsoftmax._head.schedules import Steps
 from jaxsoftmax._math import token_loss
 from jaxsoftmax._math.divergence import Divergence
 from jaxsoftmax._math.loss_options import LossOptions
-from jaxsoftmax._row_rules import values
+from jaxsoftmax._row_rules import primal_values
 from jaxsoftmax._sharding import Shards, pvary_with, vma_of
 
 
@@ -62,7 +62,7 @@ def _losses_by_steps(shards: Shards, divergence: Divergence, settings: Settings,
 
         def of_chunk(x: Array, t: Array, options: LossOptions) -> Array:
             z, u = logits_of(x, heads.student), logits_of(t, heads.teacher)
-            return value(divergence, pair_numbers(shards, divergence, options, z, u))
+            return divergences_of(divergence, pair_numbers(shards, divergence, options, z, u))
 
         hidden = heads.student.hidden, heads.teacher.hidden
         return distillation_loop.losses_of_tokens(of_chunk, sizes.tokens, *hidden, options)
@@ -87,7 +87,7 @@ def _losses_and_gradients(
         heads = pvary_with(shards, heads, scale)
         factors = (loss_scale(inputs, shards, scale, None) for inputs in heads)
         both = tuple(map(Head, heads, saved, factors))
-        task = DistillationTask(shards, divergence, options, both, scale)
+        task = DistillationGradientTask(shards, divergence, options, both, scale)
         return distillation_loop.losses_and_gradients(steps, sizes, task)
 
     sizes_of = partial(sizes_of_heads, settings=settings, heads=heads, saved=saved)
@@ -104,7 +104,7 @@ def _total(
 
 def _total_fwd(shards, divergence, settings, heads, options, scale):
     specs, wanted = zip(*map(residuals.specs_and_wanted, heads), strict=True)
-    heads, options, scale = values((heads, options, scale))
+    heads, options, scale = primal_values((heads, options, scale))
     losses, grads = _losses_and_gradients(shards, divergence, settings, wanted, heads, options, scale)
     losses = token_loss.drop_infinite_if_unweighted(scale, losses)
     # Gradients, shaped as their arguments; D_t [tokens].
@@ -130,7 +130,7 @@ def _losses(shards: Shards, divergence: Divergence, settings: Settings, heads: H
 
 def _losses_fwd(shards, divergence, settings, heads, options):
     specs, wanted = zip(*map(residuals.specs_and_wanted, heads), strict=True)
-    heads, options = values((heads, options))
+    heads, options = primal_values((heads, options))
     losses = _losses_by_steps(shards, divergence, settings, heads, options)
     return losses, (specs, tuple(map(residuals.marks, specs, wanted)), heads, options)  # the arguments
 

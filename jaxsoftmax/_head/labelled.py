@@ -27,7 +27,7 @@ class Labelled(NamedTuple):
 
     objective: Objective
     scale: Array  # u_t, 0 where the token is ignored
-    counted: Array  # u_t n_t of M27
+    normalizers: Array  # u_t n_t of M27
 
     def term_weights(self, scale: Array) -> Array:
         """What the outputs are multiplied by in Σ_t scale_t l_t."""
@@ -47,7 +47,7 @@ class SparselyLabelled(NamedTuple):
 
     objective: Objective
     scale: Array  # u_t
-    counted: Array  # u_t
+    normalizers: Array  # u_t
     labels: SparseLabels
 
     def term_weights(self, scale: Array) -> Any:
@@ -79,6 +79,6 @@ def labelled(
         return SparselyLabelled(Objective(equations, options, sparse, class_weights), scale, scale, labels)
     tokens = LabelledTokens(token_labels(options, shards, labels, local_vocab))
     scale = jnp.where(tokens.labels.ignored, 0, scale)
-    counted = scale * label_weights(shards, tokens.labels, class_weights, scale.dtype)
+    normalizers = scale * label_weights(shards, tokens.labels, class_weights, scale.dtype)
     equations = LOSSES_WITH_PARTS if has_aux else LOSSES
-    return Labelled(Objective(equations, options, tokens, class_weights), scale, counted)
+    return Labelled(Objective(equations, options, tokens, class_weights), scale, normalizers)

@@ -15,7 +15,7 @@ from jaxsoftmax._sparse_labels import SparseLabels
 
 def linear_cross_entropy(
     hidden: Float[ArrayLike, "*batch embed"],
-    kernel: Float[ArrayLike, "embed vocab"],
+    kernel: Float[ArrayLike, "embed vocab"] | Float[ArrayLike, "vocab embed"],
     labels: Int[ArrayLike, "*batch"] | SparseLabels,
     *,
     bias: Float[ArrayLike, " vocab"] | None = None,
@@ -60,18 +60,21 @@ def linear_cross_entropy(
       transposed_kernel: whether the kernel is [vocab, embed], as an embedding table is; so is its gradient then.
       dtype: that of hidden and kernel in the products, as Flax casts them; None for their own. Gradients come back in
         their arguments' dtypes, and that of a float32 kernel is summed up in float32.
-      precision: of the products: a `jax.lax.Precision`, or a name that `jax.default_matmul_precision` takes.
+      precision: of the products: a `jax.lax.Precision` or `DotAlgorithmPreset`, or a name that
+        `jax.default_matmul_precision` takes.
       chunk_size: tokens whose logits are held at a time, at least 1. If None: all, where the logits fill at most
         16 MiB (4 GiB on a TPU); else as many as fit into 256 MiB on a CPU, 2 GiB on a TPU, 1 GiB elsewhere; at least
         128 and at most 4096, on a CPU 512.
       memory_budget: bytes that the temporary arrays should take, at least 1, in place of those that the chunks of
-        `chunk_size=None` take; copies of `hidden` come on top. Chunks are made to fit. Where even the smallest, of 128
-        tokens or as `chunk_size` says, don't fit beside a float32 sum of the kernel's gradient, which is rounded to a
-        narrower dtype at its end, all tokens are taken through a block of 128 classes or more at a time, without that
-        sum: the logits are formed twice, and ignored tokens aren't skipped. Ignored with symbolic sizes (`jax.export`).
+        `chunk_size=None` take; copies of `hidden` come on top. Chunks are made to fit. With integer labels, where even
+        the smallest, of 128 tokens or as `chunk_size` says, don't fit beside a float32 sum of the kernel's gradient,
+        which is rounded to a narrower dtype at its end, all tokens are taken through a block of 128 classes or more at
+        a time, without that sum: the logits are formed twice, and ignored tokens aren't skipped. Ignored with symbolic
+        sizes (`jax.export`).
       schedule: "pallas" forms losses without gradients, and those of "none", by a Pallas kernel for TPU: for
-        evaluation, as a training step of "mean" or "sum" has no use for it. It takes hidden and kernel both in float32
-        or both in bfloat16; other inputs, and other platforms, go as with None. No logits leave the chip. It has never
+        evaluation, as a training step of "mean" or "sum" has no use for it. It takes integer labels, no `has_aux`,
+        constants that are Python numbers, and hidden and kernel both in float32 or both in bfloat16; all else, and
+        other platforms, go as with None. No logits leave the chip. It has never
         run on a TPU: an interpreter checked it, and TPU's compiler takes it for v5e, v5p and v6e.
       axis_name: mesh axis, or several, of the `jax.shard_map` around, over which the classes are sharded:
         kernel, bias and class weights are this device's contiguous shard, labels count the classes of all, and tokens
@@ -94,7 +97,8 @@ def linear_cross_entropy(
     Differentiation: reverse mode in hidden, kernel, bias and the weights of tokens and sparse labels to any order, and
     forward over reverse (`jax.custom_vjp`). The constants label_smoothing, z_loss and logit_softcap may be traced
     scalars, whose range isn't checked, and through which no gradient flows. With "mean" and "sum" the gradients
-    themselves are saved and a number a token, with "none" the arguments. The value that comes with a gradient may be a
+    themselves are saved and a number a token (with `SparseLabels` one for each class named, and one more with
+    smoothing or z-loss), with "none" the arguments. The value that comes with a gradient may be a
     rounding apart from the value alone. For pure forward mode use `jaxsoftmax.forward_mode.linear_cross_entropy`.
 
     Source: M14, M16, M24-M27, M31, M33.

@@ -39,7 +39,7 @@ def linear_distillation(
     chunk_size: int | None = None,
     memory_budget: int | None = None,
     axis_name: str | tuple[str, ...] | None = None,
-) -> Float[Array, "*batch"]:
+) -> Float[Array, "..."]:
     """`distillation` between two heads' logits, in the memory of a few tokens' logits of both (M16, M29, M30).
 
     With z = hidden @ kernel + bias of the student, u = teacher_hidden @ teacher_kernel + teacher_bias of the teacher,
@@ -56,12 +56,12 @@ def linear_distillation(
       bias: the student's bias, [vocab]; 0 if None.
       teacher_bias: the teacher's bias, [vocab]; 0 if None.
       divergence: "forward_kl", "reverse_kl" or "jensen_shannon".
-      beta: the teacher's weight in Jensen-Shannon, in (0, 1); others ignore it.
+      beta: the teacher's weight in Jensen-Shannon, in (0, 1); no other divergence uses it, but it is checked.
       temperature: T > 0, or a traced scalar. The result isn't multiplied by T^2.
       token_weights: w, [*batch]; 1 if None.
       reduction: "mean" (the sum of w_t D_t over that of w_t), "sum" or "none".
-      chunk_size: tokens whose logits are held at a time, of both heads; if None, a quarter of those of
-        `linear_cross_entropy`.
+      chunk_size: tokens whose logits are held at a time, of both heads; if None, as many as
+        `linear_cross_entropy` takes of a vocabulary four times as large.
       memory_budget: bytes that a chunk's arrays should take, in place of those that `chunk_size=None` takes.
       axis_name: mesh axis, or several, of the `jax.shard_map` around, over which the classes are sharded: kernels and
         biases are this device's contiguous shards, and tokens are the same on all.

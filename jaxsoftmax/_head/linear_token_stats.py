@@ -24,7 +24,7 @@ from jaxsoftmax._token_labels import token_labels
 
 def linear_token_stats(
     hidden: Float[ArrayLike, "*batch embed"],
-    kernel: Float[ArrayLike, "embed vocab"],
+    kernel: Float[ArrayLike, "embed vocab"] | Float[ArrayLike, "vocab embed"],
     labels: Int[ArrayLike, "*batch"],
     *,
     bias: Float[ArrayLike, " vocab"] | None = None,
@@ -55,7 +55,8 @@ def linear_token_stats(
         hidden states are NaN or infinite. Their log-sum-exp and prediction are as of others.
       transposed_kernel: whether the kernel is [vocab, embed], as an embedding table is; so is its gradient then.
       dtype: that of hidden and kernel in the products; None for their own. Gradients have their arguments' dtypes.
-      precision: of the products: a `jax.lax.Precision`, or a name that `jax.default_matmul_precision` takes.
+      precision: of the products: a `jax.lax.Precision` or `DotAlgorithmPreset`, or a name that
+        `jax.default_matmul_precision` takes.
       chunk_size: tokens whose logits are held at a time, at least 1; None for what `linear_cross_entropy` takes.
       memory_budget: bytes that a chunk's arrays should take, at least 1, in place of those of `chunk_size=None`.
       axis_name: mesh axis, or several, of the `jax.shard_map` around, over which the classes are sharded: kernel and
@@ -63,7 +64,8 @@ def linear_token_stats(
 
     Returns:
       `TokenStats` of arrays [*batch], as of `token_stats`. Values cost one matrix product. A backward pass costs three
-      more, however many of log-probability, entropy and log-sum-exp are used. What isn't used isn't computed.
+      more, however many of log-probability, entropy and log-sum-exp are used. Under jit, what isn't used isn't
+      computed.
 
     Raises:
       TypeError: an argument of the wrong dtype; a constant that isn't a number.
@@ -103,7 +105,7 @@ def _of_tokens(
     rules: HeadRules, settings: Settings, shards: Shards, options: LossOptions, arguments: HeadArguments
 ) -> TokenStats:
     batch = arguments.batch
-    hidden, labels, _, kernel, bias, _ = arguments.with_kernel_as_product_takes_it(settings)
+    hidden, labels, _, kernel, bias, _ = arguments.with_embed_first(settings)
     tokens = math.prod(batch)
     inputs = HeadInputs(hidden.reshape(tokens, kernel.shape[0]), kernel, bias)
     _, labels = match_vma(shards, inputs, labels.reshape(tokens))

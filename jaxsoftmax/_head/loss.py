@@ -52,7 +52,7 @@ def head_loss(
     task: HeadTask, shards: Shards, options: LossOptions, arguments: HeadArguments
 ) -> tuple[Array, LossParts | None]:
     """Put the tokens in a row, normalise their labels, and hand over to the rule of the reduction."""
-    arguments = arguments.with_kernel_as_product_takes_it(task.settings)
+    arguments = arguments.with_embed_first(task.settings)
     batch, (hidden, labels, token_weights, kernel, bias, class_weights) = arguments.batch, arguments
     tokens = math.prod(batch)
     inputs = HeadInputs(hidden.reshape(tokens, kernel.shape[0]), kernel, bias)
@@ -67,13 +67,13 @@ def head_loss(
     else:
         scale = given.scale
         if task.reduction == "mean":
-            scale = token_loss.mean_weights(scale, shards.psum_over_tokens(jnp.sum(given.counted)))
+            scale = token_loss.mean_weights(scale, shards.psum_over_tokens(jnp.sum(given.normalizers)))
         weights = given.term_weights(scale)
         total, extras = task.rules.total(shards, task.settings, inputs, weights, given.objective)
         loss = shards.psum_over_tokens(total)
     parts = None
     if extras is not None:
-        parts = loss_parts(task.reduction, given.parts(extras), given.scale, given.counted, shards)
+        parts = loss_parts(task.reduction, given.parts(extras), given.scale, given.normalizers, shards)
     if task.reduction == "none":
         loss, parts = jax.tree.map(lambda array: array.reshape(batch), (loss, parts))
     return loss, parts

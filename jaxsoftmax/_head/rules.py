@@ -18,7 +18,7 @@ from jaxsoftmax._head.chunk_sizes import Settings
 from jaxsoftmax._head.problem import HeadInputs
 from jaxsoftmax._math import token_loss
 from jaxsoftmax._objective import Objective
-from jaxsoftmax._row_rules import given, values
+from jaxsoftmax._row_rules import primal_values, without_symbolic_zeros
 from jaxsoftmax._sharding import Shards
 
 
@@ -45,7 +45,7 @@ def _total(
 
 def _total_fwd(shards, settings, inputs, scale, objective):
     specs, wanted = residuals.specs_and_wanted(inputs)
-    inputs, scale, objective = values((inputs, scale, objective))
+    inputs, scale, objective = primal_values((inputs, scale, objective))
     outputs, extras, grads = programs.outputs_and_gradients(shards, settings, wanted, inputs, scale, objective)
     outputs = jax.tree.map(token_loss.drop_infinite_if_unweighted, scale, outputs)
     # Gradients, shaped as their arguments; outputs [tokens, ...].
@@ -72,13 +72,13 @@ def _outputs(shards: Shards, settings: Settings, inputs: HeadInputs, objective: 
 
 def _outputs_fwd(shards, settings, inputs, objective):
     specs, wanted = residuals.specs_and_wanted(inputs)
-    inputs, objective = values((inputs, objective))
+    inputs, objective = primal_values((inputs, objective))
     formed = programs.outputs(shards, settings, inputs, objective)
     return formed, (specs, residuals.marks(specs, wanted), inputs, objective)  # the arguments
 
 
 def _outputs_bwd(shards, settings, left, bars):
-    outputs_bar = given(bars[0])
+    outputs_bar = without_symbolic_zeros(bars[0])
     if not jax.tree.leaves(outputs_bar):
         return None, None
     specs, marks, inputs, objective = left

@@ -2,7 +2,7 @@
 
 A schedule has steps, which take one chunk of tokens through all classes, and a budget, which says how large the chunk
 is by default. To add one, give its steps a module beside `whole_rows`, and it a row here. A kernel for values alone, as
-`pallas_tpu` is, is offered beside the table, by `programs.losses`.
+`pallas_tpu` is, is offered beside the table, by `programs.outputs`.
 """
 
 from collections.abc import Callable

@@ -23,7 +23,7 @@ from jaxsoftmax._sparse_labels import SparseLabels
 
 def sharded_linear_cross_entropy(
     hidden: Float[ArrayLike, "*batch embed"],
-    kernel: Float[ArrayLike, "embed vocab"],
+    kernel: Float[ArrayLike, "embed vocab"] | Float[ArrayLike, "vocab embed"],
     labels: Int[ArrayLike, "*batch"] | SparseLabels,
     *,
     mesh: Mesh | AbstractMesh,
@@ -55,7 +55,8 @@ def sharded_linear_cross_entropy(
       hidden: floating, [*batch, embed].
       kernel: floating, [embed, vocab]. Where it is sharded over embed too (FSDP), each device gathers its classes.
       labels: integers in [0, vocab), [*batch]; or `SparseLabels`.
-      mesh: of Auto and Explicit axes. Over those named neither here nor there all devices compute the same.
+      mesh: of Auto and Explicit axes. Over axes in neither `token_axes` nor `vocab_axis` all devices compute the
+        same.
       token_axes: the axis or axes over which the first batch dimension is sharded; or a `PartitionSpec` of [*batch],
         such as P("data", "sequence").
       vocab_axis: the axis or axes over which the classes are sharded, contiguously; None if each device has
@@ -89,7 +90,7 @@ def sharded_linear_cross_entropy(
     are saved in float32 until they are summed over devices. For pure forward mode use
     `jaxsoftmax.forward_mode.sharded_linear_cross_entropy`.
 
-    Source: M14, M16, M22, M24-M27.
+    Source: M14, M16, M22, M24-M27, M31, M33.
 
     >>> import jax, jax.numpy as jnp
     >>> mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -122,7 +123,7 @@ def sharded_linear_cross_entropy_with(
 @partial(jax.jit, static_argnums=(0, 1))  # without jit, a `jax.shard_map` doesn't take symbolic zeros
 def _of_mesh(task: HeadTask, plan: MeshPlan, options: LossOptions, arguments: HeadArguments) -> Any:
     """The head's loss and its parts, from each device's part of the arguments."""
-    arguments = arguments.with_kernel_as_product_takes_it(task.settings)
+    arguments = arguments.with_embed_first(task.settings)
     task = task._replace(settings=task.settings._replace(transposed_kernel=False))
     batch, vocab = arguments.batch, arguments.kernel.shape[1]
     padded = _padded(plan, options, arguments)

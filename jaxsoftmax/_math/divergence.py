@@ -63,7 +63,7 @@ def minus_log1p(x: Array) -> Array:
 def kl_terms(p: Array, q: Array, delta: Array) -> Array:
     """p_j (delta_j + expm1(-delta_j)) = p_j delta_j + q_j - p_j, which add up to KL(p||q) (M29)."""
     close = jnp.abs(delta) < 1
-    far = product(p, jnp.where(close, 0, delta)) + (q - p)
+    far = product_or_zero(p, jnp.where(close, 0, delta)) + (q - p)
     return jnp.where(close, p * phi(jnp.where(close, delta, 0)), far)  # (M29)
 
 
@@ -125,7 +125,7 @@ def student_gradient(divergence: Divergence, pair: RowPair, deviation: Array | N
     if deviation is None:
         return excess(*pair)  # (M29)
     beta = divergence.beta if divergence.kind == "jensen_shannon" else 0
-    return (1 - beta) * product(pair.q, deviation)  # (M29, M30)
+    return (1 - beta) * product_or_zero(pair.q, deviation)  # (M29, M30)
 
 
 def teacher_gradient(divergence: Divergence, pair: RowPair, deviation: Array | None) -> Array:
@@ -133,9 +133,9 @@ def teacher_gradient(divergence: Divergence, pair: RowPair, deviation: Array | N
     if deviation is None:
         return -excess(*pair)
     beta = divergence.beta if divergence.kind == "jensen_shannon" else 1
-    return beta * product(pair.p, deviation)  # (M29, M30)
+    return beta * product_or_zero(pair.p, deviation)  # (M29, M30)
 
 
-def product(s: Array, factor: Array) -> Array:
+def product_or_zero(s: Array, factor: Array) -> Array:
     """s times a factor that may be infinite where s is 0; there 0."""
     return jnp.where(s == 0, 0, s * jnp.where(s == 0, 0, factor))

@@ -19,7 +19,7 @@ class States(NamedTuple):
 
 
 class Shift(NamedTuple):
-    """What is subtracted of d_j = (u_j - z_j) / T, each [*batch, 1]: L_u - L_z is m_u - m_z and the first two."""
+    """Parts of L_u - L_z = (m_u - m_z) + approximate + rest, which d_j = (u_j - z_j) / T is less; each [*batch, 1]."""
 
     approximate: Array  # log1p(r_u) - log1p(r_z), and what the rounding of m_u - m_z left
     rest: Array  # D = -log1p(Σ_j p_j expm1(-(d_j - (m_u - m_z) - approximate)))
@@ -27,14 +27,14 @@ class Shift(NamedTuple):
 
 
 def approximate_shift(states: States) -> Array:
-    """L_u - L_z less m_u - m_z as that is rounded, to its own last bits however far the rows are apart."""
+    """(L_u - L_z) - (m_u - m_z) but for roundings, and what the rounding of m_u - m_z left; 0 where not finite."""
     (m_u, _), (m_z, _) = states
     shift = (log_denominator(states.teacher) - log_denominator(states.student)) + _rounding(m_u, m_z)
     return jnp.where(jnp.isfinite(shift), shift, 0)
 
 
 def _rounding(a: Array, b: Array) -> Array:
-    """What the rounding of a - b left."""
+    """The rounding error of a - b."""
     difference = a - b
     taken = difference - a
     return (a - (difference - taken)) - (b + taken)

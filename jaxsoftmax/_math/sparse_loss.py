@@ -14,8 +14,8 @@ from jaxsoftmax._math.lse_state import (
     is_dominant,
     is_empty,
     log_denominator,
-    log_sum_exp,
 )
+from jaxsoftmax._math.token_loss import dominant_less_one, finite_log_sum_exp, z_loss
 
 
 def other_terms(
@@ -25,11 +25,11 @@ def other_terms(
 
     `weighted_margin` is Σ_j w_j (m - z_j), or None where the labels aren't smoothed; `total_weight` is Σ_j w_j.
     """
-    z_loss = options.z_loss * jnp.square(log_sum_exp(state)) if options.has_z_loss else None
+    of_lse = z_loss(options, state) if options.has_z_loss else None
     if weighted_margin is None:
-        return z_loss
+        return of_lse
     smoothed = options.label_smoothing / vocab * (weighted_margin + total_weight * log_denominator(state))
-    return smoothed if z_loss is None else smoothed + z_loss
+    return smoothed if of_lse is None else smoothed + of_lse
 
 
 class SparseGradient(NamedTuple):
@@ -66,18 +66,18 @@ def sparse_gradient(
     A - t_k summed without t_k (M20, M31). `terms` and `margins` are [*batch, k].
     """
     at_dominant = dominates(state, margins)
-    leading, led = (
+    dominant_term, total = (
         jnp.sum(part, -1, keepdims=True)
         for part in (jnp.where(at_dominant, terms, 0), jnp.where(at_dominant, 0, terms))
     )
-    smoothing = jnp.zeros_like(led)
+    smoothing = jnp.zeros_like(total)
     if others_bar is not None and options.smooths:
         smoothing = others_bar * (options.label_smoothing / vocab)
-        led += smoothing * total_weight
+        total += smoothing * total_weight
     if others_bar is not None and options.has_z_loss:
-        led += others_bar * (2 * options.z_loss * jnp.where(is_empty(state), 0, log_sum_exp(state)))
+        total += others_bar * (2 * options.z_loss * finite_log_sum_exp(state))
     below = denominator(state)
-    coefs = (leading + led) / below, led / below, -leading * state.remainder / below, smoothing  # (M31)
+    coefs = (dominant_term + total) / below, total / below, dominant_term * dominant_less_one(state), smoothing  # (M31)
     empty = is_empty(state)
     gradient = SparseGradient(*(jnp.where(empty, 0, coef) for coef in coefs))
     return gradient, jnp.where(at_dominant | empty, 0, -terms)

@@ -1,4 +1,4 @@
-"""One token's loss and its gradient from the statistics of its row (M23-M26), and the reductions over tokens (M27).
+"""One token's loss and its gradient from the statistics of its row (M24-M26), and the reductions over tokens (M27).
 
 Nothing here knows where the logits come from: the statistics are the state (m, r), the label's logit, and at most one
 weighted sum, so a head that never holds a whole row can use the same equations block by block.
@@ -69,6 +69,11 @@ def integer_label_z_loss(options: LossOptions, stats: RowStats) -> Array:
     return weighted(options.z_loss * stats.label_weight, jnp.square(log_sum_exp(stats.state)))
 
 
+def z_loss(options: LossOptions, state: LseState) -> Array:
+    """zeta L^2, [*batch, 1], of labels that are weights (M26)."""
+    return options.z_loss * jnp.square(log_sum_exp(state))
+
+
 class LabelGradient(NamedTuple):
     """A row's gradient in z, prob_coef e_j - smoothing_coef w_j, except at the label; each [*batch, 1]."""
 
@@ -87,10 +92,10 @@ def integer_label_gradient(options: LossOptions, stats: RowStats, label_exp: Arr
     state, _, label_weight, total_weight = stats
     label_prob = label_exp / denominator(state)
     leads = is_dominant_probability(label_prob, state)
-    label_prob_less_one = jnp.where(leads, _dominant_less_one(state), label_prob - 1)
+    label_prob_less_one = jnp.where(leads, dominant_less_one(state), label_prob - 1)
     smoothing_coef = jnp.where(is_empty(state), 0.0, options.label_smoothing / vocab)
     b = (1 - options.label_smoothing) * label_weight
-    a_less_b = 2 * options.z_loss * label_weight * _finite_log_sum_exp(state) if options.has_z_loss else 0.0
+    a_less_b = 2 * options.z_loss * label_weight * finite_log_sum_exp(state) if options.has_z_loss else 0.0
     if options.smooths:
         a_less_b += smoothing_coef * total_weight
     label_entry = b * label_prob_less_one + a_less_b * label_prob - smoothing_coef * label_weight
@@ -116,7 +121,7 @@ class TargetSums(NamedTuple):
 def float_label_loss(options: LossOptions, state: LseState, sums: TargetSums) -> Array:
     """Σ_j t_j (m - z_j) + T log1p(r) + zeta L^2 (M26)."""
     loss = sums.margin + sums.all * log_denominator(state)
-    return loss + options.z_loss * jnp.square(log_sum_exp(state)) if options.has_z_loss else loss
+    return loss + z_loss(options, state) if options.has_z_loss else loss
 
 
 def target_margins(targets: Array, margins: Array) -> Array:
@@ -129,19 +134,19 @@ def float_label_gradient(
 ) -> Array:
     """(T + 2 zeta L) s_j - t_j (M26), as t_k (s_k - 1) + s_k (T - t_k) at a dominant entry (M20)."""
     probs = exponentials(logits, state) / denominator(state)
-    centred = targets * _dominant_less_one(state) + probs * sums.others
+    centred = targets * dominant_less_one(state) + probs * sums.others
     gradient = jnp.where(is_dominant(logits, state), centred, sums.all * probs - targets)
     if options.has_z_loss:
-        gradient += 2 * options.z_loss * _finite_log_sum_exp(state) * probs
+        gradient += 2 * options.z_loss * finite_log_sum_exp(state) * probs
     return jnp.where(is_empty(state), 0, gradient)
 
 
-def _dominant_less_one(state: LseState) -> Array:
+def dominant_less_one(state: LseState) -> Array:
     """s_k - 1 = -r / (1 + r) for the dominant entry k (M20)."""
     return -state.remainder / denominator(state)
 
 
-def _finite_log_sum_exp(state: LseState) -> Array:
+def finite_log_sum_exp(state: LseState) -> Array:
     """L; 0 in an empty row, where -inf times a probability of 0 would be NaN."""
     return jnp.where(is_empty(state), 0, log_sum_exp(state))
 

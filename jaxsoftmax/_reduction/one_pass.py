@@ -69,19 +69,19 @@ def entries_at(rows: Array, index: Array) -> Array:
     """rows[..., index] for each index [*batch, k] of rows [*batch or 1s, vocab]; 0 where it is outside of the row."""
     if rows.dtype == bool:
         return entries_at(rows.astype(jnp.float32), index) != 0
-    return _each(lambda wide: wide, rows.astype(accumulation_dtype(rows.dtype)), index).astype(rows.dtype)
+    return _each(rows.astype(accumulation_dtype(rows.dtype)), index).astype(rows.dtype)
 
 
 def margins_at(z: Array, _x: Array, index: Array, _state: LseState, _options: LossOptions) -> Array:
     """m - z[..., index] for each index [*batch, k], where z = loss_logits(x); 0 where it is outside of the row."""
     # Of the same differences that the exponentials are formed of, and from a maximum without the state's barrier, the
     # entries are looked for in the pass that sums the exponentials.
-    return _each(lambda z: finite_maximum(z, (z.ndim - 1,)) - z, z, index)
+    return _each(finite_maximum(z, (z.ndim - 1,)) - z, index)
 
 
-def _each(of_rows: Callable[[Array], Array], rows: Array, index: Array) -> Array:
-    """`of_rows(rows)[..., index]`; a few are looked for in a pass over the row, and not fetched."""
-    numbers, rows = class_numbers(rows), of_rows(rows)
+def _each(rows: Array, index: Array) -> Array:
+    """rows[..., index], 0 where it is outside of the row; a few are looked for in a pass over the row, not fetched."""
+    numbers = class_numbers(rows)
     if index.shape[-1] <= FEW:
         columns = (index[..., i : i + 1] == numbers for i in range(index.shape[-1]))
         found = [jnp.sum(jnp.where(here, rows, 0), -1, keepdims=True) for here in columns]

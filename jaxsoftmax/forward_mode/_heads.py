@@ -22,7 +22,7 @@ from jaxsoftmax.forward_mode._rules import CUSTOM_JVP_DISTILLATION_RULES, CUSTOM
 
 def linear_cross_entropy(
     hidden: Float[ArrayLike, "*batch embed"],
-    kernel: Float[ArrayLike, "embed vocab"],
+    kernel: Float[ArrayLike, "embed vocab"] | Float[ArrayLike, "vocab embed"],
     labels: Int[ArrayLike, "*batch"] | SparseLabels,
     *,
     bias: Float[ArrayLike, " vocab"] | None = None,
@@ -65,7 +65,7 @@ def linear_cross_entropy(
 
 def linear_token_stats(
     hidden: Float[ArrayLike, "*batch embed"],
-    kernel: Float[ArrayLike, "embed vocab"],
+    kernel: Float[ArrayLike, "embed vocab"] | Float[ArrayLike, "vocab embed"],
     labels: Int[ArrayLike, "*batch"],
     *,
     bias: Float[ArrayLike, " vocab"] | None = None,
@@ -99,7 +99,7 @@ def linear_token_stats(
 
 def sharded_linear_cross_entropy(
     hidden: Float[ArrayLike, "*batch embed"],
-    kernel: Float[ArrayLike, "embed vocab"],
+    kernel: Float[ArrayLike, "embed vocab"] | Float[ArrayLike, "vocab embed"],
     labels: Int[ArrayLike, "*batch"] | SparseLabels,
     *,
     mesh: Mesh | AbstractMesh,
@@ -159,7 +159,7 @@ def linear_distillation(
     chunk_size: int | None = None,
     memory_budget: int | None = None,
     axis_name: str | tuple[str, ...] | None = None,
-) -> Float[Array, "*batch"]:
+) -> Float[Array, "..."]:
     """`jaxsoftmax.linear_distillation` with a forward-mode rule: the tangent is <gradient, v> (M29, M30).
 
     Args, Returns, Raises, Source: as `jaxsoftmax.linear_distillation`; but a chunk has by default the size that it has

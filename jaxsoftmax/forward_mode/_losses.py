@@ -74,7 +74,7 @@ def cross_entropy(
 
     Args, Returns, Raises, Source: as `jaxsoftmax.cross_entropy`.
 
-    Differentiation: both modes in logits, and in the weights of labels and tokens,, to any order (`jax.custom_jvp`).
+    Differentiation: both modes in logits, and in the weights of labels and tokens, to any order (`jax.custom_jvp`).
 
     >>> import jax, jax.numpy as jnp
     >>> print(jax.jacfwd(cross_entropy)(jnp.array([[0.0, 0.0]]), jnp.array([0])))
@@ -118,7 +118,7 @@ def distillation(
     token_weights: Real[ArrayLike, "*batch"] | None = None,
     reduction: str = "mean",
     axis_name: str | tuple[str, ...] | None = None,
-) -> Float[Array, "*batch"]:
+) -> Float[Array, "..."]:
     """`jaxsoftmax.distillation` with a forward-mode rule: the tangent is <gradient, v> (M29, M30).
 
     Args, Returns, Raises, Source: as `jaxsoftmax.distillation`.
