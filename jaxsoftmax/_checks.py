@@ -14,7 +14,7 @@ from jax.core import Tracer
 
 def as_array(name: str, value: Any) -> Array:
     """`value` as a real array; TypeError for anything else."""
-    if isinstance(value, (str, bytes)) or value is None:
+    if isinstance(value, (str, bytes)) or value is None or hasattr(value, "_fields"):  # or a NamedTuple of arrays
         raise TypeError(f"{name}: expected an array, got {type(value).__name__}")
     if isinstance(value, (np.ndarray, np.generic)) and (value.dtype.kind in "OSUMm" or value.dtype.names):
         raise TypeError(f"{name}: expected an array of numbers, got {value.dtype}")
@@ -178,7 +178,8 @@ def as_number(name: str, value: Any, expected: str) -> float:
     except OverflowError:
         raise ValueError(f"{name}: expected {expected}, got an int beyond the range of a float") from None
     except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}") from None
+        got = f"shape {shape}" if (shape := getattr(value, "shape", ())) else type(value).__name__
+        raise TypeError(f"{name}: expected {expected}, got {got}") from None
     if isinstance(value, (str, bytes)):
         raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}")
     if not math.isfinite(number):

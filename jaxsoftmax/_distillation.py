@@ -57,7 +57,8 @@ def distillation(
     Returns:
       The divergence in nats, at least float32: a scalar, or [*batch] for "none". A class at -inf in both rows adds
       nothing, and one at -inf in the student's row alone gives +inf in forward_kl, in the teacher's alone in
-      reverse_kl; a token weight of 0 leaves that out. Two rows of -inf alone give 0, one NaN; so does a logit of +inf or NaN.
+      reverse_kl; a token weight of 0 leaves that out. Two rows of -inf alone give 0, one NaN; so does a logit of +inf
+      or NaN.
 
     Raises:
       TypeError: logits that aren't floating, a constant that isn't a number.
@@ -65,9 +66,9 @@ def distillation(
         isn't an axis of a `jax.shard_map` with `check_vma=True`.
 
     Differentiation: in both logits and the token weights, in reverse mode to any order and forward over reverse
-    (`jax.custom_vjp`): q - p in z for "forward_kl". Saved are the arguments and up to thirteen numbers a row. Stop the
-    teacher's gradient with `jax.lax.stop_gradient`, and none is computed. For pure forward mode use
-    `jaxsoftmax.forward_mode.distillation`.
+    (`jax.custom_vjp`): q - p in z for "forward_kl". Temperature and beta are constants. Saved are the arguments and up
+    to thirteen numbers a row. Stop the teacher's gradient with `jax.lax.stop_gradient`, and none is computed. For pure
+    forward mode use `jaxsoftmax.forward_mode.distillation`.
 
     Source: M29, M30, M32.
 

@@ -72,7 +72,10 @@ def class_indices(labels: Any, batch: Sequence[int], vocab: int, of: str = "logi
 
     No narrower ones: XLA's CPU compiler of jaxlib 0.12 may fail on 16 bits.
     """
-    hint = "; labels that are weights, floating [*batch, vocab], are for softmax_cross_entropy and cross_entropy"
+    hint = (
+        "; labels that are weights, floating [*batch, vocab], are for softmax_cross_entropy and cross_entropy, and "
+        "SparseLabels for the losses of a head too"
+    )
     labels = _checks.as_integer("labels", labels, hint)
     _checks.require_shape("labels", labels, batch, f"[*batch] of the {of}")
     if vocab == 0:

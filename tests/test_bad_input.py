@@ -154,7 +154,7 @@ KEYWORDS = {
         ("0.1", TypeError, f"{SMOOTHING}, got str"),
     ),
     **options("label_smoothing", (None, TypeError, f"{SMOOTHING}, got NoneType")),
-    **options("label_smoothing", (np.zeros(2), TypeError, f"{SMOOTHING}, got ndarray")),
+    **options("label_smoothing", (np.zeros(2), TypeError, rf"{SMOOTHING}, got shape \(2,\)")),
     **options(
         "z_loss", (-1e-4, ValueError, f"{PENALTY}, got -0.0001"), (np.inf, ValueError, f"{PENALTY} and finite, got inf")
     ),

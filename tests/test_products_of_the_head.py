@@ -102,3 +102,23 @@ def test_a_traced_constant_gives_what_a_known_one_gives_and_has_no_gradient(name
         np.testing.assert_allclose(value, CONSTANTS[name](number), rtol=2e-6)
         assert gradient == 0
     assert traced._cache_size() == 1
+
+
+@pytest.mark.parametrize("chunk_size", [None, 4], ids="chunk {}".format)
+def test_an_embedding_table_of_float32_may_be_multiplied_in_bfloat16(chunk_size):
+    def totals(hidden, table):  # XLA CPU folds the transpose of a gradient into its product, and then can't run it
+        wanted = {"transposed_kernel": True, "dtype": jnp.bfloat16, "chunk_size": chunk_size}
+        loss = linear_cross_entropy(hidden.T, table, LABELS, **wanted)
+        return loss - jnp.sum(linear_token_stats(hidden.T, table, LABELS, **wanted).log_prob)
+
+    def textbook(hidden, table):
+        narrow = (array.astype(jnp.bfloat16).astype(jnp.float32) for array in (hidden.T, table.T))
+        logits = jnp.dot(*narrow)
+        nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), LABELS[:, None], -1)
+        return jnp.mean(nll) + jnp.sum(nll)
+
+    arguments = HIDDEN.T.copy(), KERNEL.T.copy()
+    got, expected = jax.jit(jax.grad(totals, (0, 1)))(*arguments), jax.grad(textbook, (0, 1))(*arguments)
+    for one, other in zip(got, expected, strict=True):
+        assert one.dtype == jnp.float32
+        assert np.linalg.norm(one - other) <= 1e-2 * np.linalg.norm(other)

@@ -264,6 +264,12 @@ def test_bad_input_names_the_argument_what_it_expected_and_what_came(
         getattr(library, function)(*arguments, **keywords)
 
 
+@pytest.mark.parametrize("function", ["softmax_cross_entropy", "distillation", "token_stats"])
+def test_sparse_labels_are_no_array(function):
+    with pytest.raises(TypeError, match="expected an array, got SparseLabels"):
+        getattr(jaxsoftmax, function)(X, SparseLabels(jnp.array([0, 1]), jnp.array([0.5, 0.5])))
+
+
 @pytest.mark.parametrize("function", TEMPERATURES)
 def test_a_traced_temperature_that_is_no_scalar_names_itself(function):
     call = partial(getattr(jaxsoftmax, function), *TEMPERATURES[function])

@@ -60,14 +60,21 @@ def _with_products(inputs: HeadInputs, chunk: TokenChunk, sums: HeadGrads, first
     dx, dw, db = sums
     classes, low = g.shape[-1], g.astype(inputs.product_dtype)
     if dx is not None:
-        dx += dot(low, columns(inputs.kernel, first, classes), b_axis=1)  # G W^T (M16)
+        dx += _product(low, columns(inputs.kernel, first, classes), b_axis=1)  # G W^T (M16)
     if dw is not None:
-        block = lax.dynamic_slice_in_dim(dw, first, classes, 1) + dot(chunk.transposed, low)  # x^T G (M16)
+        block = lax.dynamic_slice_in_dim(dw, first, classes, 1) + _product(chunk.transposed, low)  # x^T G (M16)
         dw = lax.dynamic_update_slice_in_dim(dw, block, first, 1)
     if db is not None:
         entries = lax.dynamic_slice_in_dim(db, first, classes) + jnp.sum(g, 0)  # Σ_t G_t (M16)
         db = lax.dynamic_update_slice_in_dim(db, entries, first, 0)
     return HeadGrads(dx, dw, db)
+
+
+def _product(a: Array, b: Array, b_axis: int = 0) -> Array:
+    """`dot`, of narrow operands in memory: XLA CPU folds a transpose of the result into it, and then can't run it."""
+    product = dot(a, b, b_axis=b_axis)
+    narrow = a.dtype == b.dtype != product.dtype
+    return lax.optimization_barrier(product) if narrow else product
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))

@@ -50,7 +50,7 @@ def linear_distillation(
 
     Args:
       hidden: the student's hidden states, floating, [*batch, embed].
-      kernel: the student's kernel, floating, [embed, vocab].
+      kernel: the student's kernel, floating, [embed, vocab]; the products take it as it is.
       teacher_hidden: the teacher's hidden states, floating, [*batch, teacher_embed].
       teacher_kernel: the teacher's kernel, floating, [teacher_embed, vocab].
       bias: the student's bias, [vocab]; 0 if None.
@@ -76,9 +76,9 @@ def linear_distillation(
         over Explicit axes of a mesh; `axis_name` isn't an axis of a `jax.shard_map` with `check_vma=True`.
 
     Differentiation: in hidden, kernel and bias of either head, and the token weights, in reverse mode to any order and
-    forward over reverse (`jax.custom_vjp`). Only what is asked for is formed: nothing of the teacher, if it is a
-    constant. With "mean" and "sum" the gradients themselves are saved, with "none" the arguments. For pure forward mode
-    use `jaxsoftmax.forward_mode.linear_distillation`.
+    forward over reverse (`jax.custom_vjp`). Temperature and beta are constants. Only what is asked for is formed:
+    nothing of the teacher, if it is a constant. With "mean" and "sum" the gradients themselves are saved, with "none"
+    the arguments. For pure forward mode use `jaxsoftmax.forward_mode.linear_distillation`.
 
     Source: M16, M29, M30, M32.
 
