@@ -25,7 +25,12 @@ def transposed(hidden: Array) -> Array:
 
 
 def logits(hidden: Array, inputs: HeadInputs) -> Array:
-    """The chunk's logits, in memory: of a product and its sum with a bias, which it would fuse, XLA CPU holds both."""
+    """The chunk's logits, in memory: of a product and its sum with a bias, which it would fuse, XLA CPU holds both.
+
+    So are hidden states of a low precision: of two operands that are both transposed, XLA CPU transposes the result of
+    their product instead, and then can't run it.
+    """
+    hidden = hidden if hidden.dtype.itemsize > 2 else lax.optimization_barrier(hidden)
     return lax.optimization_barrier(problem.logits_of(hidden, inputs))
 
 
