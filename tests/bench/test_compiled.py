@@ -8,7 +8,19 @@ import pytest
 
 from jaxsoftmax import cli
 from jaxsoftmax.bench import _compiled, _targets
-from jaxsoftmax.bench._case import GRADIENT, INTEGER, KINDS, LEAN, LOGSUMEXP, VALUE, Case
+from jaxsoftmax.bench._case import (
+    DISTILLATION,
+    GRADIENT,
+    INTEGER,
+    KINDS,
+    LEAN,
+    LOGSUMEXP,
+    PARTS,
+    SPARSE,
+    STATS,
+    VALUE,
+    Case,
+)
 from jaxsoftmax.bench._subjects import program
 from jaxsoftmax.bench._targets import GPUS, Gpu, Target, Tpu, costs
 
@@ -275,7 +287,10 @@ def test_a_record_of_another_target_is_refused(here_as_target, tmp_path, capsys)
 def test_the_preset_for_targets_has_every_function():
     from jaxsoftmax.bench._presets import PRESETS, cases_of
 
+    others = {case.function for case in PRESETS["target"].more}
+    assert others == {STATS, SPARSE, DISTILLATION, PARTS}
     for kind in KINDS:
         cases = cases_of(PRESETS["target"], kind, (), (), (), quick=False)
-        assert {case.function for case in cases} == set(PRESETS["target"].functions[kind])
+        expected = set(PRESETS["target"].functions[kind]) | (others if kind == "linear" else set())
+        assert {case.function for case in cases} == expected
     assert Case("linear", (8192, 2304, 256000), "bfloat16", quantity=GRADIENT, function=LEAN) in cases
