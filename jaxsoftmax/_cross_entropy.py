@@ -53,7 +53,7 @@ def cross_entropy(
     reduction: str = "mean",
     has_aux: bool = False,
     axis_name: str | tuple[str, ...] | None = None,
-) -> Any:
+) -> Float[Array, "*batch"]:
     """The training loss of a classifier or language model, over logits (M24-M27).
 
     Per token with an integer label y, class weights w, smoothing eps and z-loss zeta:
@@ -80,7 +80,8 @@ def cross_entropy(
         logits, float labels and class weights are this device's contiguous shard, other labels count all classes.
 
     Returns:
-      The loss in nats, at least float32: a scalar, or [*batch] for "none". A mean over nothing is 0 with gradient 0.
+      The loss in nats, at least float32: a scalar, or [*batch] for "none"; with `has_aux=True` the pair of it and its
+      parts. A mean over nothing is 0 with gradient 0.
       A label that is neither in [0, vocab) nor `ignore_index` gives NaN for its token, whatever its token weight. A row
       of -inf alone gives +inf, with gradient 0, and so does smoothing over a class at -inf; a soft cap makes -inf the
       finite -c. An infinite loss of token weight 0 adds nothing. A logit of NaN, or of +inf at the label or with float

@@ -1,7 +1,5 @@
 """The training loss of hidden @ kernel + bias, with the logits of some tokens or classes at a time (M16, M24-M27)."""
 
-from typing import Any
-
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, Int, Real
@@ -34,7 +32,7 @@ def linear_cross_entropy(
     memory_budget: int | None = None,
     schedule: str | None = None,
     axis_name: str | tuple[str, ...] | None = None,
-) -> Any:
+) -> Float[Array, "*batch"]:
     """`cross_entropy(hidden @ kernel + bias, labels, ...)` in the memory of a few tokens' logits (M16, M24-M27).
 
     Per token with hidden state x, integer label y, class weights w, smoothing eps and z-loss zeta:
@@ -82,7 +80,8 @@ def linear_cross_entropy(
         `sharded_linear_cross_entropy`.
 
     Returns:
-      The loss in nats, at least float32: a scalar, or [*batch] for "none". A mean over nothing is 0 with gradient 0. A
+      The loss in nats, at least float32: a scalar, or [*batch] for "none"; with `has_aux=True` the pair of it and its
+      parts. A mean over nothing is 0 with gradient 0. A
       label that is neither in [0, vocab) nor `ignore_index` gives NaN for its token, and for all of the kernel's and
       the bias's gradient, which are sums over tokens. Logits of +-inf do what they do in `cross_entropy`; an infinite
       loss of token weight 0 adds nothing. The matrix products take `hidden` and `kernel` as they are and add up in at

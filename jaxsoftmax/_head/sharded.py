@@ -44,7 +44,7 @@ def sharded_linear_cross_entropy(
     chunk_size: int | None = None,
     memory_budget: int | None = None,
     schedule: str | None = None,
-) -> Any:
+) -> Float[Array, "*batch"]:
     """`linear_cross_entropy` of global arrays on a mesh, under plain `jax.jit` (M16, M22, M24-M27).
 
     Each device takes the chunks of its own tokens through its own classes. Over `vocab_axis` go one maximum and one sum

@@ -4,6 +4,7 @@ By hand: with all logits in memory; or as a scan over chunks of tokens that keep
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +93,7 @@ def _sparse(hidden: Array, kernel: Array, indices: Array, weights: Array) -> Arr
     return jaxsoftmax.linear_cross_entropy(hidden, kernel, jaxsoftmax.SparseLabels(indices, weights))
 
 
-def _with_parts(hidden: Array, kernel: Array, labels: Array) -> tuple[Array, jaxsoftmax.LossParts]:
+def _with_parts(hidden: Array, kernel: Array, labels: Array) -> Any:
     return jaxsoftmax.linear_cross_entropy(hidden, kernel, labels, has_aux=True)
 
 

@@ -1,7 +1,5 @@
 """The fused heads for pure forward mode."""
 
-from typing import Any
-
 from jax import Array
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
@@ -41,7 +39,7 @@ def linear_cross_entropy(
     memory_budget: int | None = None,
     schedule: str | None = None,
     axis_name: str | tuple[str, ...] | None = None,
-) -> Any:
+) -> Float[Array, "*batch"]:
     """`jaxsoftmax.linear_cross_entropy` with a forward-mode rule: a tangent of logits, then <gradient, v> (M25).
 
     Args, Returns, Raises, Source: as `jaxsoftmax.linear_cross_entropy`; but a chunk has by default the size that it
@@ -120,7 +118,7 @@ def sharded_linear_cross_entropy(
     chunk_size: int | None = None,
     memory_budget: int | None = None,
     schedule: str | None = None,
-) -> Any:
+) -> Float[Array, "*batch"]:
     """`jaxsoftmax.sharded_linear_cross_entropy` with a forward-mode rule, as `linear_cross_entropy` has it here (M25).
 
     Args, Returns, Raises, Source: those of `jaxsoftmax.sharded_linear_cross_entropy`; but over Auto axes XLA has the

@@ -1,7 +1,5 @@
 """The losses and statistics over logits for pure forward mode."""
 
-from typing import Any
-
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Real
@@ -69,7 +67,7 @@ def cross_entropy(
     reduction: str = "mean",
     has_aux: bool = False,
     axis_name: str | tuple[str, ...] | None = None,
-) -> Any:
+) -> Float[Array, "*batch"]:
     """`jaxsoftmax.cross_entropy` with a forward-mode rule: the tangent is <gradient, v> (M25-M27, M31).
 
     Args, Returns, Raises, Source: as `jaxsoftmax.cross_entropy`.
