@@ -103,7 +103,8 @@ def test_every_ratio_of_a_compiled_program_is_in_the_column_of_its_target(path):
     shown = [f"{ratio} ({row['seconds'] * 1e3:.3g} ms" for ratio, row in zip(ratios, own, strict=True)]
     (table,) = generated(compiled.render).tables
     column = table[0].index(record["target"].split(":")[1])
-    assert [row[column].partition(",")[0] for row in table[1:]] == shown
+    cells = [row[column] for row in table[1:] if row[column]]  # a case that another target alone has leaves it empty
+    assert [cell.partition(",")[0] for cell in cells] == shown
 
 
 def said_of(result):
