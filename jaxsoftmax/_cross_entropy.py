@@ -75,7 +75,7 @@ def cross_entropy(
       reduction: "mean" (the sum of u_t l_t over that of u_t w_y, or of u_t with other labels), "sum" or "none".
       has_aux: whether to return `(loss, LossParts)`, as for `jax.value_and_grad(..., has_aux=True)`: negative
         log-likelihood, z-loss, the sum of weights and that over right predictions, from the same pass (of float labels
-        from a second one).
+        with one more sum).
       axis_name: mesh axis, or several, of the `jax.shard_map` around, over which the classes are sharded:
         logits, float labels and class weights are this device's contiguous shard, other labels count all classes.
 

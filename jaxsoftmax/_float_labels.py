@@ -39,13 +39,12 @@ def float_label_losses(
     where: Array | None,
 ) -> tuple[Array, TokenParts | None]:
     """Losses [*batch] of logits and labels [*batch, local_vocab], differentiable in reverse mode; and their parts."""
-    losses, stats = losses_and_stats(options, shards, logits, labels, class_weights, where)
-    return losses, token_parts(options, shards, logits, labels, class_weights, stats) if with_parts else None
+    losses, parts, _ = losses_parts_and_stats(shards, with_parts, options, logits, labels, class_weights, where)
+    return losses, parts
 
 
 def _fwd(shards, with_parts, options, logits, labels, class_weights, where):
-    losses, stats = losses_and_stats(options, shards, logits, labels, class_weights, where)
-    parts = token_parts(options, shards, logits, labels, class_weights, stats) if with_parts else None
+    losses, parts, stats = losses_parts_and_stats(shards, with_parts, options, logits, labels, class_weights, where)
     # The arguments; four numbers a row.
     return (losses, parts), (options, logits, labels, class_weights, where, stats)
 
@@ -72,33 +71,35 @@ def _bwd(shards, _with_parts, residuals, bars):
 float_label_losses.defvjp(_fwd, _bwd)
 
 
-def losses_and_stats(
-    options: LossOptions, shards: Shards, logits: Array, labels: Array, class_weights: Array | None, where: Array | None
-) -> tuple[Array, TargetStats]:
-    """Losses [*batch], and each row's statistics."""
-    z = loss_logits(options, _wide_logits(logits, labels, where))
-    targets = _targets(options, shards, z, labels, class_weights, where)
-    state, _ = shards.merge_lse(lse_state(z, (z.ndim - 1,)))  # (M22)
-    sums = shards.psum(schedules.target_sums(z, state, targets))
-    losses = token_loss.float_label_loss(options, state, sums)[..., 0]  # (M26)
-    return losses, TargetStats(state, sums._replace(margin=None))
+def losses_parts_and_stats(
+    shards: Shards,
+    with_parts: bool,
+    options: LossOptions,
+    logits: Array,
+    labels: Array,
+    class_weights: Array | None,
+    where: Array | None,
+) -> tuple[Array, TokenParts | None, TargetStats]:
+    """Losses [*batch], their parts if wanted (M33), and each row's statistics.
 
-
-def token_parts(
-    options: LossOptions, shards: Shards, logits: Array, labels: Array, class_weights: Array | None, stats: TargetStats
-) -> TokenParts:
-    """The parts of each token's loss, Σ_j w_j p_j (L - z_j) and zeta L^2 (M33); of logits that all count.
-
-    A token is right if the class of its largest label is the prediction.
+    The parts are Σ_j w_j p_j (L - z_j) and zeta L^2. A token is right if the class of its largest label is predicted.
     """
-    state = stats.state
-    plain = LossOptions(logit_softcap=options.logit_softcap)
-    nll, _ = losses_and_stats(plain, shards, logits, labels, class_weights, None)
-    z_loss = jnp.zeros_like(nll)
-    if options.has_z_loss:
-        z_loss = token_loss.z_loss(options, state)[..., 0]
+    z = loss_logits(options, _wide_logits(logits, labels, where))
+    state, _ = shards.merge_lse(lse_state(z, (z.ndim - 1,)))  # (M22)
+
+    def losses_and_sums(options: LossOptions) -> tuple[Array, TargetSums]:
+        targets = _targets(options, shards, z, labels, class_weights, where)
+        sums = shards.psum(schedules.target_sums(z, state, targets))
+        return token_loss.float_label_loss(options, state, sums)[..., 0], sums  # (M26)
+
+    losses, sums = losses_and_sums(options)
+    stats = TargetStats(state, sums._replace(margin=None))
+    if not with_parts:
+        return losses, None, stats
+    nll, _ = losses_and_sums(LossOptions())
+    z_loss = token_loss.z_loss(options, state)[..., 0] if options.has_z_loss else jnp.zeros_like(nll)
     correct = predictions(shards, logits) == predictions(shards, labels)
-    return TokenParts(nll, z_loss, correct.astype(nll.dtype))
+    return losses, TokenParts(nll, z_loss, correct.astype(nll.dtype)), stats
 
 
 def logits_gradient(

@@ -68,7 +68,8 @@ def losses_of_shards(objective: Objective, shards: Shards, own: ShardStats, loca
     if shards.classes:
         dtype = state.maximum.dtype
         on_this_shard = is_on_this_shard(labels, local_vocab)[..., None]
-        weight = _local_weight(class_weights, local_vocab, dtype) if options.smooths else None
+        # Of this shard's classes, padding among them if there are no class weights.
+        weight = total_weight(NOT_SHARDED, class_weights, local_vocab, dtype) if options.smooths else None
         margins = (jnp.where(on_this_shard, label_margin, 0), weighted_margin)
         weights = (on_this_shard.astype(dtype), weight)
         state, (label_margin, weighted_margin) = shards.merge_lse(state, margins, weights)  # (M22)
@@ -202,8 +203,13 @@ def label_weights(shards: Shards, labels: TokenLabels, class_weights: Array | No
     """w_y for each label in [0, V), anything for the others, which give NaN or are ignored."""
     if class_weights is None:
         return jnp.ones_like(labels.standing, dtype=dtype)
-    rows = class_weights.astype(dtype).reshape(*(1 for _ in labels.local.shape), class_weights.shape[0])
-    return shards.psum(schedules.entry_at(rows, labels.local)[..., 0])
+    return weights_at(shards, labels.local[..., None], class_weights, dtype)[..., 0]
+
+
+def weights_at(shards: Shards, local: Array, class_weights: Array, dtype: jnp.dtype) -> Array:
+    """w_c of classes by their numbers on this shard, [*batch, k]."""
+    rows = class_weights.astype(dtype).reshape(*(1 for _ in local.shape[:-1]), class_weights.shape[0])
+    return shards.psum(schedules.entries_at(rows, local))
 
 
 def total_weight(shards: Shards, class_weights: Array | None, local_vocab: int, dtype: jnp.dtype) -> Array:
@@ -211,11 +217,6 @@ def total_weight(shards: Shards, class_weights: Array | None, local_vocab: int, 
     if class_weights is None:
         return jnp.asarray(shards.vocab(local_vocab), dtype)
     return shards.psum(jnp.sum(class_weights.astype(dtype)))
-
-
-def _local_weight(class_weights: Array | None, local_vocab: int, dtype: jnp.dtype) -> Array:
-    """The sum of this shard's w_j, those of padding among them if there are no class weights."""
-    return total_weight(NOT_SHARDED, class_weights, local_vocab, dtype)
 
 
 def capped(options: LossOptions, shards: Shards, x: Array, first: Array | int) -> Array:

@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jaxsoftmax import _checks
-from jaxsoftmax._integer_labels import TokenParts, capped, total_weight, weighted_margin
+from jaxsoftmax._integer_labels import TokenParts, capped, total_weight, weighted_margin, weights_at
 from jaxsoftmax._loss_arguments import require_no_ignore_index
 from jaxsoftmax._math import sparse_loss, token_loss
 from jaxsoftmax._math.classes import weights_over
@@ -23,6 +23,7 @@ from jaxsoftmax._reduction import schedules
 from jaxsoftmax._reduction.row_state import lse_state, margins_at
 from jaxsoftmax._sharding import NOT_SHARDED, Shards
 from jaxsoftmax._tangents import inner
+from jaxsoftmax._token_labels import local_classes
 
 
 class SparseLabels(NamedTuple):
@@ -71,8 +72,7 @@ class SparseTokens(NamedTuple):
 
 def sparse_tokens(shards: Shards, indices: Array, local_vocab: int) -> SparseTokens:
     """The classes of tokens, counted from this shard's first class."""
-    in_vocab = (indices >= 0) & (indices < jnp.asarray(shards.vocab(local_vocab), indices.dtype))
-    local = jnp.where(in_vocab, indices, 0).astype(jnp.int32) - shards.class_offset(local_vocab)
+    local, in_vocab = local_classes(shards, indices, local_vocab)
     return SparseTokens(local, jnp.any(~in_vocab, -1))
 
 
@@ -132,7 +132,7 @@ def _form(objective: Objective, shards: Shards, logits: Array, shared: bool = Fa
         state, margins, smoothed = _of_whole_rows(objective, shards, state, margins, smoothed, vocab)
     nll = token_loss.negative_log_likelihood(state, margins)
     if class_weights is not None:
-        nll = token_loss.weighted(_label_weights(objective, shards, z.dtype), nll)
+        nll = token_loss.weighted(weights_at(shards, objective.tokens.local, objective.class_weights, z.dtype), nll)
     total = total_weight(shards, class_weights, vocab, z.dtype)
     others = sparse_loss.other_terms(options, state, smoothed, total, shards.vocab(vocab))
     outputs = SparseOutputs(jnp.where(invalid[..., None], jnp.nan, nll), None if others is None else others[..., 0])
@@ -169,7 +169,7 @@ def _coefs(
     terms = jnp.zeros_like(stats.margins) if nll_bar is None else nll_bar
     terms = jnp.where(invalid[..., None], jnp.nan, terms)
     if class_weights is not None:
-        terms = terms * _label_weights(objective, shards, terms.dtype)
+        terms = terms * weights_at(shards, objective.tokens.local, objective.class_weights, terms.dtype)
     total = total_weight(shards, class_weights, logits.shape[-1], terms.dtype)
     others_bar = None if others_bar is None else others_bar[..., None]
     vocab = shards.vocab(logits.shape[-1])
@@ -209,20 +209,13 @@ def _tangents(objective: Objective, shards: Shards, logits: Array, stats: _Stats
     nll_dot = jnp.where(is_empty(state), 0, mean - shards.psum(schedules.entries_at(h, local)))
     nll_dot = jnp.where(objective.tokens.invalid[..., None], jnp.nan, nll_dot)
     if objective.class_weights is not None:
-        nll_dot = nll_dot * _label_weights(objective, shards, x.dtype)
+        nll_dot = nll_dot * weights_at(shards, objective.tokens.local, objective.class_weights, x.dtype)
     if not (options.smooths or options.has_z_loss):
         return SparseOutputs(nll_dot, None)
     ones = SparseOutputs(None, jnp.ones(logits.shape[:-1], x.dtype))
     coefs = _coefs(objective, shards, logits, stats, ones)
     gradient = _entries(objective, shards, logits, stats, coefs, offset)
     return SparseOutputs(nll_dot, shards.psum(inner(gradient, logits_dot, -1)[..., 0]))
-
-
-def _label_weights(objective: Objective, shards: Shards, dtype: jnp.dtype) -> Array:
-    """w_c of each class that is named, [*batch, k]."""
-    local, weights = objective.tokens.local, objective.class_weights
-    rows = weights.astype(dtype).reshape(*(1 for _ in local.shape[:-1]), weights.shape[0])
-    return shards.psum(schedules.entries_at(rows, local))
 
 
 def _none_ignored(objective: Objective, outputs_bar: Any) -> None:

@@ -30,12 +30,17 @@ class TokenLabels(NamedTuple):
 
 def token_labels(options: LossOptions, shards: Shards, labels: Array, local_vocab: int) -> TokenLabels:
     """Labels in [0, V) or `ignore_index`, counted from this shard's first class; all others are invalid."""
-    in_vocab = (labels >= 0) & (labels < jnp.asarray(shards.vocab(local_vocab), labels.dtype))
+    local, in_vocab = local_classes(shards, labels, local_vocab)
     standing = jnp.where(in_vocab, _COUNTED, _INVALID)
     if options.ignore_index is not None and _is_representable(options.ignore_index, labels.dtype):
         standing = jnp.where(labels == options.ignore_index, _IGNORED, standing)
-    local = jnp.where(in_vocab, labels, 0).astype(jnp.int32) - shards.class_offset(local_vocab)
     return TokenLabels(local, standing.astype(jnp.int8))
+
+
+def local_classes(shards: Shards, classes: Array, local_vocab: int) -> tuple[Array, Array]:
+    """The numbers of classes counted from this shard's first, int32, and which of them are in [0, V)."""
+    in_vocab = (classes >= 0) & (classes < jnp.asarray(shards.vocab(local_vocab), classes.dtype))
+    return jnp.where(in_vocab, classes, 0).astype(jnp.int32) - shards.class_offset(local_vocab), in_vocab
 
 
 def _is_representable(number: int, dtype: jnp.dtype) -> bool:

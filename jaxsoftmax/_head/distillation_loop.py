@@ -17,7 +17,7 @@ from jaxsoftmax._divergence import divergence_gradients, divergences_of, pair_nu
 from jaxsoftmax._head.chunk_layout import chunk_layout
 from jaxsoftmax._head.chunk_loop import scan_chunks, zeros_like
 from jaxsoftmax._head.chunk_sizes import ChunkSizes
-from jaxsoftmax._head.problem import ClassBlock, HeadGrads, HeadInputs, TokenChunk
+from jaxsoftmax._head.problem import ClassBlock, HeadGrads, HeadInputs, TokenChunk, sum_dtypes
 from jaxsoftmax._head.rounding import unscaled
 from jaxsoftmax._head.schedules import Steps
 from jaxsoftmax._math.divergence import Divergence
@@ -35,7 +35,7 @@ class Head(NamedTuple):
     @property
     def sums(self) -> HeadGrads:
         """The dtypes in which gradients are added up; None of those not wanted."""
-        return HeadGrads(*(None if dtype is None else self.inputs.dtype for dtype in self.saved))
+        return sum_dtypes(self.inputs, self.saved)
 
     @property
     def is_wanted(self) -> bool:

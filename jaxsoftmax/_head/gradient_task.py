@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array
 
-from jaxsoftmax._head.problem import HeadGrads, HeadInputs, zero_ignored_hidden
+from jaxsoftmax._head.problem import HeadGrads, HeadInputs, sum_dtypes, zero_ignored_hidden
 from jaxsoftmax._head.rounding import loss_scale
 from jaxsoftmax._objective import Objective
 from jaxsoftmax._sharding import Shards, pvary_with
@@ -24,7 +24,7 @@ class GradientTask(NamedTuple):
     @property
     def sums(self) -> HeadGrads:
         """The dtypes in which gradients are added up; None of those not wanted."""
-        return HeadGrads(*(None if dtype is None else self.inputs.dtype for dtype in self.saved))
+        return sum_dtypes(self.inputs, self.saved)
 
 
 def gradient_task(

@@ -68,6 +68,11 @@ def head_size(inputs: HeadInputs, saved: HeadGrads | None = None) -> HeadSize:
     return HeadSize(tokens, embed, vocab, inputs.dtype, inputs.product_dtype, *sums)
 
 
+def sum_dtypes(inputs: HeadInputs, saved: HeadGrads) -> HeadGrads:
+    """The dtypes in which gradients are added up that are then `saved` in others; None of those not wanted."""
+    return HeadGrads(*(None if dtype is None else inputs.dtype for dtype in saved))
+
+
 class TokenChunk(NamedTuple):
     """A chunk of tokens, and the cotangents of what is formed of them."""
 

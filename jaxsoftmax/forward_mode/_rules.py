@@ -37,16 +37,15 @@ def _float_label_losses(
     class_weights: Array | None,
     where: Array | None,
 ) -> tuple[Array, TokenParts | None]:
-    losses, stats = _float_labels.losses_and_stats(options, shards, logits, labels, class_weights, where)
-    parts = _float_labels.token_parts(options, shards, logits, labels, class_weights, stats) if with_parts else None
+    arguments = logits, labels, class_weights, where
+    losses, parts, _ = _float_labels.losses_parts_and_stats(shards, with_parts, options, *arguments)
     return losses, parts
 
 
 @partial(_float_label_losses.defjvp, symbolic_zeros=True)
 def _float_label_losses_jvp(shards, with_parts, primals, tangents):
     options, logits, labels, class_weights, where = primals
-    losses, stats = _float_labels.losses_and_stats(options, shards, logits, labels, class_weights, where)
-    parts = _float_labels.token_parts(options, shards, logits, labels, class_weights, stats) if with_parts else None
+    losses, parts, stats = _float_labels.losses_parts_and_stats(shards, with_parts, *primals)
     by_logits = _float_labels.logits_gradient(options, shards, logits, labels, class_weights, where, stats)
     by_labels = _float_labels.labels_gradient(options, logits, labels, class_weights, where, stats)
     losses_dot = inner(by_logits, tangents[1], -1) + inner(by_labels, tangents[2], -1)  # (M26, M12)
