@@ -112,7 +112,8 @@ def _add_verify(commands: Any) -> None:
         "verify",
         help="judge values and derivatives against 50-digit arithmetic, and print the certificate",
         description="Judges values and derivatives on this machine against closed forms in 50-digit arithmetic. "
-        f"Exit code: 0 the certificate holds, 1 it fails, 2 nothing could be judged or written, {_OTHER_CODES}.",
+        "Exit code: 0 every function that is offered is judged and holds, 1 one fails, 2 one couldn't be judged, or a "
+        f"file not written, {_OTHER_CODES}.",
         allow_abbrev=False,
     )
     verify.set_defaults(run=_verify)
@@ -127,6 +128,7 @@ def _add_verify(commands: Any) -> None:
     add("--json", type=Path, metavar="FILE", help="write every row of the certificate as JSON")
     add("--html", type=Path, metavar="FILE", help="write the certificate as one page with its figures")
     add("--quick", action="store_true", help="check fewer rows")
+    add("--verbose", action="store_true", help="show every quantity of every function, and what was not judged of each")
 
 
 def _add_bench(commands: Any) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from jaxsoftmax import _terminal, cli, verify
 from jaxsoftmax.verify import _command
-from jaxsoftmax.verify._record import Report, Row
+from jaxsoftmax.verify._record import Gap, Report, Row
 from jaxsoftmax.verify._theorem import Claim, Theorem
 
 
@@ -16,11 +16,21 @@ def _claim(function, dtypes=("float32", "float64")):
 
 
 THEOREMS = {
-    "M5": Theorem("M5", "J = diag(s) − s sᵀ", "one product", "loses the diagonal", (_claim("softmax"),)),
-    "M8": Theorem("M8", "∇LSE = s", "one quotient", "nan at [−inf]", (_claim("logsumexp", ("bfloat16",)),)),
-    "M8-empty": Theorem("M8-empty", "LSE of an empty row", "exact", "nan", (_claim("logsumexp"),)),
+    "M5": Theorem(
+        "M5", "Jacobian of softmax", "J = diag(s) − s sᵀ", "one product", "loses the diagonal", (_claim("softmax"),)
+    ),
+    "M8": Theorem(
+        "M8",
+        "gradient of log-sum-exp",
+        "∇LSE = s",
+        "one quotient",
+        "nan at [−inf]",
+        (_claim("logsumexp", ("bfloat16",)),),
+    ),
+    "M8-empty": Theorem("M8-empty", "nothing", "LSE of an empty row", "exact", "nan", (_claim("logsumexp"),)),
     "M19": Theorem(
         "M19",
+        "loss of confident labels",
         "nll = (m − x_y) + log1p(r)",
         "one log1p",
         "[bold]cancels[/bold]",
@@ -31,7 +41,8 @@ THEOREMS = {
 
 def _row(theorem, error, detail=""):
     function = THEOREMS[theorem].functions[0]
-    return Row(theorem, function, "value", "mpmath, 50 digits", "jit", "float32", "ordinary", error, 4.0, detail)
+    named = ("value", "mpmath, 50 digits", "jit", "float32", "ordinary")
+    return Row(theorem, function, *named, error, 4.0, detail=detail)
 
 
 class Certify:
@@ -39,13 +50,16 @@ class Certify:
 
     def __init__(self):
         self.rows = (_row("M5", 0.5), _row("M5", 1.5), _row("M8", 0.0))
+        self.gaps = ()
+        self.offered = ()
         self.asked = None
 
     def __call__(self, implementation, *, theorems, dtypes, quick, progress):
         self.asked = {"implementation": implementation, "theorems": theorems, "dtypes": dtypes, "quick": quick}
         progress(0, len(self.rows), "M5 softmax")
         versions = {"jaxsoftmax": "0.1.0", "jax": "0.12.0"}
-        return Report("jaxsoftmax", self.rows, ("softmax: not offered",), "cpu", versions, 1.4)
+        offered = self.offered or tuple(dict.fromkeys(row.function for row in self.rows))
+        return Report("jaxsoftmax", offered, ("log_softmax",), self.rows, self.gaps, "cpu", versions, 1.4)
 
 
 @pytest.fixture
@@ -72,31 +86,53 @@ def _refusal(capsys, *argv):
     return captured.err.rstrip("\n")
 
 
-def test_a_certificate_that_holds_exits_with_0_and_says_so_last(certify, capsys):
+def test_a_certificate_that_holds_exits_with_0_and_says_so_in_three_sentences(certify, capsys):
     assert cli.main(["verify"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
-    assert captured.out.splitlines()[-1] == (
-        "certificate holds: 3 rows of 2 theorems on cpu, jaxsoftmax 0.1.0, jax 0.12.0, 1 s"
-    )
+    assert captured.out.splitlines()[-3:] == [
+        "The certificate holds: 2 functions by 3 rows of 2 theorems, on cpu, jaxsoftmax 0.1.0, jax 0.12.0, in 1 s.",
+        "Not judged: not offered (log_softmax).",
+        "Next: --json FILE keeps every row.",
+    ]
 
 
-def test_each_line_shows_its_worst_row_beside_the_bound(certify, capsys):
+def test_a_theorem_has_one_line_with_its_worst_row_beside_the_bound(certify, capsys):
     cli.main(["verify"])
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "softmax: value" in line]
-    assert " ".join(line.split()) == "✓ softmax: value 2 rows 1.5 of 4 ulps float32, jit, ordinary"
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "M5" in line]
+    assert " ".join(line.split()) == "✓ M5 Jacobian of softmax 2 rows 1.5 of 4 ulps softmax"
+
+
+def test_verbose_has_a_line_for_each_quantity_and_a_verdict_for_each_function(certify, capsys):
+    certify.gaps = (Gap("softmax", "forward mode is refused", ("jacfwd",)),)
+    cli.main(["verify", "--verbose"])
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "M5 J = diag(s) − s sᵀ" in lines
+    assert "✓ softmax: value 2 rows 1.5 of 4 ulps float32, jit, ordinary" in lines
+    assert "softmax holds: formula holds" in lines
+    assert "not judged, forward mode is refused: jacfwd" in lines
 
 
 def test_a_certificate_that_fails_exits_with_1_and_says_what_and_why(certify, capsys):
     certify.rows += (_row("M19", float("inf"), "got 0.0, expected 2e-09 at [0]"), _row("M19", 9.0, "milder"))
     assert cli.main(["verify"]) == 1
     out = capsys.readouterr().out
-    assert out.splitlines()[-1].startswith("certificate FAILS: 2 of 5 rows, theorem M19, on cpu")
+    assert out.splitlines()[-3].startswith(
+        "The certificate FAILS for 1 of 3 functions: 2 of 5 rows of 3 theorems, on cpu"
+    )
     assert "often: [bold]cancels[/bold]" in out
     assert "got 0.0, expected 2e-09 at [0]" in out
     assert "∞ of 4 ulps" in out
     assert "milder" not in out
-    assert "skipped (1): not offered: softmax" in out
+
+
+def test_a_function_that_could_not_be_judged_exits_with_2_and_is_named(certify, capsys):
+    certify.rows, certify.gaps = (), (Gap("softmax", "no argument where", ("value, masked (M4)",)),)
+    certify.offered = ("softmax",)
+    assert cli.main(["verify"]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert "softmax not judged: no argument where: value, masked (M4)" in lines
+    assert lines[-3] == "The certificate judges nothing of softmax, on cpu, jaxsoftmax 0.1.0, jax 0.12.0, in 1 s."
 
 
 def test_the_choice_of_theorems_dtypes_and_speed_reaches_certify(certify):

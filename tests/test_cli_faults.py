@@ -32,8 +32,8 @@ def certify(monkeypatch):
     """Has certificates hold one row, with the error that is handed over."""
 
     def with_error(error):
-        row = Row("M5", "softmax", "value", "mpmath, 50 digits", "jit", "float32", "ordinary", error, 4.0, "")
-        report = Report("jaxsoftmax", (row,), (), "cpu", {}, 1.0)
+        row = Row("M5", "softmax", "value", "mpmath, 50 digits", "jit", "float32", "ordinary", error, 4.0)
+        report = Report("jaxsoftmax", ("softmax",), (), (row,), (), "cpu", {}, 1.0)
         monkeypatch.setattr(verify, "certify", lambda *arguments, **options: report)
 
     with_error(0.5)

@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import fields
 from functools import cache
 from operator import attrgetter
-from typing import Any
+from pathlib import Path
 
 from docs.generate.repository import RESULTS
-from docs.generate.text import in_figures
+from docs.generate.text import in_figures, plain, table
 from jaxsoftmax.verify import Report, Row
 
 FOLDER = RESULTS / "certificate"
@@ -25,16 +24,28 @@ def kept() -> tuple[Report, ...]:
     paths = sorted(FOLDER.glob("*.json"))
     if not paths:
         raise FileNotFoundError(f"no certificate in {FOLDER}: write one with jaxsoftmax verify --json FILE")
-    return tuple(_report(json.loads(path.read_text("utf-8"))) for path in paths)
+    return tuple(map(_read, paths))
 
 
-def _report(document: dict[str, Any]) -> Report:
-    rows = tuple(Row(**_fields_of(Row, row, error=float(row["error"]))) for row in document["rows"])
-    return Report(**_fields_of(Report, document, rows=rows))
+@cache
+def of_peers() -> tuple[Report, ...]:
+    """Returns the certificates of other libraries."""
+    return tuple(map(_read, sorted((FOLDER / "peers").glob("*.json"))))
 
 
-def _fields_of(kind: type, document: dict[str, Any], **read: Any) -> dict[str, Any]:
-    return {field.name: document[field.name] for field in fields(kind)} | read
+def _read(path: Path) -> Report:
+    return Report.from_dict(json.loads(path.read_text("utf-8")))
+
+
+def render_peers() -> str:
+    """Returns what each function of another library comes to, and what that was made on."""
+    rows = [
+        (plain(report.implementation), f"`{verdict.function}`", plain(verdict.summary))
+        for report in of_peers()
+        for verdict in report.verdicts
+    ]
+    made = "".join(f"- {plain(report.implementation)}: {plain(made_on(report))}\n" for report in of_peers())
+    return f"{table(('library', 'function', 'what its certificate says'), rows, 0)}\nMade on:\n\n{made}"
 
 
 def name_of(report: Report) -> str:

@@ -39,6 +39,7 @@ _PARTS: dict[str, Callable[[str, str], str]] = {
     "experiments": lambda repository, argument: experiments.render(repository),
     "infinities": lambda repository, argument: infinities.render(),
     "modes": lambda repository, argument: modes.render(),
+    "peers": lambda repository, argument: certificates.render_peers(),
     "reference": lambda repository, argument: reference.module(argument),
     "ulps": lambda repository, argument: ulps.render(),
 }
@@ -67,6 +68,7 @@ def on_pre_build(*, config: MkDocsConfig) -> None:
         benchmarks.records,
         compiled.records,
         certificates.kept,
+        certificates.of_peers,
         derivations.formulas,
         derivations.proved,
         infinities.cases,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import mpmath
@@ -16,17 +16,21 @@ import numpy as np
 import jaxsoftmax
 from jaxsoftmax.verify import _oracle
 from jaxsoftmax.verify._cross_entropy_theorems import CROSS_ENTROPY_THEOREMS
+from jaxsoftmax.verify._distillation_keywords import TOKEN_KEYWORDS
 from jaxsoftmax.verify._distillation_theorems import DISTILLATION_THEOREMS
 from jaxsoftmax.verify._edge_claims import EDGE_CLAIMS
+from jaxsoftmax.verify._head_keywords import HEAD_KEYWORDS, MESH_KEYWORDS
 from jaxsoftmax.verify._head_theorems import HEAD_THEOREMS
 from jaxsoftmax.verify._implementations import attribute, is_function, offered
 from jaxsoftmax.verify._judges import TWIN, Task, judge
+from jaxsoftmax.verify._keywords import KEYWORDS
 from jaxsoftmax.verify._linear_theorems import LINEAR_THEOREMS
 from jaxsoftmax.verify._log_sum_exp_theorems import LOG_SUM_EXP_THEOREMS
 from jaxsoftmax.verify._loss_parts_theorems import LOSS_PARTS
 from jaxsoftmax.verify._low_precision_theorems import LOW_PRECISION_THEOREMS
 from jaxsoftmax.verify._mesh_theorems import MESH_THEOREMS
-from jaxsoftmax.verify._record import Report, Row
+from jaxsoftmax.verify._record import DIFFERENTIAL, Gap, Report, Row
+from jaxsoftmax.verify._second_derivatives import SECOND_DERIVATIVES
 from jaxsoftmax.verify._softmax_theorems import SOFTMAX_THEOREMS
 from jaxsoftmax.verify._sparse_label_theorems import SPARSE_LABELS
 from jaxsoftmax.verify._temperature_theorems import TEMPERATURE
@@ -56,13 +60,14 @@ THEOREMS: dict[str, Theorem] = {
         + HEAD_THEOREMS
         + MESH_THEOREMS
         + DISTILLATION_THEOREMS
-        + (ENTROPY, SPARSE_LABELS, TEMPERATURE, LOSS_PARTS),
+        + SECOND_DERIVATIVES
+        + (ENTROPY, SPARSE_LABELS, TEMPERATURE, LOSS_PARTS)
+        + (KEYWORDS, HEAD_KEYWORDS, MESH_KEYWORDS, TOKEN_KEYWORDS),
         key=_number,
     )
 }
 """Every theorem by its number, "M1" to "M33" and parts such as "M8-empty": what `certify` judges."""
 
-DIFFERENTIAL = "jax.jvp"
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
@@ -85,7 +90,8 @@ def certify(
       progress: called as progress(done, total, label) after each step.
 
     Returns:
-      A `Report`; it passes if every row does.
+      A `Report`; it passes if every function that is offered is judged, and holds. What couldn't be judged, an argument
+      that isn't offered say, is among its `gaps`.
 
     Raises:
       ValueError: an unknown theorem or dtype, or an implementation that has none of the functions, or one that raises
@@ -98,18 +104,19 @@ def certify(
     """
     start = time.monotonic()
     _require_something(implementation)
-    chosen = _chosen_theorems(theorems)
     name = attribute(implementation, "__name__") or type(implementation).__name__
-    tasks, skipped = _tasks(implementation, chosen, _chosen_dtypes(dtypes), quick)
+    work = _tasks(implementation, _chosen_theorems(theorems), _chosen_dtypes(dtypes), quick)
     rows: list[Row] = []
-    for done, (task, (judged, refused)) in enumerate(_in_parallel(judge, tasks), 1):
+    gaps = list(work.gaps)
+    for done, (task, (judged, refused)) in enumerate(_in_parallel(judge, work.tasks), 1):
         rows += judged
-        skipped += refused
+        gaps += refused
         if progress:
-            progress(
-                done, len(tasks), f"{task.theorem.number} {task.claim.function}, {task.claim.quantity}, {task.dtype}"
-            )
-    return Report(name, tuple(rows), tuple(dict.fromkeys(skipped)), _device(), _versions(), time.monotonic() - start)
+            label = f"{task.theorem.number} {task.claim.function}, {task.claim.quantity}, {task.dtype}"
+            progress(done, len(work.tasks), label)
+    took = time.monotonic() - start
+    named = (work.offered, work.missing, tuple(rows), _joined(gaps))
+    return Report(name, *named, _device(), _versions(), took, quick)
 
 
 def functions_of(theorems: Iterable[Theorem]) -> list[str]:
@@ -146,34 +153,63 @@ def _require_some_of(argument: str, names: Sequence[str], known: Collection[str]
         raise ValueError(f"{argument}: expected some of {', '.join(known)}, got {', '.join(unknown)}")
 
 
-def _tasks(
-    implementation: Any, theorems: list[Theorem], dtypes: tuple[str, ...], quick: bool
-) -> tuple[list[Task], list[str]]:
+class _Work(NamedTuple):
+    """What is to be judged."""
+
+    tasks: list[Task]
+    offered: tuple[str, ...]
+    missing: tuple[str, ...]
+    gaps: list[Gap]
+
+
+def _tasks(implementation: Any, theorems: list[Theorem], dtypes: tuple[str, ...], quick: bool) -> _Work:
     """Every claim on a function that is offered.
 
     Unless quick, the first of each theorem and of each order on a function is seen under every transformation.
     """
     tasks: list[Task] = []
-    skipped: list[str] = []
+    gaps: list[Gap] = []
+    seen: dict[str, bool] = {}  # functions, and whether they are offered
     thorough: set[Any] = set()
-    for theorem, claim in ((t, c) for t in theorems for c in t.claims):
-        function, twin = (_offered(implementation, prefix + claim.function) for prefix in ("", TWIN))
-        if function is None:
-            skipped.append(f"{claim.function}: not offered")
-        if claim.requires and _offered(implementation, claim.requires) is None:
-            skipped.append(f"{claim.requires}: not offered")
-            continue
-        if claim.devices > jax.device_count():
-            skipped.append(f"{theorem.number}: for {claim.devices} devices and more; there is {jax.device_count()}")
-            continue
-        named = {claim.function: function, TWIN + claim.function: None if twin is function else twin}
-        functions = {name: f for name, f in named.items() if f is not None}
-        if functions:
+    for theorem, claim in ((t, c) for t in theorems for c in t.claims if set(c.dtypes) & set(dtypes)):
+        functions = _functions(implementation, claim)
+        seen |= {claim.function: claim.function in functions} | dict.fromkeys(functions, True)
+        reason = _unmet(implementation, claim)
+        if reason:
+            gaps += [Gap(name, reason, (f"{claim.quantity} ({theorem.number})",)) for name in functions]
+        elif functions:
             kinds = {theorem.number, (claim.function, claim.order)}
             new = not quick and not kinds <= thorough
             tasks += [Task(theorem, claim, functions, d, new) for d in dtypes if d in claim.dtypes]
             thorough |= kinds
-    return tasks, skipped
+    seen.pop(DIFFERENTIAL, None)
+    offered, missing = (tuple(name for name, there in seen.items() if there == wanted) for wanted in (True, False))
+    return _Work(tasks, offered, missing, gaps)
+
+
+def _functions(implementation: Any, claim: Claim) -> dict[str, Callable[..., Any]]:
+    """What a claim speaks of: the function, and its forward-mode twin if that is another."""
+    function, twin = (_offered(implementation, prefix + claim.function) for prefix in ("", TWIN))
+    named = {claim.function: function, TWIN + claim.function: None if twin is function else twin}
+    return {name: f for name, f in named.items() if f is not None}
+
+
+def _unmet(implementation: Any, claim: Claim) -> str:
+    """Why a claim can't be judged here; empty if it can."""
+    if claim.requires and _offered(implementation, claim.requires) is None:
+        return f"no {claim.requires}"
+    count = jax.device_count()
+    if claim.devices > count:
+        return f"{claim.devices} devices are needed, and there is {count}"
+    return ""
+
+
+def _joined(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
+    """The gaps with those of one function and reason as one."""
+    unjudged: dict[tuple[str, str], dict[str, None]] = {}
+    for gap in gaps:
+        unjudged.setdefault((gap.function, gap.reason), {}).update(dict.fromkeys(gap.unjudged))
+    return tuple(Gap(function, reason, tuple(names)) for (function, reason), names in unjudged.items())
 
 
 def _offered(implementation: Any, name: str) -> Callable[..., Any] | None:
@@ -185,10 +221,10 @@ def _offered(implementation: Any, name: str) -> Callable[..., Any] | None:
 def _in_parallel(function: Callable[[Task], Any], tasks: list[Task]) -> Iterator[tuple[Task, Any]]:
     """Each task with its result; an interrupt doesn't wait for the rest.
 
-    Those for several devices come last and one by one: two at once might have each device wait for the other's.
+    Those over a mesh come last and one by one: two at once might have each device wait for the other's.
     """
     executor = ThreadPoolExecutor(os.cpu_count())
-    at_once, alone = ([t for t in tasks if (t.claim.devices > 1) == several] for several in (False, True))
+    at_once, alone = ([t for t in tasks if (t.claim.devices > 0) == several] for several in (False, True))
     try:
         with mpmath.workdps(_oracle.DIGITS):
             yield from zip(at_once, executor.map(function, at_once), strict=True)

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,18 @@ def run(arguments: argparse.Namespace, command: list[str]) -> int:
         report = _certify(implementation, theorems, dtypes, arguments.quick)
     except UnknownImplementationError as error:
         raise RefusedError(f"--against: {error}") from error
-    if not report.rows:
-        raise RefusedError(f"nothing was checked: {'; '.join(report.skipped) or 'no theorem speaks of this choice'}")
     if arguments.against is not None:
         report = replace(report, implementation=_label(arguments.against))
     contents = {
         path: render(report, known, command).encode("utf-8", "backslashreplace") for path, render in files.items()
     }
     trouble = _terminal.write_files(contents)
-    print_report(report, known, _terminal.console(sys.stdout))
+    print_report(report, known, _terminal.console(sys.stdout), verbose=arguments.verbose)
     if trouble:
         raise RefusedError(trouble)
-    return _terminal.PASSED if report.passed else _terminal.FAILED
+    if report.passed:
+        return _terminal.PASSED
+    return _terminal.FAILED if report.failed else _terminal.REFUSED
 
 
 def _known(kind: str, asked: list[str], known: Iterable[str]) -> list[str] | None:
@@ -102,7 +103,20 @@ def _files(arguments: argparse.Namespace) -> dict[Path, _Render]:
 
 def _as_json(report: Report, theorems: dict[str, Theorem], command: list[str]) -> str:
     document = {"command": command, "date": _terminal.now()} | report.as_dict()
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return _lines(document)
+
+
+def _lines(document: dict[str, Any]) -> str:
+    """JSON with a line for each row and each other entry of a list."""
+    encode = partial(json.dumps, ensure_ascii=False, allow_nan=False)
+    entries = []
+    for name, value in document.items():
+        listed = "[\n" + ",\n".join(map(encode, value)) + "\n]" if name in _LISTS else encode(value)
+        entries.append(f"{encode(name)}: {listed}")
+    return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+_LISTS = ("verdicts", "gaps", "rows")
 
 
 def _as_page(report: Report, theorems: dict[str, Theorem], command: list[str]) -> str:

@@ -36,6 +36,7 @@ from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
 CROSS_ENTROPY_THEOREMS = (
     Theorem(
         "M11",
+        "cross-entropy",
         "C(x, t) = -sum_i t_i log s_i; its gradient is s sum(t) - t for any real t, and s - e_y for a label y",
         "the sum to 2 ulps, log1p to 2, and the terms' own roundings",
         "s - t, which is right for targets that sum to 1 alone; p instead of p - 1 (no one-hot); a mean taken twice",
@@ -84,6 +85,7 @@ CROSS_ENTROPY_THEOREMS = (
     ),
     Theorem(
         "M11-mask",
+        "masked classes",
         "a class of target 0 adds nothing, even at a logit of -inf; a row of -inf alone costs inf, with gradient 0",
         "as M11",
         "NaN from 0 * inf in the one-hot form, or from -inf - (-inf) in a row of -inf alone",
@@ -94,6 +96,7 @@ CROSS_ENTROPY_THEOREMS = (
     ),
     Theorem(
         "M11-range",
+        "labels that are no class",
         "a label outside [0, V) gives NaN loss and gradient, and spares its neighbours; -1 isn't the last class",
         "as M11",
         "-1 wraps to the last class, or an index is clipped in the gradient alone",
@@ -110,6 +113,7 @@ CROSS_ENTROPY_THEOREMS = (
     ),
     Theorem(
         "M12",
+        "gradient in the labels",
         "the gradient of C in the targets is -log s",
         "as M10",
         "labels taken for constants, with gradient 0",
@@ -137,6 +141,7 @@ CROSS_ENTROPY_THEOREMS = (
     ),
     Theorem(
         "M15",
+        "Hessian of cross-entropy",
         "the Hessian of C is sum(t) (diag(s) - s s^T)",
         "as M5",
         "a rule that is right at first order only",
@@ -186,6 +191,7 @@ CROSS_ENTROPY_THEOREMS = (
     ),
     Theorem(
         "M19",
+        "loss of confident labels",
         "nll_y = (m - x_y) + log1p(r): relative accuracy survives a confident label",
         "the sum to 2 ulps, log1p to 2",
         "LSE - x_y cancels: [0, -20] gives 0, and training stops (softmax collapse)",
@@ -213,6 +219,7 @@ CROSS_ENTROPY_THEOREMS = (
     ),
     Theorem(
         "M20",
+        "gradient at confident labels",
         "s_y - 1 = expm1(-nll_y): the label's gradient entry never cancels",
         "r to 2 ulps, and two quotients",
         "p - 1 in floating point is 0 past a gap of 17, or the tail is absorbed in 1 + r (softmax collapse)",

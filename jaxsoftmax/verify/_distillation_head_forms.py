@@ -13,9 +13,9 @@ import numpy as np
 
 from jaxsoftmax.verify import _regimes
 from jaxsoftmax.verify._distillation_forms import ExactPair, Kind, divergence_of, gradient_of, textbook
-from jaxsoftmax.verify._head_forms import Setting, end_to_end
+from jaxsoftmax.verify._head_forms import Setting
 from jaxsoftmax.verify._head_inputs import drawn, packed
-from jaxsoftmax.verify._oracle import Expected, exact, itself
+from jaxsoftmax.verify._oracle import Expected, end_to_end, exact, itself
 from jaxsoftmax.verify._theorem import Inputs
 from jaxsoftmax.verify._token_stats_forms import through_product
 

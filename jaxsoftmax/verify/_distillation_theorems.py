@@ -108,6 +108,7 @@ def _at_temperature(kind: Kind) -> tuple[Claim, ...]:
 DISTILLATION_THEOREMS = (
     Theorem(
         "M29",
+        "Kullback-Leibler divergence",
         "KL(p||q) = sum_j p_j (delta_j + expm1(-delta_j)) with delta = log p - log q; its gradient is q - p in z, and "
         "p_j (delta_j - KL) in u",
         "p, q to 3 ulps each, delta to 2 ulps of itself and of <p, |delta|>, sums to 2; half an ulp in low precision",
@@ -145,6 +146,7 @@ DISTILLATION_THEOREMS = (
     ),
     Theorem(
         "M30",
+        "Jensen-Shannon divergence",
         "JS = beta KL(p||m) + (1 - beta) KL(q||m) with m = beta p + (1 - beta) q; its gradient is (1 - beta) q_j "
         "(log (q_j / m_j) - KL(q||m)) in z, and in u the same of beta and p",
         "as M29",

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 
-from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
+from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact, itself
 from jaxsoftmax.verify._training_loss_forms import (
     IGNORED,
     Options,
@@ -58,11 +58,12 @@ class Setting:
     def loss(self, f: Any, theta: Any, y: Any) -> Any:
         """The head's loss."""
         parts = self.parts(theta)
-        weights = {"token_weights": parts.token_weights} if self.weighted else {}
+        given = {"bias": parts.bias} | ({"token_weights": parts.token_weights} if self.weighted else {})
+        given |= {} if self.chunk is None else {"chunk_size": self.chunk}
+        given |= {} if self.reduction == "mean" else {"reduction": self.reduction}
 
         def of_hidden(x, y, **keywords):
-            keywords |= weights | {"chunk_size": self.chunk, "reduction": self.reduction}
-            return f(x, parts.kernel, y, bias=parts.bias, **keywords)
+            return f(x, parts.kernel, y, **given, **keywords)
 
         if self.options is None:
             return of_hidden(parts.hidden, y)
@@ -237,19 +238,13 @@ def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def capped_hessian(options: Options, x: np.ndarray, y: np.ndarray) -> Expected:
-    """z' H z' + diag((dl/dx) z'' / z') with z = c tanh(x / c) and H the Hessian in z (M23, M25)."""
+    """z' H z' + diag((dl/dx) z'' / z') with z = c tanh(x / c) and H the Hessian in z, or H without a cap (M23, M25)."""
+    if options.cap is None:
+        return token_hessian(options)(x, y)
     hessian, gradient, slope = token_hessian(options)(x, y), token_gradient(options)(x, y), options.slope(x)
     bend = np.array([-2 * mpmath.tanh(v / options.cap) / options.cap for v in exact(x)], object)
     outer, rounding = slope[:, None] * slope[None, :], options.rounding(options.row(x))
     return Expected(
         outer * hessian.value + np.diag(gradient.value * bend),
         outer * hessian.magnitude * rounding + np.diag(gradient.magnitude * np.abs(bend)),
-    )
-
-
-def end_to_end(*parts: Expected) -> Expected:
-    """Results flattened, one after the other."""
-    return Expected(
-        np.concatenate([np.ravel(part.value) for part in parts]),
-        np.concatenate([np.ravel(part.magnitude) for part in parts]),
     )

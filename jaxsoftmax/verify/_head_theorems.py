@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoftmax.verify import _head_inputs
-from jaxsoftmax.verify._head_forms import HEAD, ExactHead, Setting, end_to_end
+from jaxsoftmax.verify._head_forms import HEAD, ExactHead, Setting
 from jaxsoftmax.verify._head_inputs import ALIKE, BLOCKS, EVERYTHING, NEAR_CERTAIN, PLAIN, RAGGED, TAILS
-from jaxsoftmax.verify._oracle import Expected
+from jaxsoftmax.verify._oracle import Expected, end_to_end
 from jaxsoftmax.verify._theorem import Claim, Theorem
 
 UNREDUCED = replace(EVERYTHING, reduction="none")
@@ -55,6 +55,7 @@ of_one_set = partial(Claim, dtypes=("float32",), rowwise=False)  # of data: thet
 HEAD_THEOREMS = (
     Theorem(
         "M16-head",
+        "gradients of the fused head",
         "dX = G W^T, dW = X^T G, db = sum_t G in the fused head, by chunks of tokens and by blocks of classes of G; a "
         "label outside [0, V) makes its row of dX NaN, and dW and db",
         "sums of T or V products, to the ulp of their terms; entries of G as M11, to 4 ulps of themselves",
@@ -68,6 +69,7 @@ HEAD_THEOREMS = (
     ),
     Theorem(
         "M20-head",
+        "tails in the fused head",
         "the fused head's G keeps its tails, s_y - 1 = expm1(-nll); of low-precision arrays it is formed and its "
         "products are summed in float32",
         "sums of V terms, to the ulp of their sizes; in low precision half an ulp for G, half for the sum",
@@ -107,6 +109,7 @@ HEAD_THEOREMS = (
     ),
     Theorem(
         "M24-head",
+        "losses of the fused head",
         "the fused head's losses are (M24) of the logits hidden @ kernel + bias; NaN for a label outside [0, V) alone",
         "as M24",
         "as M24; a bias forgotten; losses in another order than the tokens; -1 wrapped to the last class",
@@ -124,6 +127,7 @@ HEAD_THEOREMS = (
     ),
     Theorem(
         "M27-head",
+        "mean of the fused head",
         "the fused head's G is (M25) times the token's weight and cotangent; in the mean, over sum_t u_t w_{y_t}, and "
         "over nothing loss and gradients are 0; dl/du is M27's, and second derivatives are M15's",
         "as M25, in sums of T or V products",

@@ -1,8 +1,9 @@
 """What `--against` names: an object whose functions are judged in place of this library's."""
 
 import importlib
+import inspect
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePath
 from types import SimpleNamespace
@@ -14,6 +15,15 @@ import optax
 
 class UnknownImplementationError(ValueError):
     """There is nothing that can be judged; the message is one line for the user."""
+
+
+class NotOfferedError(Exception):
+    """A claim passes a keyword that a function doesn't have."""
+
+    def __init__(self, keyword: str) -> None:
+        """Takes the keyword."""
+        super().__init__(keyword)
+        self.keyword = keyword
 
 
 def resolve(name: str) -> Any:
@@ -63,6 +73,31 @@ def attribute(found: Any, path: str) -> Any:
         if raised:
             raise UnknownImplementationError(f"cannot read {part!r}: {said(raised[0])}") from raised[0]
     return found
+
+
+def watched(function: Callable[..., Any], passed: set[str]) -> Callable[..., Any]:
+    """Returns a function that notes in `passed` the keywords it is given, and refuses those that it doesn't have."""
+    known = _keywords_of(function)
+
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        for keyword in keywords:
+            if known is not None and keyword not in known:
+                raise NotOfferedError(keyword)
+        passed.update(keywords)
+        return function(*arguments, **keywords)
+
+    return call
+
+
+def _keywords_of(function: Callable[..., Any]) -> frozenset[str] | None:
+    """Returns the keywords that a function takes; None if it may take any, or doesn't tell."""
+    parameters = []
+    with caught() as raised:
+        parameters = list(inspect.signature(function).parameters.values())
+    if raised or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return frozenset(parameter.name for parameter in parameters if parameter.kind in by_name)
 
 
 @contextmanager

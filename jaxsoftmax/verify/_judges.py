@@ -1,9 +1,8 @@
 """The judges of one claim: 50-digit arithmetic, autodiff of the formula as printed, and finite differences."""
 
-import itertools
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -11,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoftmax.verify import _oracle, _transformations
-from jaxsoftmax.verify._implementations import caught, said
-from jaxsoftmax.verify._record import Row
+from jaxsoftmax.verify._implementations import NotOfferedError, caught, said, watched
+from jaxsoftmax.verify._record import Gap, Row
 from jaxsoftmax.verify._regimes import LOW_PRECISION
 from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
 
@@ -23,6 +22,7 @@ DIFFERENCES = "finite differences, float64"
 # Fourth-order central differences: h^4 f'''''/30 are truncated, some 1e-11 of f, and eps f/h rounded, far less.
 STEP, DIFFERENCES_BOUND = 2.0**-8, 1e-9 / 2.0**-52
 OTHER_JUDGES = {TEXTBOOK: 64.0, DIFFERENCES: DIFFERENCES_BOUND}  # with their bounds in ulps
+_LONGEST_CASE = 40  # numbers: longer inputs are named by their regime alone
 LARGE = 256  # rows longer than this are not differentiated along each axis
 
 
@@ -35,10 +35,12 @@ class Task:
     functions: dict[str, Callable[..., Any]]  # by their dotted names
     dtype: str
     thorough: bool  # under every transformation, or the main ones
+    passed: dict[str, set[str]] = field(default_factory=dict)  # the keywords that each function was given
 
 
-def judge(task: Task) -> tuple[list[Row], list[str]]:
+def judge(task: Task) -> tuple[list[Row], list[Gap]]:
     """The rows of a task, and what was refused; matrix products as precise as the device can."""
+    task = _watched(task)
     with jax.enable_x64(task.dtype == "float64"), jax.default_matmul_precision("highest"):
         batches = _batches(task.claim.inputs(task.dtype))
         expected = {id(i): _expected(task.claim, i) for batch in batches for i in batch}
@@ -46,14 +48,21 @@ def judge(task: Task) -> tuple[list[Row], list[str]]:
         results = _results(_calls(task, arguments, expected[id(batches[0][0])]), arguments)
     rows, refused = [], []
     for (name, i, transformation), result in results.items():
-        reason = _refusal(result, name)
-        if reason:
-            refused.append(f"{name} under {transformation}: {reason}")
+        gap = _refusal(task, result, name, transformation)
+        if gap:
+            refused.append(gap)
         elif transformation in OTHER_JUDGES:
             rows.append(_by_other_judge(task, batches[0][0], expected, transformation, result))
         else:
             rows += _rows(task, name, batches[i], expected, transformation, result)
     return rows, refused
+
+
+def _watched(task: Task) -> Task:
+    """The task with functions that note what keywords they are given, and refuse those that they don't have."""
+    passed = {name: set[str]() for name in task.functions}
+    functions = {name: watched(function, passed[name]) for name, function in task.functions.items()}
+    return replace(task, functions=functions, passed=passed)
 
 
 def _batches(inputs: list[Inputs]) -> list[list[Inputs]]:
@@ -103,6 +112,8 @@ def _transformed(claim: Claim, function: Callable[..., Any], scalar: bool) -> di
 def _applicable(task: Task, name: str, length: int, thorough: bool) -> set[str]:
     """The names of the transformations that a function is seen through, on rows of a length."""
     order = task.claim.order
+    if task.claim.through:
+        return set(task.claim.through)
     if name.startswith(TWIN):  # whose own is the rule: the values are its namesake's
         return set(_of_twin(task.dtype, order, thorough)) if length <= LARGE else set()
     if length > LARGE:
@@ -150,48 +161,113 @@ def _results(calls: dict[_Key, Callable[..., Any]], arguments: list[list[jax.Arr
     return {key: errors[key] if key in errors else results[key] for key in calls}
 
 
-def _refusal(error: Any, name: str) -> str:
+def _refusal(task: Task, error: Any, name: str, transformation: str) -> Gap | None:
     """Why a call is no evidence against a function: JAX's limits, or an argument that it doesn't offer."""
+    claim = f"{task.claim.quantity} ({task.theorem.number})"
+    if isinstance(error, NotOfferedError):
+        return Gap(name, f"no argument {error.keyword}", (claim,))
     if not isinstance(error, TypeError):
-        return ""
+        return None
     message = said(error)
     if "forward-mode autodiff (jvp)" in message and "custom_vjp" in message and not name.startswith(TWIN):
-        return "forward mode refused"
+        return Gap(name, "forward mode is refused", (transformation,))
     lacking = re.search(r"unexpected keyword argument '(\w+)'", message)
-    return f"argument {lacking[1]} not offered" if lacking else ""
+    return Gap(name, f"no argument {lacking[1]}", (claim,)) if lacking else None
 
 
 def _rows(
     task: Task, name: str, batch: list[Inputs], expected: dict[int, _oracle.Expected], transformation: str, result: Any
 ) -> Iterator[Row]:
-    ends = list(itertools.accumulate(len(i.arrays[0]) for i in batch))
-    for inputs, end in zip(batch, ends, strict=True):
-        error, detail = _compared(result, ends[-1], end - len(inputs.arrays[0]), expected[id(inputs)], task.dtype)
-        yield _row(task, name, MPMATH, transformation, inputs.regime, error, task.claim.bound, detail)
+    rows, start = sum(len(inputs.arrays[0]) for inputs in batch), 0
+    for inputs in batch:
+        seen = _compared(_of_regime(result, rows, start, expected[id(inputs)]), expected[id(inputs)], task.dtype)
+        start += len(inputs.arrays[0])
+        row = _row(task, name, MPMATH, transformation, inputs.regime, seen.error, task.claim.bound)
+        yield row if row.passed else _explained(row, task, inputs, seen)
 
 
-def _compared(result: Any, rows: int, start: int, expected: _oracle.Expected, dtype: str) -> tuple[float, str]:
-    """The error of a regime's rows in a batch's result, which may be an exception, or anything that a rule returns."""
-    if isinstance(result, BaseException):
-        return np.inf, _raised(result)
+def _of_regime(result: Any, rows: int, start: int, expected: _oracle.Expected) -> Any:
+    """A regime's rows of a batch's result; of anything but an array for each row, what is wrong."""
     if not isinstance(result, np.ndarray | np.generic | jax.Array):
-        return np.inf, f"{type(result).__name__}, expected an array"
+        return result
     got = np.asarray(result)
     if got.ndim == 0 or len(got) != rows:
-        return np.inf, f"shape {got.shape} for {rows} rows, expected {(rows, *expected.value.shape[1:])}"
-    return _oracle.ulps(got[start : start + len(expected.value)], expected, dtype)
+        return _WrongShapeError(f"shape {got.shape} for {rows} rows, expected {(rows, *expected.value.shape[1:])}")
+    return got[start : start + len(expected.value)]
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """An array beside what is expected, or why they can't be compared."""
+
+    got: Any
+    expected: _oracle.Expected
+    errors: np.ndarray  # in ulps, of every entry; infinite where nothing could be compared
+    reason: str = ""
+
+    @property
+    def error(self) -> float:
+        """The worst."""
+        return float(np.max(self.errors, initial=0.0))
+
+
+def _compared(result: Any, expected: _oracle.Expected, dtype: str) -> _Comparison:
+    """The comparison of a result, which may be an exception, or anything that a rule returns."""
+    if isinstance(result, np.ndarray):
+        reason = _oracle.mismatch(result, expected, dtype)
+    else:
+        reason = _raised(result) if isinstance(result, BaseException) else f"{type(result).__name__}, expected an array"
+    errors = np.asarray(np.inf) if reason else _oracle.ulps(np.asarray(result), expected, dtype)
+    return _Comparison(result, expected, errors, reason)
+
+
+def _explained(row: Row, task: Task, inputs: Inputs, seen: _Comparison) -> Row:
+    """A row that fails, with its first failing input and what came of that."""
+    if seen.reason:
+        return replace(row, detail=seen.reason)
+    bad = ~(seen.errors <= row.bound)
+    first = int(np.argmax(bad.reshape(len(bad), -1).any(1)))
+    worst = np.argmax(np.where(bad[first], seen.errors[first], -1.0)) if bad.ndim > 1 else 0
+    where = (first, *map(int, np.unravel_index(worst, bad.shape[1:])))
+    said_so = _oracle.difference(seen.got, seen.expected, where) + _recognised(task, inputs, seen, first)
+    return replace(row, detail=said_so, **_case(inputs, first))
+
+
+def _recognised(task: Task, inputs: Inputs, seen: _Comparison, first: int) -> str:
+    """What is wrong, if a known mistake gives the very numbers."""
+    if task.claim.mistakes is None:
+        return ""
+    got = np.ravel(seen.got[first])
+    for name, numbers in task.claim.mistakes(*(array[first] for array in inputs.arrays)):
+        mistaken = _oracle.end_to_end(numbers)
+        if np.all(_oracle.ulps(got[: mistaken.value.size], mistaken, task.dtype) <= task.claim.bound):
+            return f": {name}"
+    return ""
+
+
+def _case(inputs: Inputs, first: int) -> dict[str, Any]:
+    """The first failing input, and its gap and the one before where rows differ in their gap."""
+    arrays = [array[first] for array in inputs.arrays]
+    shown = " and ".join(np.array2string(array, threshold=8, edgeitems=3, separator=", ") for array in arrays)
+    case = {"case": " ".join(shown.split()) if sum(map(np.size, arrays)) <= _LONGEST_CASE else ""}
+    if not inputs.regime.startswith("confident gap") or arrays[0].ndim != 1 or not case["case"]:
+        return case
+    gaps = [float(top - second) for second, top in np.sort(inputs.arrays[0], -1)[: first + 1, -2:]]
+    return case | {"gap": gaps[-1], "holds_to": gaps[-2] if first else 0.0}
+
+
+class _WrongShapeError(Exception):
+    """A result that doesn't have a row for each row of inputs."""
 
 
 def _raised(error: BaseException) -> str:
-    return said(error).splitlines()[0]
+    return str(error) if isinstance(error, _WrongShapeError) else said(error).splitlines()[0]
 
 
-def _row(
-    task: Task, name: str, judge: str, transformation: str, regime: str, error: float, bound: float, detail: str
-) -> Row:
+def _row(task: Task, name: str, judge: str, transformation: str, regime: str, error: float, bound: float) -> Row:
     number, quantity = task.theorem.number, task.claim.quantity
-    row = Row(number, name, quantity, judge, transformation, task.dtype, regime, float(error), bound, detail)
-    return replace(row, detail="") if row.passed else row
+    keywords = tuple(sorted(task.passed[name]))
+    return Row(number, name, quantity, judge, transformation, task.dtype, regime, error, bound, keywords)
 
 
 def _both(claim: Claim, function: Callable[..., Any], other: Callable[..., Any]) -> Callable[..., Any]:
@@ -229,18 +305,14 @@ def _of_differences(claim: Claim, call: Callable[..., Any], x: jax.Array, consta
 def _by_other_judge(task: Task, inputs: Inputs, expected: dict[int, _oracle.Expected], judge: str, result: Any) -> Row:
     magnitude = expected[id(inputs)].high_magnitude[0]
     magnitude = _oracle.exact(np.maximum(magnitude, np.max(magnitude) / 8))  # an absolute error, all but for the tails
-    error, detail = _compared_with_other(result, magnitude, task.dtype)
     how = "jacrev" if task.claim.order == 1 else "hessian"
-    return _row(task, task.claim.function, judge, how, inputs.regime, error, OTHER_JUDGES[judge], detail)
+    own, other = (result, magnitude) if isinstance(result, BaseException) else result  # they come together
+    seen = _compared(own, _oracle.Expected(_oracle.exact(other), magnitude), task.dtype)
+    row = _row(task, task.claim.function, judge, how, inputs.regime, seen.error, OTHER_JUDGES[judge])
+    if row.passed:
+        return row
+    return replace(row, detail=seen.reason or _oracle.difference(seen.got, seen.expected, _worst(seen.errors)))
 
 
-def _compared_with_other(result: Any, magnitude: np.ndarray, dtype: str) -> tuple[float, str]:
-    """The error of a derivative beside another judge's; the two come together, unless they are an exception."""
-    if isinstance(result, BaseException):
-        return np.inf, _raised(result)
-    got, other = result
-    if not isinstance(got, np.ndarray):
-        return np.inf, f"{type(got).__name__}, expected an array"
-    if got.shape != magnitude.shape:
-        return np.inf, f"shape {got.shape}, expected {magnitude.shape}"
-    return _oracle.ulps(got, _oracle.Expected(_oracle.exact(other), magnitude), dtype)
+def _worst(errors: np.ndarray) -> tuple[int, ...]:
+    return tuple(map(int, np.unravel_index(np.argmax(errors), errors.shape)))

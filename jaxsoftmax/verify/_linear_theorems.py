@@ -34,6 +34,7 @@ from jaxsoftmax.verify._theorem import Claim, Theorem
 LINEAR_THEOREMS = (
     Theorem(
         "M1",
+        "differential of sums and products",
         "dA = 0, d(aX) = a dX, d(X + Y) = dX + dY, d(XY) = dX Y + X dY",
         "exact sums, two roundings a product",
         "a device whose jax.jvp or matrix product is of reduced precision",
@@ -65,6 +66,7 @@ LINEAR_THEOREMS = (
     ),
     Theorem(
         "M2",
+        "differential of exp",
         "d exp(x) = diag(exp(x)) dx",
         "exp to 1 ulp, and a product",
         "a device whose exp is worse",
@@ -83,6 +85,7 @@ LINEAR_THEOREMS = (
     ),
     Theorem(
         "M3",
+        "differential of a reciprocal sum",
         "d (1 / sum(exp(x))) = -<exp(x), dx> / sum(exp(x))^2",
         "a sum of five terms, a square and a quotient",
         "a device whose exp is worse",
@@ -101,6 +104,7 @@ LINEAR_THEOREMS = (
     ),
     Theorem(
         "M14",
+        "mean over samples",
         "the mean over samples has row gradients (s_i - e_y) / N; their sum is the gradient in a bias all share",
         "sums of N terms",
         "a sum in place of the mean, or the mean taken twice; the one-hot forgotten; rows in another order",
@@ -143,6 +147,7 @@ LINEAR_THEOREMS = (
     ),
     Theorem(
         "M16",
+        "linear classifier",
         "of logits XW + b: dW = X^T (S - Y) / N, db = sum_i (S_i - Y_i) / N, dX = (S - Y) W^T / N",
         "sums of N or V products, to the ulp of their terms",
         "the 1 / N left out, or the one-hot; X in place of its transpose",
@@ -183,6 +188,7 @@ LINEAR_THEOREMS = (
     ),
     Theorem(
         "M17",
+        "weight penalty",
         "the penalty lambda sum W^2 adds 2 lambda W to dW; half of it adds lambda W",
         "as M16",
         "one convention's gradient with the other's loss; else as M16",

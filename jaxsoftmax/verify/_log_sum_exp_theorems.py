@@ -95,6 +95,7 @@ def _empty(dtype: str) -> list[Inputs]:
 LOG_SUM_EXP_THEOREMS = (
     Theorem(
         "M8",
+        "gradient of log-sum-exp",
         "the gradient of LSE is softmax; with weights b it is b exp(a) / sum, and exp(a) / sum in b",
         "as M4",
         "a cotangent dropped, doubled or divided by N; weights left out",
@@ -142,6 +143,7 @@ LOG_SUM_EXP_THEOREMS = (
     ),
     Theorem(
         "M8-empty",
+        "log-sum-exp of nothing",
         "over -inf alone LSE is -inf with gradient 0; a weight 0 has the gradient exp(a) / sum all the same",
         "exact",
         "0 / 0 in the gradient of an empty sum (jax#6811); a mask in place of a weight 0",
@@ -161,6 +163,7 @@ LOG_SUM_EXP_THEOREMS = (
     ),
     Theorem(
         "M9",
+        "Hessian of log-sum-exp",
         "the Hessian of LSE is diag(s) - s s^T",
         "as M5",
         "a rule that is right at first order only",
@@ -197,6 +200,7 @@ LOG_SUM_EXP_THEOREMS = (
     ),
     Theorem(
         "M18",
+        "log-sum-exp of confident rows",
         "LSE = m + log1p(r), r the sum of exp(x_j - m) with one maximum left out",
         "the sum to 2 ulps, log1p to 2",
         "log(1 + r) rounds 1 + r: [0, -20] gives 0 (jax#40344)",
@@ -208,6 +212,7 @@ LOG_SUM_EXP_THEOREMS = (
     ),
     Theorem(
         "M22",
+        "merging of pieces",
         "states merge: LSE of a row is LSE of its pieces' LSEs, in any order and over any axes",
         "three roundings of M18",
         "a piece dropped, padding counted, or an axis mistaken",

@@ -105,6 +105,7 @@ _of_tokens = partial(Claim, dtypes=("float32",), rowwise=False)
 
 LOSS_PARTS = Theorem(
     "M33",
+    "parts of a loss",
     "sum u w_y nll_y, sum u zeta w_y L^2, sum u w_y and sum u [prediction = y] over the tokens not ignored, of which a "
     "mean divides the first two by the third; the prediction is the first class of the maximum",
     "sums of N terms; predictions exactly",

@@ -22,6 +22,7 @@ from jaxsoftmax.verify._theorem import Claim, Theorem
 LOW_PRECISION_THEOREMS = (
     Theorem(
         "M4-low",
+        "softmax in low precision",
         "probabilities and log-probabilities of bfloat16 and float16 logits are formed in float32 and rounded once",
         "half an ulp of the result's own dtype, and what is left of the float32 errors",
         "exponentials or sums in 8 or 11 bits",
@@ -70,6 +71,7 @@ LOW_PRECISION_THEOREMS = (
     ),
     Theorem(
         "M8-low",
+        "log-sum-exp in low precision",
         "the gradient of bfloat16 and float16 logits is formed in float32 and rounded once",
         "half an ulp of the result's own dtype, and what is left of the float32 errors",
         "exponentials or sums in 8 or 11 bits: a bfloat16 sum sticks at 256",
@@ -98,6 +100,7 @@ LOW_PRECISION_THEOREMS = (
     ),
     Theorem(
         "M19-low",
+        "loss in low precision",
         "losses of bfloat16 and float16 logits are float32; their gradients are formed in float32 and rounded once",
         "values as M19 in float32 ulps; gradients half an ulp of their own dtype",
         "a loss in 8 or 11 bits; p formed there, and 1 subtracted after (Liger#1329)",

@@ -15,7 +15,7 @@ from jaxsoftmax.verify._head_theorems import SUMMED, mean_exactly
 from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
 
 MESH_HEAD = "sharded_linear_cross_entropy"
-SHAPES = {2: (1, 2), 4: (2, 2), 8: (2, 4)}  # tokens' and classes' shards, by the number of devices
+SHAPES = {1: (1, 1), 2: (1, 2), 4: (2, 2), 8: (2, 4)}  # tokens' and classes' shards, by the number of devices
 SHARDED = Setting(4, 3, 8, chunk=1, reduction="sum", weighted=True)
 UNREDUCED = replace(SHARDED, reduction="none")
 TAILS = Setting(2, 2, 8, chunk=1, reduction="sum", weighted=True)
@@ -91,10 +91,12 @@ def confident(dtype: str) -> list[Inputs]:
 
 
 over_two_or_more = partial(Claim, dtypes=("float32",), rowwise=False, devices=2)
+on_one_or_more = partial(over_two_or_more, devices=1)
 
 MESH_THEOREMS = (
     Theorem(
         "M22-shards",
+        "merging of shards",
         "the states (m_i, r_i) of shards of the classes, on several devices, are joined by one maximum and one sum; "
         "labels count the classes of all, and dX is summed over the shards",
         "sums of V products, to the ulp of their terms; tails to 6 ulps of themselves",
@@ -132,12 +134,13 @@ MESH_THEOREMS = (
     ),
     Theorem(
         "M27-mesh",
+        "fused head on a mesh",
         "the head of arrays on a mesh is the fused head, for sizes that the mesh doesn't divide too: the mean is over "
         "the weights of all devices' tokens; gradients are summed in float32 before they are rounded",
         "as M27-head; in low precision half an ulp for G, half for the sum over devices",
         "a mean of the devices' means; columns added up to an even number of classes left in the log-sum-exp",
         (
-            over_two_or_more(
+            on_one_or_more(
                 MESH_HEAD,
                 "mean and gradients, everything on",
                 0,
@@ -146,7 +149,7 @@ MESH_THEOREMS = (
                 over_devices(_head_inputs.weighted),
                 6,
             ),
-            over_two_or_more(
+            on_one_or_more(
                 MESH_HEAD,
                 "Hessian-vector product, everything on",
                 0,
@@ -155,7 +158,7 @@ MESH_THEOREMS = (
                 over_devices(_head_inputs.moved),
                 6,
             ),
-            over_two_or_more(
+            on_one_or_more(
                 MESH_HEAD,
                 "gradients in low precision",
                 1,

@@ -145,20 +145,21 @@ class ExactRow:
         return gradient
 
 
-def ulps(got: np.ndarray, expected: Expected, dtype: str) -> tuple[float, str]:
-    """The worst error in ulps of the expected magnitude, and the entry it is at; `got` at least as precise as `dtype`.
+def end_to_end(*parts: Expected) -> Expected:
+    """Results flattened, one after the other."""
+    return Expected(
+        np.concatenate([np.ravel(part.value) for part in parts]),
+        np.concatenate([np.ravel(np.broadcast_to(part.magnitude, np.shape(part.value))) for part in parts]),
+    )
+
+
+def ulps(got: np.ndarray, expected: Expected, dtype: str) -> np.ndarray:
+    """The error of each entry in ulps of the expected magnitude; infinite where a NaN or infinity is out of its place.
 
     An ulp of y is eps |y|, with eps the distance from 1 to the next number: 2^-23 in float32. Below the smallest normal
-    number, which accelerators and XLA CPU flush to 0, it is that number.
+    number, which accelerators and XLA CPU flush to 0, it is that number. `got` is of the expected shape, and at least
+    as precise as `dtype` (see `mismatch`).
     """
-    if got.shape != expected.value.shape:
-        return np.inf, f"shape {got.shape}, expected {expected.value.shape}"
-    if not jnp.issubdtype(got.dtype, jnp.floating):
-        return np.inf, f"dtype {got.dtype}, expected a floating one"
-    if jnp.finfo(got.dtype).eps > jnp.finfo(dtype).eps:
-        return np.inf, f"dtype {got.dtype}, expected at least {dtype}"
-    if got.size == 0:
-        return 0.0, ""
     info, wide = jnp.finfo(got.dtype), got.astype(np.float64)
     smallest = float(info.smallest_normal)
     ulp = np.where(expected.high_magnitude < smallest, smallest, float(info.eps) * expected.high_magnitude)
@@ -167,7 +168,21 @@ def ulps(got: np.ndarray, expected: Expected, dtype: str) -> tuple[float, str]:
         error = np.abs((wide - expected.high) - expected.low) / ulp
     special = ~np.isfinite(expected.high) | ~np.isfinite(wide)
     same = (wide == expected.high) | (np.isnan(wide) & np.isnan(expected.high))
-    error = np.where(same & (special | (expected.low == 0)), 0, np.where(special, np.inf, error))
-    where = np.unravel_index(np.argmax(error), error.shape)
+    return np.where(same & (special | (expected.low == 0)), 0, np.where(special, np.inf, error))
+
+
+def mismatch(got: np.ndarray, expected: Expected, dtype: str) -> str:
+    """Why an array can't be compared with what is expected; empty if it can."""
+    if got.shape != expected.value.shape:
+        return f"shape {got.shape}, expected {expected.value.shape}"
+    if not jnp.issubdtype(got.dtype, jnp.floating):
+        return f"dtype {got.dtype}, expected a floating one"
+    if jnp.finfo(got.dtype).eps > jnp.finfo(dtype).eps:
+        return f"dtype {got.dtype}, expected at least {dtype}"
+    return ""
+
+
+def difference(got: np.ndarray, expected: Expected, where: tuple[int, ...]) -> str:
+    """An entry beside what it should be."""
     exactly = mpmath.nstr(mpmath.mpf(expected.value[where]), 17)
-    return float(error[where]), f"got {float(got[where])!r}, expected {exactly} at {[int(i) for i in where]}"
+    return f"got {float(got[where])!r}, expected {exactly} at {[int(i) for i in where]}"

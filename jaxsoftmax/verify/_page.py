@@ -3,24 +3,14 @@
 import shlex
 from collections.abc import Mapping
 from importlib import resources
+from operator import attrgetter
 
 from jinja2 import Environment, StrictUndefined
 
+from jaxsoftmax.verify._diagnosis import conclusion, is_wrong_number, one_line, shortened
 from jaxsoftmax.verify._figures import confidence_panels, jacobian_panels
-from jaxsoftmax.verify._record import Report, Row
-from jaxsoftmax.verify._table import (
-    Line,
-    failures_of,
-    is_wrong_number,
-    lines_of,
-    never_returned,
-    of_its_compiler,
-    of_jax_itself,
-    one_line,
-    shortened,
-    ulps,
-    verdict,
-)
+from jaxsoftmax.verify._record import HOLDS, Report, Row
+from jaxsoftmax.verify._table import Line, lines_of, of_its_compiler, of_jax_itself, ulps
 from jaxsoftmax.verify._theorem import Theorem
 
 _ROWS_SHOWN = 5
@@ -40,26 +30,36 @@ def render_page(report: Report, theorems: Mapping[str, Theorem], command: list[s
     template = environment.from_string(
         resources.files("jaxsoftmax.verify").joinpath("page.html.jinja").read_text("utf-8")
     )
-    failures = failures_of(report)
+    outcome, *further = conclusion(report)
     return template.render(
         report=report,
-        verdict=verdict(report),
-        never_returned=never_returned(report),
-        remarks=[remark for remark in (of_jax_itself(report), of_its_compiler(report)) if remark],
+        outcome=outcome,
+        further=[*further, *filter(None, (of_jax_itself(report), of_its_compiler(report)))],
+        verdicts=[
+            {"function": v.function, "verdict": v.verdict, "holds": v.verdict == HOLDS, "summary": v.summary}
+            for v in report.verdicts
+        ],
         command=shlex.join(command),
         date=date,
-        groups=[_group(theorems, number, lines, failures) for number, lines in lines_of(report).items()],
+        groups=[_group(theorems, number, lines, _failing_of(lines)) for number, lines in lines_of(report).items()],
         jacobian_panels=jacobian_panels(),
         confidence_panels=confidence_panels(),
     )
 
 
+def _failing_of(lines: tuple[Line, ...]) -> tuple[Row, ...]:
+    """The failing rows of a theorem, the worst first."""
+    failing = (row for line in lines for row in line.rows if not row.passed)
+    return tuple(sorted(failing, key=attrgetter("strain"), reverse=True))
+
+
 def _group(
-    theorems: Mapping[str, Theorem], number: str, lines: tuple[Line, ...], failures: Mapping[str, tuple[Row, ...]]
+    theorems: Mapping[str, Theorem], number: str, lines: tuple[Line, ...], failing: tuple[Row, ...]
 ) -> dict[str, object]:
-    theorem, failing = theorems.get(number), failures.get(number, ())
+    theorem = theorems.get(number)
     return {
         "number": number,
+        "name": theorem.name if theorem else "",
         "statement": theorem.statement if theorem else "",
         "reason": theorem.reason if theorem else "",
         "symptom": theorem.symptom if theorem and any(is_wrong_number(row) for row in failing) else "",

@@ -1,8 +1,14 @@
-"""What a certificate records: rows, and the report that holds them."""
+"""What a certificate records: rows, what they come to for each function, and the report that holds them."""
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from operator import attrgetter
 from typing import Any
+
+DIFFERENTIAL = "jax.jvp"  # M1-M3 are about JAX's own differential: their rows are shown, and count for no function
+HOLDS, FAILS, NOT_JUDGED = "holds", "fails", "not judged"
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,11 @@ class Row:
     regime: str  # "ordinary", "shift 1e4", "confident gap 1-80", ...
     error: float  # worst error in ulps; inf where a NaN or an infinity is missing or misplaced, or the call failed
     bound: float  # ulps
-    detail: str  # the worst entry, or the exception; empty where the row holds
+    keywords: tuple[str, ...] = ()  # those that were passed
+    detail: str = ""  # of a row that fails: what came and what should have come, or the exception
+    case: str = ""  # the first input that fails, where a row has several
+    gap: float | None = None  # of that input: by how much the first logit is ahead of the second, if that is the matter
+    holds_to: float | None = None  # the largest such gap at which the row still holds
 
     @property
     def passed(self) -> bool:
@@ -35,30 +45,154 @@ class Row:
         return self.error / self.bound
 
 
+_COLUMNS = tuple(field.name for field in fields(Row))
+
+
 @dataclass(frozen=True)
-class Report:
-    """A certificate: every row, and what it was made on."""
+class Gap:
+    """What no row says of a function that is offered, and why."""
 
-    implementation: str
+    function: str
+    reason: str  # "argument bias is not offered", "jax.jvp is refused", ...
+    unjudged: tuple[str, ...]  # claims or transformations, by name
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a certificate comes to for one function."""
+
+    function: str
     rows: tuple[Row, ...]
-    skipped: tuple[str, ...]  # "softmax: not offered", "logsumexp under jacfwd: forward mode refused", ...
-    device: str
-    versions: dict[str, str]
-    seconds: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether there is a row, and every row holds."""
-        return bool(self.rows) and not self.failed
+    gaps: tuple[Gap, ...]
 
     @property
     def failed(self) -> tuple[Row, ...]:
         """The rows that don't hold."""
         return tuple(row for row in self.rows if not row.passed)
 
+    @property
+    def verdict(self) -> str:
+        """Whether the function "holds", "fails" or is "not judged"."""
+        if not self.rows:
+            return NOT_JUDGED
+        return FAILS if self.failed else HOLDS
+
+    def seen(self, column: str) -> tuple[Any, ...]:
+        """The values that stand in a column of its rows, each once."""
+        return tuple(dict.fromkeys(map(attrgetter(column), self.rows)))
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """The keywords that were passed, in any row."""
+        return tuple(dict.fromkeys(keyword for row in self.rows for keyword in row.keywords))
+
+    @property
+    def summary(self) -> str:
+        """The verdict in words: "formula holds; tails beyond a gap of 17 are lost (M19, M20)"."""
+        from jaxsoftmax.verify._diagnosis import summary_of
+
+        return summary_of(self)
+
     def as_dict(self) -> dict[str, Any]:
-        """The report as plain data; an infinite error becomes the string "inf"."""
-        rows = [asdict(row) | {"passed": row.passed} for row in self.rows]
-        for row in rows:
-            row["error"] = row["error"] if math.isfinite(row["error"]) else str(row["error"])
-        return asdict(self) | {"rows": rows, "passed": self.passed}
+        """The verdict, and what it rests on."""
+        seen = {f"{column}s": self.seen(column) for column in ("theorem", "dtype", "transformation")}
+        return {
+            "function": self.function,
+            "verdict": self.verdict,
+            "summary": self.summary,
+            "rows": len(self.rows),
+            "failed": len(self.failed),
+            **seen,
+            "keywords": self.keywords,
+            "not_judged": [{"reason": gap.reason, "unjudged": gap.unjudged} for gap in self.gaps],
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """A certificate: what each function comes to, every row, and what it was made on.
+
+    `print(report)` shows what `jaxsoftmax verify` does.
+    """
+
+    implementation: str
+    offered: tuple[str, ...]  # the functions that the chosen theorems speak of, and that there are
+    missing: tuple[str, ...]  # those that there aren't
+    rows: tuple[Row, ...]
+    gaps: tuple[Gap, ...]
+    device: str
+    versions: dict[str, str]
+    seconds: float
+    quick: bool = False
+
+    @cached_property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """What the certificate comes to for each function that is offered."""
+        return tuple(Verdict(function, _of(self.rows, function), _of(self.gaps, function)) for function in self.offered)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every function that is offered is judged, and holds."""
+        return bool(self.offered) and all(verdict.verdict == HOLDS for verdict in self.verdicts)
+
+    @property
+    def judged(self) -> tuple[Row, ...]:
+        """The rows about functions of the implementation; the others are about JAX itself."""
+        return tuple(row for row in self.rows if row.function != DIFFERENTIAL)
+
+    @property
+    def failed(self) -> tuple[Row, ...]:
+        """The rows about functions of the implementation that don't hold."""
+        return tuple(row for row in self.judged if not row.passed)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain data: rows as lists in the order of `columns`; infinity is the string "inf"."""
+        return {
+            "implementation": self.implementation,
+            "passed": self.passed,
+            "verdicts": [verdict.as_dict() for verdict in self.verdicts],
+            "offered": self.offered,
+            "missing": self.missing,
+            "gaps": [asdict(gap) for gap in self.gaps],
+            "device": self.device,
+            "versions": self.versions,
+            "seconds": self.seconds,
+            "quick": self.quick,
+            "columns": _COLUMNS,
+            "rows": [_plain(row) for row in self.rows],
+        }
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> "Report":
+        """The report that `as_dict` was made of, from JSON too."""
+        columns, texts = document["columns"], ("implementation", "device", "versions", "seconds", "quick")
+        return cls(
+            offered=tuple(document["offered"]),
+            missing=tuple(document["missing"]),
+            rows=tuple(_row(dict(zip(columns, row, strict=False))) for row in document["rows"]),
+            gaps=tuple(Gap(gap["function"], gap["reason"], tuple(gap["unjudged"])) for gap in document["gaps"]),
+            **{name: document[name] for name in texts},
+        )
+
+    def __str__(self) -> str:
+        """What `jaxsoftmax verify` prints."""
+        from jaxsoftmax.verify._table import as_text
+
+        return as_text(self)
+
+
+def _of(records: Iterable[Any], function: str) -> tuple[Any, ...]:
+    return tuple(record for record in records if record.function == function)
+
+
+def _plain(row: Row) -> list[Any]:
+    """The row's columns, but for those at the end that have nothing to say."""
+    values = [getattr(row, column) for column in _COLUMNS]
+    values[_COLUMNS.index("error")] = row.error if math.isfinite(row.error) else str(row.error)
+    while values[-1] in ("", (), None):
+        values.pop()
+    return values
+
+
+def _row(named: dict[str, Any]) -> Row:
+    return Row(**named | {"error": float(named["error"]), "keywords": tuple(named.get("keywords", ()))})

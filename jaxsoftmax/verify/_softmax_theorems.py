@@ -35,6 +35,7 @@ from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
 SOFTMAX_THEOREMS = (
     Theorem(
         "M4",
+        "softmax",
         "s_i = exp(x_i) / sum_k exp(x_k), and 0 where masked",
         "exp is good to 1 ulp, the sum to 2, the quotient to 1/2",
         "exp(x - LSE) rounds LSE at the size of the shift; exp(x) overflows",
@@ -63,6 +64,7 @@ SOFTMAX_THEOREMS = (
     ),
     Theorem(
         "M5",
+        "Jacobian of softmax",
         "the Jacobian of softmax is diag(s) - s s^T: s_i (1 - s_i) on the diagonal, -s_i s_j off it",
         "two probabilities at 3 ulps each would make 6; half of it cancels, and the product is rounded",
         "the term - s s^T left out, or a factor",
@@ -90,6 +92,7 @@ SOFTMAX_THEOREMS = (
     ),
     Theorem(
         "M6",
+        "products with the Jacobian",
         "J = J^T, J 1 = 0, J is positive semidefinite of rank n - 1; J v = J^T v = s * (v - <s, v>)",
         "as M5, to the ulp of the terms s_j (|v_j| + <s, |v|>)",
         "J v without the mean, or a cotangent dropped or doubled",
@@ -145,6 +148,7 @@ SOFTMAX_THEOREMS = (
     ),
     Theorem(
         "M7",
+        "shift invariance",
         "softmax(x + c 1) = softmax(x)",
         "two roundings of M4",
         "exp(x) overflows, or the maximum isn't subtracted",
@@ -156,6 +160,7 @@ SOFTMAX_THEOREMS = (
     ),
     Theorem(
         "M10",
+        "log-softmax",
         "log_softmax(x) = x - LSE(x) 1, its Jacobian I - 1 s^T; VJP g - s sum(g), JVP v - <s, v> 1",
         "log1p is good to 2 ulps; s to 4",
         "the Jacobian transposed (it isn't symmetric), or a mean taken of the wrong vector",
@@ -221,6 +226,7 @@ SOFTMAX_THEOREMS = (
     ),
     Theorem(
         "M13",
+        "chain rule",
         "by the chain rule through softmax, J^T (-t / s) = s sum(t) - t: both routes to M11 agree",
         "the quotient -t / s and the product with s round once more than M6",
         "J v without the mean, or s - t, which is right for targets that sum to 1 alone",
@@ -241,6 +247,7 @@ SOFTMAX_THEOREMS = (
     ),
     Theorem(
         "M21",
+        "Jacobians of confident rows",
         "centred at the dominant entry, J v, its transpose and I - 1 s^T keep their tails; J e_k sums to 0",
         "as M5 and M10, of each entry itself, however confident the row",
         "v - <s, v> and s - s^2 cancel where s is near 1 (jax#40344); a sum less v_k, where v is nearly constant",

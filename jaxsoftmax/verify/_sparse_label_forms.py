@@ -8,9 +8,9 @@ import numpy as np
 
 from jaxsoftmax import SparseLabels
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._head_forms import Setting, end_to_end
+from jaxsoftmax.verify._head_forms import Setting
 from jaxsoftmax.verify._head_inputs import drawn, packed
-from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
+from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact, itself
 from jaxsoftmax.verify._softmax_forms import naive_lse
 from jaxsoftmax.verify._theorem import Inputs
 from jaxsoftmax.verify._token_stats_forms import through_product

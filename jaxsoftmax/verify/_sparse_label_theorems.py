@@ -40,6 +40,7 @@ _in_float32 = partial(_Claim, dtypes=("float32",))
 
 SPARSE_LABELS = Theorem(
     "M31",
+    "sparse labels",
     "with labels t = sum_i w_i e_{c_i} the loss is sum_i w_i ((m - z_{c_i}) + log1p(r)), its gradient s sum_i w_i - t, "
     "and in w_i that term; a class named twice counts twice, and one out of range makes its token NaN",
     "s and each likelihood to 4 ulps, sums of few terms; in low precision half an ulp for the gradient",

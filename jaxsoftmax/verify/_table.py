@@ -1,7 +1,6 @@
-"""A report as lines to read: what each theorem comes to on each function, and the verdict."""
+"""A report as lines to read: a line for each theorem, what is wrong with each function, and the conclusion."""
 
-import re
-from collections import Counter
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
@@ -11,13 +10,16 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from jaxsoftmax.verify._certificate import DIFFERENTIAL
-from jaxsoftmax.verify._record import Report, Row
+from jaxsoftmax.verify._diagnosis import Failure, conclusion, count, failures_of, is_wrong_number, one_line, shortened
+from jaxsoftmax.verify._record import DIFFERENTIAL, HOLDS, Report, Row, Verdict
 from jaxsoftmax.verify._theorem import Theorem
 
+_WIDTH = 120  # of what `print(report)` shows
 _LONGEST_DETAIL = 400
-_SKIPPED_SHOWN = 8
-_NOT_OFFERED = ": not offered"
+_ULP = (
+    "An ulp is the distance from a number to the next of its dtype. Of the rows of each line the one nearest its bound "
+    "is shown, or furthest beyond it."
+)
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,17 @@ class Line:
     @property
     def worst(self) -> Row:
         """The row nearest its bound, or furthest beyond it."""
-        return max(self.rows, key=attrgetter("strain"))
+        return worst_of(self.rows)
 
     @property
     def passed(self) -> bool:
         """Whether every row holds."""
         return all(row.passed for row in self.rows)
+
+
+def worst_of(rows: tuple[Row, ...]) -> Row:
+    """Returns the row nearest its bound, or furthest beyond it."""
+    return max(rows, key=attrgetter("strain"))
 
 
 def lines_of(report: Report) -> dict[str, tuple[Line, ...]]:
@@ -52,51 +59,17 @@ def lines_of(report: Report) -> dict[str, tuple[Line, ...]]:
     }
 
 
-def failures_of(report: Report) -> dict[str, tuple[Row, ...]]:
-    """Returns the failing rows of each theorem that fails, the worst first."""
-    failed = sorted(report.failed, key=attrgetter("strain"), reverse=True)
-    return {
-        theorem: tuple(row for row in failed if row.theorem == theorem)
-        for theorem in dict.fromkeys(row.theorem for row in report.failed)
-    }
-
-
-def is_wrong_number(row: Row) -> bool:
-    """Returns whether a failing row is one of a wrong number, not of a call that failed or gave a wrong shape."""
-    return row.detail.startswith("got ")
-
-
-def has_raised(row: Row) -> bool:
-    """Returns whether a failing row is a call that raised; its detail is then the exception's name and message."""
-    name, colon, _ = row.detail.partition(": ")
-    return bool(colon) and name.isidentifier()
-
-
-def never_returned(report: Report) -> tuple[str, ...]:
-    """Returns a sentence about each function of which every call raised."""
-    groups: dict[str, list[Row]] = {}
-    for row in report.rows:
-        groups.setdefault(row.function, []).append(row)
-    return tuple(
-        f"every call of {function} raised {_most_common([row.detail for row in rows])}"
-        for function, rows in groups.items()
-        if all(has_raised(row) for row in rows)
-    )
-
-
-def _most_common(details: list[str]) -> str:
-    counts = Counter(shortened(one_line(detail), _LONGEST_DETAIL) for detail in details)
-    (detail, times), *_ = counts.most_common(1)
-    return detail if times == len(details) else f"an exception, most often {detail}"
-
-
 def of_jax_itself(report: Report) -> str:
     """Returns a sentence about the rows that judge JAX's own differential, or nothing where there are none."""
     rows = [row for row in report.rows if row.function == DIFFERENTIAL]
     if not rows:
         return ""
     theorems = ", ".join(dict.fromkeys(row.theorem for row in rows))
-    return f"of the rows, {len(rows)} ({theorems}) judge {DIFFERENTIAL} itself, not {report.implementation}"
+    failed = sum(not row.passed for row in rows)
+    outcome = f"{failed} FAIL" if failed else "all hold"
+    return (
+        f"Of {DIFFERENTIAL} itself, which counts for no function: {count(len(rows), 'row')} of {theorems}, {outcome}."
+    )
 
 
 def of_its_compiler(report: Report) -> str:
@@ -105,28 +78,9 @@ def of_its_compiler(report: Report) -> str:
     if not long or "cpu" not in report.device or not report.versions.get("jaxlib", "").startswith("0.10."):
         return ""
     return (
-        "on a CPU jaxlib 0.10 adds up wrong entries in some vmapped sums (jax#39103): "
-        "a rule that is right may fail in long rows; see whether it does with jax 0.12"
+        "On a CPU jaxlib 0.10 adds up wrong entries in some vmapped sums (jax#39103): "
+        "a rule that is right may fail in long rows; see whether it does with jax 0.12."
     )
-
-
-def verdict(report: Report) -> str:
-    """Returns the certificate's last line."""
-    versions = ", ".join(f"{name} {report.versions[name]}" for name in ("jaxsoftmax", "jax") if name in report.versions)
-    made_on = f"on {report.device}, {versions}, {report.seconds:.0f} s"
-    if report.passed:
-        theorems = len({row.theorem for row in report.rows})
-        return f"certificate holds: {count(len(report.rows), 'row')} of {count(theorems, 'theorem')} {made_on}"
-    failing = ", ".join(failures_of(report))
-    return (
-        f"certificate FAILS: {len(report.failed)} of {count(len(report.rows), 'row')}, "
-        f"{'theorem' if len(failures_of(report)) == 1 else 'theorems'} {failing}, {made_on}"
-    )
-
-
-def count(number: int, noun: str) -> str:
-    """Returns `number` with its noun."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def ulps(value: float) -> str:
@@ -139,29 +93,87 @@ def where(row: Row) -> str:
     return f"{row.dtype}, {row.transformation}, {row.regime}"
 
 
-def print_report(report: Report, theorems: Mapping[str, Theorem], console: Console) -> None:
-    """Prints the table, what is wrong with each failing theorem, what was skipped, and the verdict."""
+def as_text(report: Report) -> str:
+    """Returns what `print_report` prints, without colours."""
+    from jaxsoftmax.verify._certificate import THEOREMS
+
+    stream = io.StringIO()
+    console = Console(file=stream, width=_WIDTH, markup=False, highlight=False, emoji=False, color_system=None)
+    print_report(report, THEOREMS, console)
+    return stream.getvalue().rstrip("\n")
+
+
+def print_report(report: Report, theorems: Mapping[str, Theorem], console: Console, *, verbose: bool = False) -> None:
+    """Prints a line for each theorem, what is wrong with each function that fails, and the conclusion.
+
+    Args:
+      report: the certificate.
+      theorems: the theorems by number, for their names, statements and symptoms.
+      console: where to.
+      verbose: whether each theorem is stated, with a line for each function and quantity, and every function has its
+        verdict and what was not judged of it.
+    """
     console.print(Text(f"Certificate of {report.implementation}", style="bold"))
-    console.print(Text("Of each line's rows the one nearest its bound is shown, or furthest beyond it.", style="dim"))
-    for sentence in never_returned(report):
-        console.print(Text(sentence, style="bold red"), soft_wrap=True)
-    lines = lines_of(report)
-    widths = _widths([line for group in lines.values() for line in group], console.width)
-    for number, group in lines.items():
-        console.print()
-        console.print(Text.assemble((number, "bold cyan"), "  ", _statement(theorems, number)))
-        console.print(_grid(group, widths))
-    for number, rows in failures_of(report).items():
-        _print_failure(number, rows, theorems, console)
-    for remark in filter(None, (_skipped(report.skipped), of_jax_itself(report), of_its_compiler(report))):
+    console.print(Text(_ULP, style="dim"))
+    console.print()
+    (_print_every_line if verbose else _print_theorems)(report, theorems, console)
+    for verdict in report.verdicts:
+        if verbose or verdict.verdict != HOLDS:
+            _print_verdict(verdict, theorems, console)
+        if verbose:
+            for gap in verdict.gaps:
+                console.print(_indented(f"not judged, {gap.reason}: {', '.join(gap.unjudged)}", style="dim"))
+    for remark in filter(None, (of_jax_itself(report), of_its_compiler(report))):
         console.print()
         console.print(Text(remark, style="dim"))
     console.print()
-    console.print(Text(verdict(report), style="bold green" if report.passed else "bold red"), soft_wrap=True)
+    outcome, *rest = conclusion(report)
+    console.print(Text(outcome, style="bold green" if report.passed else "bold red"), soft_wrap=True)
+    for sentence in rest:
+        console.print(Text(sentence), soft_wrap=True)
 
 
-def _statement(theorems: Mapping[str, Theorem], number: str) -> str:
-    return one_line(theorems[number].statement) if number in theorems else ""
+def _print_theorems(report: Report, theorems: Mapping[str, Theorem], console: Console) -> None:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for _ in range(3):
+        grid.add_column(no_wrap=True)
+    for _ in range(2):
+        grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(overflow="fold", ratio=1)
+    for number, lines in lines_of(report).items():
+        if all(line.function == DIFFERENTIAL for line in lines):
+            continue
+        rows = sum((line.rows for line in lines), ())
+        shown = [line for line in lines if not line.passed] or list(lines)
+        style, worst = "red" if not shown[0].passed else "", worst_of(rows)
+        grid.add_row(
+            _mark(shown[0].passed),
+            Text(number, style="bold cyan"),
+            Text(theorems[number].name if number in theorems else "", style=style),
+            Text(count(len(rows), "row")),
+            Text(f"{ulps(worst.error)} of {ulps(worst.bound)} ulps", style=style),
+            Text(_families([line.function for line in shown]), style="dim"),
+        )
+    console.print(grid)
+
+
+def _families(functions: list[str]) -> str:
+    """Functions with their variants: "softmax (and analytic, forward_mode)"."""
+    plain = dict.fromkeys(name for name in functions if "." not in name)
+    families = dict.fromkeys(name.partition(".")[0] for name in functions if "." in name)
+    if not plain:
+        return ", ".join(dict.fromkeys(functions))
+    return ", ".join(plain) + (f" (and {', '.join(families)})" if families else "")
+
+
+def _print_every_line(report: Report, theorems: Mapping[str, Theorem], console: Console) -> None:
+    lines = lines_of(report)
+    widths = _widths([line for group in lines.values() for line in group], console.width)
+    for number, group in lines.items():
+        statement = one_line(theorems[number].statement) if number in theorems else ""
+        console.print(Text.assemble((number, "bold cyan"), "  ", statement))
+        console.print(_grid(group, widths))
+        console.print()
 
 
 def _widths(lines: list[Line], available: int) -> tuple[int, int]:
@@ -187,7 +199,7 @@ def _grid(lines: tuple[Line, ...], widths: tuple[int, int]) -> Table:
     for line in lines:
         worst, style = line.worst, "" if line.passed else "red"
         grid.add_row(
-            Text("✓", style="green") if line.passed else Text("✗", style="bold red"),
+            _mark(line.passed),
             Text(_name(line), style=style),
             Text(count(len(line.rows), "row")),
             Text(f"{ulps(worst.error)} of {ulps(worst.bound)} ulps", style=style),
@@ -196,45 +208,29 @@ def _grid(lines: tuple[Line, ...], widths: tuple[int, int]) -> Table:
     return grid
 
 
-def _print_failure(number: str, rows: tuple[Row, ...], theorems: Mapping[str, Theorem], console: Console) -> None:
-    worst = rows[0]
-    console.print()
-    console.print(Text.assemble((f"{number} fails", "bold red"), f" in {count(len(rows), 'row')}", _raised(rows)))
-    if number in theorems and any(is_wrong_number(row) for row in rows):
-        console.print(_indented(f"often: {one_line(theorems[number].symptom)}"))
-    console.print(_indented(f"worst: {worst.function}: {worst.quantity}, {where(worst)}; judged by {worst.judge}"))
-    if worst.detail:
-        console.print(_indented(shortened(one_line(worst.detail), _LONGEST_DETAIL)))
+def _mark(passed: bool) -> Text:
+    return Text("✓", style="green") if passed else Text("✗", style="bold red")
 
 
-def _raised(failing: tuple[Row, ...]) -> str:
-    return ", each a call that raised" if all(has_raised(row) for row in failing) else ""
+def _print_verdict(verdict: Verdict, theorems: Mapping[str, Theorem], console: Console) -> None:
+    holds = verdict.verdict == HOLDS
+    console.print() if not holds else None
+    head = (f"{verdict.function} {verdict.verdict}", "" if holds else "bold red")
+    console.print(Text.assemble(head, f": {verdict.summary}"), soft_wrap=True)
+    for failure in failures_of(verdict):
+        _print_failure(failure, theorems, console)
 
 
-def _indented(text: str) -> Padding:
-    return Padding(Text(text), (0, 0, 0, 2), expand=False)
+def _print_failure(failure: Failure, theorems: Mapping[str, Theorem], console: Console) -> None:
+    """The simplest failing row: where it is, its input, what came, and what often breaks the theorem."""
+    row = failure.rows[0]
+    console.print(_indented(f"{failure.aspect}: {row.quantity} ({row.theorem}), {where(row)}"))
+    lines = [f"input {row.case}" if row.case else "", shortened(one_line(row.detail), _LONGEST_DETAIL)]
+    if row.theorem in theorems and is_wrong_number(row):
+        lines.append(f"often: {one_line(theorems[row.theorem].symptom)}")
+    for line in filter(None, lines):
+        console.print(_indented(line, 4))
 
 
-def _skipped(skipped: tuple[str, ...]) -> str:
-    if not skipped:
-        return ""
-    functions = [reason.removesuffix(_NOT_OFFERED) for reason in skipped if reason.endswith(_NOT_OFFERED)]
-    others = (one_line(reason) for reason in skipped if not reason.endswith(_NOT_OFFERED))
-    reasons = list(dict.fromkeys(re.sub(r" under \w+: ", ": ", reason) for reason in others))
-    more = len(reasons) - _SKIPPED_SHOWN
-    parts = [
-        *reasons[:_SKIPPED_SHOWN],
-        *([f"and {more} more, listed by --json"] if more > 0 else []),
-        *([f"not offered: {', '.join(functions)}"] if functions else []),
-    ]
-    return f"skipped ({len(skipped)}): {'; '.join(parts)}"
-
-
-def one_line(text: str) -> str:
-    """Returns `text` with every run of white space as one blank."""
-    return " ".join(text.split())
-
-
-def shortened(text: str, length: int) -> str:
-    """Returns `text`, cut after `length` characters."""
-    return text if len(text) <= length else text[: length - 1] + "…"
+def _indented(text: str, by: int = 2, style: str = "") -> Padding:
+    return Padding(Text(text, style=style), (0, 0, 0, by), expand=False)

@@ -5,6 +5,7 @@ from jaxsoftmax.verify._theorem import Theorem
 
 TEMPERATURE = Theorem(
     "M32",
+    "temperature",
     "at a temperature T statistics and divergences are those of z / T, and their gradients 1 / T times those at z / T; "
     "a divergence isn't multiplied by T^2",
     "as M28 and M29: logits divided by a power of 2 don't round",

@@ -12,6 +12,7 @@ class Theorem:
     """One line of the mathematics, and how a wrong implementation usually breaks it."""
 
     number: str  # "M5", or "M8-mask" for a named part of one
+    name: str  # "Jacobian of softmax"
     statement: str
     reason: str  # why the bound in ulps is what it is
     symptom: str  # what an implementation that fails most likely does, and the issue it is known by
@@ -25,7 +26,10 @@ class Theorem:
 
 @dataclass(frozen=True)
 class Claim:
-    """What one theorem says of one function: a call, differentiated `order` times, and what must come out."""
+    """What one theorem says of one function: a call, differentiated `order` times, and what must come out.
+
+    A keyword that the call passes, and that a function doesn't have, leaves the claim unjudged.
+    """
 
     function: str  # a dotted name on the implementation
     quantity: str
@@ -36,9 +40,11 @@ class Claim:
     bound: float  # ulps of the expected magnitude
     dtypes: tuple[str, ...] = ("float32", "float64")
     rowwise: bool = True  # whether the call takes a whole batch of rows at once
-    devices: int = 1  # that it takes at least
+    devices: int = 0  # that its mesh has at least; 0 without a mesh
     requires: str = ""  # what else an implementation has to offer: the type of an argument
     textbook: Callable[..., Any] | None = None  # (x, *constants): the naive formula, for autodiff in float64
+    through: tuple[str, ...] = ()  # the transformations that it is seen through; if empty, the main ones or all
+    mistakes: Callable[..., Any] | None = None  # (x, *constants) -> [(what is wrong, the first numbers that come then)]
 
 
 @dataclass(frozen=True)

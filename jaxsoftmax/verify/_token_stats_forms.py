@@ -9,9 +9,9 @@ import numpy as np
 
 from jaxsoftmax.verify import _regimes
 from jaxsoftmax.verify._cross_entropy_forms import with_labels
-from jaxsoftmax.verify._head_forms import Setting, end_to_end
+from jaxsoftmax.verify._head_forms import Setting
 from jaxsoftmax.verify._head_inputs import confident, drawn, packed
-from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
+from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact, itself
 from jaxsoftmax.verify._softmax_forms import naive_lse, naive_softmax
 from jaxsoftmax.verify._theorem import Inputs
 

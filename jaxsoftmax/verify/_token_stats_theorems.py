@@ -47,6 +47,7 @@ from jaxsoftmax.verify._token_stats_forms import (
 
 ENTROPY = Theorem(
     "M28",
+    "entropy",
     "H = log1p(r) + sum_j s_j (m - z_j), of which no term is negative; dH/dz_j = -s_j (log s_j + H), and 0 where "
     "s_j = 0, even at z_j = -inf",
     "exp to 1 ulp, sums to 2, log1p to 2, quotients to 1/2; in low precision half an ulp for the gradient",

@@ -28,18 +28,15 @@ class Options:
     weighted: bool = False
     cap: float | None = None
 
+    def keywords(self, dtype):
+        """Those of the loss that this setting takes, and nothing else."""
+        given = {"label_smoothing": self.smoothing, "z_loss": self.z_loss, "logit_softcap": self.cap}
+        given["class_weights"] = jnp.asarray(WEIGHTS, dtype) if self.weighted else None
+        return {name: value for name, value in given.items() if isinstance(value, jax.Array) or value}
+
     def call(self, f, x, y, **keywords):
-        """The loss, with this setting's keywords."""
-        weights = jnp.asarray(WEIGHTS, x.dtype) if self.weighted else None
-        return f(
-            x,
-            y,
-            class_weights=weights,
-            label_smoothing=self.smoothing,
-            z_loss=self.z_loss,
-            logit_softcap=self.cap,
-            **keywords,
-        )
+        """The loss, with this setting's keywords and others."""
+        return f(x, y, **self.keywords(x.dtype), **keywords)
 
     def per_token(self, f, x, y):
         """Unreduced."""

@@ -31,6 +31,7 @@ from jaxsoftmax.verify._training_loss_forms import (
 TRAINING_LOSS_THEOREMS = (
     Theorem(
         "M23",
+        "slope of a soft cap",
         "a softcap's slope is sech^2(x / c) = 4q / (1 + q)^2 with q = exp(-2|x| / c)",
         "tanh to 5 ulps, exp to 1; half-ulps of z come back in exp(z - m)",
         "1 - tanh^2 is 0 past x = 9 c",
@@ -38,6 +39,7 @@ TRAINING_LOSS_THEOREMS = (
     ),
     Theorem(
         "M24",
+        "loss with smoothing, z-loss and weights",
         "l = (1 - eps) w_y nll_y + (eps / V) sum_j w_j (L - z_j) + zeta w_y L^2",
         "sums of V terms, to the ulp of their sizes",
         "eps / (V - 1); a z-loss without the class weight; weights left out of the smoothing",
@@ -45,6 +47,7 @@ TRAINING_LOSS_THEOREMS = (
     ),
     Theorem(
         "M25",
+        "its gradient and Hessian",
         "dl/dz_j = (A - B) s_j - C_j + B (s_j - [j = y]), A = B + sum C + 2 zeta w_y L",
         "sums of V terms, to the ulp of their sizes",
         "as M24, in the gradient alone",
@@ -55,6 +58,7 @@ TRAINING_LOSS_THEOREMS = (
     ),
     Theorem(
         "M26",
+        "the same of float labels",
         "with float labels l = sum_j w_j p'_j (L - z_j) + zeta L^2, p' = (1 - eps) p + eps / V",
         "sums of V terms, to the ulp of their sizes",
         "smoothing taken from the wrong sum; labels taken for constants",
@@ -66,6 +70,7 @@ TRAINING_LOSS_THEOREMS = (
     ),
     Theorem(
         "M27",
+        "mean over weighted tokens",
         "mean = sum_t u_t l_t / sum_t u_t w_{y_t} over the tokens not ignored; over nothing it is 0, with gradient 0",
         "sums of N terms",
         "a mean over N; 0 / 0 where all is ignored",

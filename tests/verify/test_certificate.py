@@ -10,6 +10,7 @@ import pytest
 
 import jaxsoftmax
 from jaxsoftmax.verify import THEOREMS, certify
+from jaxsoftmax.verify._record import Gap
 
 JAX = SimpleNamespace(
     __name__="jax.nn", logsumexp=jax.nn.logsumexp, softmax=jax.nn.softmax, log_softmax=jax.nn.log_softmax
@@ -104,13 +105,14 @@ def test_a_function_that_is_missing_is_skipped_and_listed_once():
     only_softmax = SimpleNamespace(softmax=jaxsoftmax.softmax)
     report = certify(only_softmax, theorems=["M7", "M13", "M18", "M19"], **QUICK)
     assert report.passed
+    assert report.offered == ("softmax",)
     assert {row.function for row in report.rows} == {"softmax"}
-    assert report.skipped == (
-        "logsumexp: not offered",
-        "token_stats: not offered",
-        "softmax_cross_entropy_with_integer_labels: not offered",
-        "softmax_cross_entropy: not offered",
-        "cross_entropy: not offered",
+    assert report.missing == (
+        "logsumexp",
+        "token_stats",
+        "softmax_cross_entropy_with_integer_labels",
+        "softmax_cross_entropy",
+        "cross_entropy",
     )
 
 
@@ -160,7 +162,7 @@ def test_a_call_that_raises_fails_its_row_with_the_exception():
 def test_a_refusal_of_forward_mode_is_listed_and_fails_nothing():
     report = certify(SimpleNamespace(logsumexp=jaxsoftmax.logsumexp), theorems=["M8-empty"], **QUICK)
     assert report.passed
-    assert "logsumexp under jacfwd: forward mode refused" in report.skipped
+    assert report.gaps == (Gap("logsumexp", "forward mode is refused", ("jacfwd",)),)
 
 
 def test_a_twin_that_refuses_forward_mode_fails():
@@ -227,11 +229,86 @@ def test_an_attribute_that_cannot_be_read_is_refused(name):
         certify(type("Implementation", (), attributes)(), theorems=["M8-empty"], **QUICK)
 
 
-def test_an_argument_that_is_not_offered_is_listed_and_fails_nothing():
+def test_an_argument_that_is_not_offered_is_named_once_with_what_was_not_judged():
     offered = SimpleNamespace(logsumexp=lambda a, axis=None: jaxsoftmax.logsumexp(a, axis))
     report = certify(offered, theorems=["M18"], **QUICK)
     assert report.passed
-    assert "logsumexp under jit: argument b not offered" in report.skipped
+    (of_weights, of_masks) = report.gaps
+    assert (of_weights.reason, of_masks.reason) == ("no argument b", "no argument where")
+    assert of_weights.unjudged == ("value, weighted (M18)", "sign (M18)")
+
+
+def test_a_function_whose_every_claim_needs_an_argument_it_lacks_is_not_judged():
+    offered = SimpleNamespace(logsumexp=lambda a: jaxsoftmax.logsumexp(a, axis=-1), softmax=jaxsoftmax.softmax)
+    report = certify(offered, theorems=["M7", "M8-empty"], **QUICK)
+    assert not report.passed
+    assert not report.failed
+    assert {verdict.function: verdict.verdict for verdict in report.verdicts} == {
+        "softmax": "holds",
+        "logsumexp": "not judged",
+    }
+
+
+def test_what_takes_any_keyword_offers_those_that_it_does_not_refuse():
+    def logsumexp(a, **keywords):
+        return jaxsoftmax.logsumexp(a, axis=keywords.pop("axis"), **_known(keywords))
+
+    def _known(keywords):
+        if "b" in keywords:
+            raise TypeError("logsumexp() got an unexpected keyword argument 'b'")
+        return keywords
+
+    report = certify(SimpleNamespace(logsumexp=logsumexp), theorems=["M18"], **QUICK)
+    assert report.passed
+    assert [gap.reason for gap in report.gaps] == ["no argument b"]
+
+
+def test_a_head_of_three_arguments_that_always_returns_0_fails():
+    def head(hidden, kernel, labels):
+        return jnp.zeros(()) * jnp.sum(hidden) * jnp.sum(kernel)
+
+    report = certify(SimpleNamespace(linear_cross_entropy=head), theorems=["M1", "M27-head-keywords"], **QUICK)
+    (verdict,) = report.verdicts
+    assert verdict.verdict == "fails"
+    assert all(row.detail.startswith("got 0.0, expected ") for row in verdict.failed)
+    assert {gap.reason for gap in verdict.gaps} >= {"no argument bias", "no argument token_weights"}
+
+
+def test_rows_about_jax_itself_do_not_make_a_certificate():
+    report = certify(JAX, theorems=["M1"], **QUICK)
+    assert report.rows
+    assert not report.passed
+    assert not report.judged
+
+
+def test_keywords_that_change_nothing_are_named():
+    def ignoring_all(logits, labels, *, token_weights=None, ignore_index=None, label_smoothing=0.0, z_loss=0.0):
+        return jaxsoftmax.cross_entropy(logits, labels)
+
+    report = certify(SimpleNamespace(cross_entropy=ignoring_all), theorems=["M27-keywords"], **QUICK)
+    failing = {row.quantity: row.detail for row in report.failed}
+    for keyword in ("token_weights", "ignore_index=0", "label_smoothing", "z_loss"):
+        said = f"{keyword} changes nothing: the loss without it came"
+        assert said in failing[f"mean, integer labels, {keyword}"]
+    assert not any("no keyword" in quantity for quantity in failing)
+
+
+def test_a_mean_over_all_tokens_is_named_without_class_weights_too():
+    def over_all(logits, labels, *, ignore_index=None):
+        return jnp.mean(jaxsoftmax.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none"))
+
+    report = certify(SimpleNamespace(cross_entropy=over_all), theorems=["M27-keywords"], **QUICK)
+    failing = {row.quantity: row.detail for row in report.failed}
+    assert "the mean is over all tokens" in failing["mean, integer labels, ignore_index=-100"]
+    assert "the mean is over all tokens" in failing["mean, integer labels, ignore_index=3"]
+
+
+def test_a_failing_row_has_the_smallest_input_that_fails_and_the_gap_up_to_which_it_holds():
+    report = certify(JAX, theorems=["M18"], **QUICK)
+    row = next(row for row in report.failed if row.regime == "confident gap 1-80" and row.quantity == "value")
+    assert (row.gap, row.holds_to) == (17.0, 10.0)
+    assert row.case.startswith("[-17")
+    assert "at [3]" in row.detail
 
 
 def test_a_twin_is_judged_under_its_own_name():
@@ -246,7 +323,8 @@ def test_a_nan_where_a_number_is_expected_is_an_infinite_error():
     offered = SimpleNamespace(softmax=lambda x, axis=-1, where=None: jnp.nan * x)
     report = certify(offered, theorems=["M4"], **QUICK)
     assert {row.error for row in report.rows} == {float("inf")}
-    assert report.as_dict()["rows"][0]["error"] == "inf"
+    document = report.as_dict()
+    assert document["rows"][0][document["columns"].index("error")] == "inf"
 
 
 def test_a_report_names_what_it_was_made_on():

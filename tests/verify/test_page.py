@@ -8,13 +8,13 @@ import pytest
 from jaxsoftmax.verify import _page
 from jaxsoftmax.verify._figures import confidence_errors
 from jaxsoftmax.verify._page import render_page
-from jaxsoftmax.verify._record import Report, Row
+from jaxsoftmax.verify._record import Gap, Report, Row
 from jaxsoftmax.verify._theorem import Theorem
 
 THEOREMS = {
-    "M5": Theorem("M5", "J = diag(s) − s sᵀ", "one product", "loses the diagonal", ()),
-    "M8-mask": Theorem("M8-mask", "LSE of an empty row", "exact", "nan", ()),
-    "M19": Theorem("M19", "x < y & r > 0", "one log1p", "subtracts <script>alert(1)</script>", ()),
+    "M5": Theorem("M5", "Jacobian", "J = diag(s) − s sᵀ", "one product", "loses the diagonal", ()),
+    "M8-mask": Theorem("M8-mask", "mask", "LSE of an empty row", "exact", "nan", ()),
+    "M19": Theorem("M19", "loss", "x < y & r > 0", "one log1p", "subtracts <script>alert(1)</script>", ()),
 }
 VOID = {"meta", "link", "img", "source", "wbr", "br"}
 
@@ -39,7 +39,8 @@ class Outline(HTMLParser):
 
 
 def _row(theorem, error, detail=""):
-    return Row(theorem, "log_softmax", "value", "mpmath, 50 digits", "jit", "float32", "ordinary", error, 4.0, detail)
+    named = ("log_softmax", "value", "mpmath, 50 digits", "jit", "float32", "ordinary")
+    return Row(theorem, *named, error, 4.0, detail=detail)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,8 @@ def html():
     rows = (_row("M5", 1.5), _row("M8-mask", 0.0), _row("M19", float("inf"), "got <b>nan</b>")) + (
         _row("M19", 9.0),
     ) * 9
-    report = Report("mine:<i>losses</i>", rows, ("softmax: not offered",), "cpu", {"jax": "0.12.0"}, 1.0)
+    gaps = (Gap("log_softmax", "no argument <where>", ("value, masked (M4)",)),)
+    report = Report("mine:<i>losses</i>", ("log_softmax",), ("softmax",), rows, gaps, "cpu", {"jax": "0.12.0"}, 1.0)
     return render_page(report, THEOREMS, ["jaxsoftmax", "verify", "--html", "a page"], "2026-01-01")
 
 
@@ -86,17 +88,20 @@ def test_only_what_fails_shows_its_symptom_and_its_worst_rows(outline):
     assert "and 5 more, listed by --json" in outline.text
 
 
-def test_the_header_says_of_which_function_every_call_raised(monkeypatch):
+def test_each_function_has_its_verdict_and_what_was_not_judged_is_listed(monkeypatch, outline):
+    assert "log_softmax fails: formula is wrong (M19)" in outline.text
+    assert "log_softmax, no argument <where>: value, masked (M4)" in outline.text
     for drawings in ("jacobian_panels", "confidence_panels"):  # which take a second
         monkeypatch.setattr(_page, drawings, tuple)
     rows = (_row("M19", float("inf"), "TypeError: <x>"), replace(_row("M5", 0.0), function="jax.jvp"))
-    page = render_page(Report("mine", rows, (), "cpu", {}, 1.0), THEOREMS, [], "2026-01-01")
-    assert '<p class="fails">every call of log_softmax raised TypeError: &lt;x&gt;</p>' in page
-    assert "of the rows, 1 (M5) judge jax.jvp itself, not mine" in page
+    page = render_page(Report("mine", ("log_softmax",), (), rows, (), "cpu", {}, 1.0), THEOREMS, [], "2026-01-01")
+    assert "formula: calls raised TypeError: &lt;x&gt; (M19)" in page
+    assert "Of jax.jvp itself, which counts for no function: 1 row of M5, all hold." in page
 
 
-def test_the_header_names_verdict_implementation_and_command(outline):
-    assert "certificate FAILS: 10 of 12 rows, theorem M19, on cpu, jax 0.12.0, 1 s" in outline.text
+def test_the_header_names_outcome_implementation_and_command(outline):
+    outcome = "The certificate FAILS for 1 of 1 function: 10 of 12 rows of 3 theorems, on cpu, jax 0.12.0, in 1 s."
+    assert outcome in outline.text
     assert "Certificate of mine:<i>losses</i>" in outline.text
     assert "jaxsoftmax verify --html 'a page'" in outline.text
 

@@ -15,6 +15,7 @@ from tests.verify import (
     planted_analytic,
     planted_cross_entropy,
     planted_distillation,
+    planted_keywords,
     planted_labels,
     planted_linear,
     planted_log_sum_exp,
@@ -42,6 +43,9 @@ DEFECTS = (
     *planted_distillation.DIVERGENCES,
     *planted_labels.LABELS,
     *planted_labels.PARTS,
+    *planted_keywords.DROPPED,
+    *planted_keywords.IN_ONE_KIND_OF_CALL,
+    *planted_keywords.SECOND_ORDER,
 )
 CONTROLS = (
     *planted_softmax.CONTROLS,
@@ -53,6 +57,7 @@ CONTROLS = (
     *planted_token_stats.CONTROLS,
     *planted_distillation.CONTROLS,
     *planted_labels.CONTROLS,
+    *planted_keywords.CONTROLS,
 )
 
 
@@ -88,7 +93,7 @@ SLOW = ("M11", "M16-head", "M19-low", "M22", "M24-head", "M27-head", "M27-mesh")
 
 def _first_failures(planted, theorem):
     """The failed rows of the first claim that catches the defect; later ones aren't judged."""
-    tasks, _ = _tasks(planted.implementation, [THEOREMS[theorem]], planted.dtypes, quick=True)
+    tasks = _tasks(planted.implementation, [THEOREMS[theorem]], planted.dtypes, quick=True).tasks
     with mpmath.workdps(DIGITS):
         failures = ([row for row in judge(task)[0] if not row.passed] for task in tasks)
         return next(filter(None, failures), [])
@@ -128,4 +133,4 @@ def test_the_wrappers_without_a_defect_pass(planted):
 
 def test_there_are_many_defects_and_no_two_of_one_name():
     names = [_name(planted) for planted in DEFECTS]
-    assert len(set(names)) == len(names) >= 45
+    assert len(set(names)) == len(names) >= 160

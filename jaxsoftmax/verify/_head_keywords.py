@@ -1,0 +1,129 @@
+"""Each keyword of the fused head by itself, then all together, on one device and on a mesh: M16, M24-M27."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxsoftmax.verify import _keywords, _regimes
+from jaxsoftmax.verify._head_forms import HEAD, Setting
+from jaxsoftmax.verify._head_inputs import drawn
+from jaxsoftmax.verify._keywords import ALONE, INTEGER, OF_INTEGERS, REDUCTIONS, SENTINEL, SPARSE, Case, in_one_program
+from jaxsoftmax.verify._mesh_theorems import MESH_HEAD, on_mesh, over_devices
+from jaxsoftmax.verify._oracle import Expected
+from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
+from jaxsoftmax.verify._token_stats_forms import through_product
+
+TOKENS = Setting(6, 3, _regimes.VOCAB)
+OF_PRODUCTS = ("bias", "chunk_size", "transposed_kernel")
+ON_MESH = ("bias", "token_weights", SENTINEL(-100), SENTINEL(3), "label_smoothing", "class_weights", "z_loss")
+
+
+def of_hidden(case: Case, f: Any, hidden: Any, kernel: Any, bias: Any, y: Any, u: Any, classes: Any) -> jax.Array:
+    """The call over hidden states and a kernel."""
+    given = {"hidden": hidden, "kernel": kernel.T if "transposed_kernel" in case.given else kernel}
+    given |= {"bias": bias} if "bias" in case.given else {}
+    given |= _keywords.differentiable(case, y, u)
+    sizes = {"chunk_size": 4} if "chunk_size" in case.given else {}  # of 6 tokens: the second chunk is ragged
+    sizes |= {"transposed_kernel": True} if "transposed_kernel" in case.given else {}
+
+    def loss(*values):
+        named = dict(zip(given, values, strict=True))
+        labels = _keywords.as_labels(case, named.get("labels", y), classes)
+        keywords = case.keywords(hidden.dtype, named.get("token_weights")) | sizes
+        keywords |= {"bias": named["bias"]} if "bias" in named else {}
+        return f(named["hidden"], named["kernel"], labels, **keywords)
+
+    return _keywords.loss_and_gradients(case, loss, *given.values())
+
+
+def of_hidden_exactly(
+    case: Case, hidden: np.ndarray, kernel: np.ndarray, bias: np.ndarray, y: np.ndarray, u: np.ndarray, classes: Any
+) -> Expected:
+    """The same in mpmath: no logit rounds."""
+    loss = _keywords.exact_loss(case, _logits(case, hidden, kernel, bias), _keywords.dense(case, y, classes), u)
+    by_hidden, by_kernel, by_bias = through_product(hidden, kernel, loss.by_logits)
+    if "transposed_kernel" in case.given:
+        by_kernel = Expected(by_kernel.value.T, by_kernel.magnitude.T)
+    biases = [by_bias] if "bias" in case.given else []
+    labels = _keywords.by_given_labels(case, loss, classes)
+    return _keywords.flattened(case, loss, by_hidden, by_kernel, *biases, *labels)
+
+
+def _logits(case: Case, hidden: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    return hidden @ kernel + (bias if "bias" in case.given else 0)
+
+
+def mistakes(case: Case, hidden: Any, kernel: Any, bias: Any, y: Any, u: Any, classes: Any) -> Iterator[Any]:
+    """What the loss comes to if a keyword changes nothing, or if a mean is taken over all tokens."""
+    labels = _keywords.dense(case, y, classes)
+    if "bias" in case.given:
+        without = _keywords.exact_loss(case, hidden @ kernel, labels, u)
+        yield "bias changes nothing: the loss without it came", without.value
+    of_loss = replace(case, given=case.given - {"bias"})
+    yield from _keywords.mistakes(of_loss, _logits(case, hidden, kernel, bias), labels, u)
+
+
+def inputs(case: Case, dtype: str) -> list[Inputs]:
+    """Six tokens."""
+    del dtype
+    arrays = [array[None] for array in drawn(TOKENS, 35)]
+    return [Inputs(regime, (*arrays, *labels)) for regime, labels in _keywords.labels_of(case).items()]
+
+
+def _claim(case: Case) -> Claim:
+    return in_one_program(
+        HEAD,
+        case.name,
+        call=partial(of_hidden, case),
+        oracle=partial(of_hidden_exactly, case),
+        inputs=partial(inputs, case),
+        mistakes=partial(mistakes, case),
+        requires="SparseLabels" if case.labels == SPARSE else "",
+    )
+
+
+def _mesh_claim(case: Case) -> Claim:
+    return replace(
+        _claim(case),
+        function=MESH_HEAD,
+        call=lambda f, *row: of_hidden(case, on_mesh(f), *row),
+        inputs=over_devices(partial(inputs, case)),
+        devices=1,
+    )
+
+
+def _on_mesh() -> Iterator[Case]:
+    for reduction in REDUCTIONS:
+        yield Case(INTEGER, reduction)
+    for keyword in ON_MESH:
+        yield Case(INTEGER, "mean", frozenset({keyword}))
+    for reduction in REDUCTIONS:
+        yield Case(INTEGER, reduction, frozenset(ON_MESH) - {SENTINEL(-100)})
+
+
+HEAD_KEYWORDS = Theorem(
+    "M27-head-keywords",
+    "each keyword of the fused head by itself",
+    "each keyword of the fused head by itself, and all together, in each reduction: loss and gradients are those of "
+    "M16 and M24-M27",
+    "as M16-head",
+    "as M27-keywords; a bias left out; a ragged last chunk dropped",
+    tuple(
+        _claim(case)
+        for kind, alone in ((INTEGER, ALONE + OF_INTEGERS + OF_PRODUCTS), (SPARSE, ("token_weights", "bias")))
+        for case in _keywords.cases(kind, alone)
+    ),
+)
+
+MESH_KEYWORDS = Theorem(
+    "M27-mesh-keywords",
+    "each keyword by itself on a mesh",
+    "each keyword of the fused head by itself, and several together, where tokens and classes are spread over devices",
+    "as M27-mesh",
+    "a smoothing over a shard's classes alone; a mean of means; ignored tokens counted on one device",
+    tuple(map(_mesh_claim, _on_mesh())),
+)

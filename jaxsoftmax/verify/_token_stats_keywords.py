@@ -1,0 +1,169 @@
+"""Each keyword of the statistics of tokens by itself, then all together: M28, M32."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+
+from jaxsoftmax.verify import _regimes
+from jaxsoftmax.verify._head_forms import Setting
+from jaxsoftmax.verify._head_inputs import drawn
+from jaxsoftmax.verify._keywords import in_one_program
+from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact
+from jaxsoftmax.verify._theorem import Claim, Inputs
+from jaxsoftmax.verify._token_stats_forms import (
+    LINEAR_STATS,
+    SHARES,
+    STATS,
+    three_gradients,
+    three_values,
+    through_product,
+)
+from jaxsoftmax.verify._training_loss_forms import CAP, SOFTCAP
+
+VALUES = {"temperature": 2.0, "logit_softcap": CAP, "ignore_index": 0, "chunk_size": 4, "transposed_kernel": True}
+OF_TOKENS = ("temperature", "logit_softcap", "ignore_index")
+OF_PRODUCTS = ("bias", "chunk_size", "transposed_kernel")
+WITHOUT_EFFECT = ("chunk_size", "transposed_kernel")  # on the statistics
+TOKENS = Setting(6, 3, _regimes.VOCAB)
+LABELS = np.array([4, 0, 6, 3, 0, 1], np.int32)
+
+Given = frozenset[str]  # the keywords of a call
+
+
+def statistics(f: Any, given: Given, *arguments: Any, **arrays: Any) -> list[jax.Array]:
+    """Log-probabilities, entropies and log-sum-exps."""
+    stats = f(*arguments, **arrays, **{name: VALUES[name] for name in sorted(given) if name in VALUES})
+    return [stats.log_prob, stats.entropy, stats.log_sum_exp]
+
+
+def with_gradients(f: Any, *arguments: Any) -> jax.Array:
+    """The statistics, and the gradients of a sum of shares of them, end to end."""
+
+    def total(*arguments):
+        values = f(*arguments)
+        return sum(share * jnp.sum(part) for share, part in zip(SHARES, values, strict=True)), values
+
+    places = tuple(range(len(arguments)))
+    gradients, values = jax.grad(total, places, has_aux=True)(*arguments)
+    return jnp.concatenate([jnp.ravel(array) for array in (*values, *gradients)])
+
+
+def of_logits(given: Given, f: Any, x: Any, y: Any) -> jax.Array:
+    """The call over given logits."""
+    return with_gradients(lambda x: statistics(f, given, x, y), x)
+
+
+def of_hidden(given: Given, f: Any, hidden: Any, kernel: Any, bias: Any, y: Any) -> jax.Array:
+    """The call over hidden states and a kernel."""
+    kernel = kernel.T if "transposed_kernel" in given else kernel
+    if "bias" not in given:
+        return with_gradients(lambda x, w: statistics(f, given, x, w, y), hidden, kernel)
+    return with_gradients(lambda x, w, b: statistics(f, given, x, w, y, bias=b), hidden, kernel, bias)
+
+
+def exact_values(given: Given, z: np.ndarray, y: np.ndarray) -> Expected:
+    """The statistics of c tanh(z / c) / T (M28, M32)."""
+    rows = [_token(given, row, int(label))[0] for row, label in zip(z, y, strict=True)]
+    stacked = Expected.stack(rows)
+    return Expected(stacked.value.T, stacked.magnitude.T)
+
+
+def exact_gradient(given: Given, z: np.ndarray, y: np.ndarray) -> Expected:
+    """The gradient of the sum of shares in the logits."""
+    rows = Expected.stack([_token(given, row, int(label))[1] for row, label in zip(z, y, strict=True)])
+    return Expected(*(np.tensordot(part, exact(np.array(SHARES)), (1, 0)) for part in (rows.value, rows.magnitude)))
+
+
+def _token(given: Given, z: np.ndarray, y: int) -> tuple[Expected, Expected]:
+    """Three statistics, and the gradient of each."""
+    capped = SOFTCAP.row(z) if "logit_softcap" in given else ExactRow(exact(z))
+    t = mpmath.mpf(VALUES["temperature"] if "temperature" in given else 1)
+    row = ExactRow(capped.x / t)
+    rounding = SOFTCAP.rounding(row) if "logit_softcap" in given else 1
+    slope = (SOFTCAP.slope(z) if "logit_softcap" in given else exact(np.ones(len(z)))) / t
+    counted = exact(np.array([0, 0, 1] if "ignore_index" in given and y == VALUES["ignore_index"] else [1, 1, 1]))
+    values, gradients = three_values(row, y), three_gradients(row, y)
+    return (
+        Expected(counted * values.value, counted * (values.magnitude + (rounding - 1))),
+        Expected(counted[:, None] * gradients.value * slope, counted[:, None] * gradients.magnitude * slope * rounding),
+    )
+
+
+def of_logits_exactly(given: Given, x: np.ndarray, y: np.ndarray) -> Expected:
+    """The statistics of logits, and their gradients."""
+    return end_to_end(exact_values(given, x, y), exact_gradient(given, x, y))
+
+
+def of_hidden_exactly(given: Given, hidden: np.ndarray, kernel: np.ndarray, bias: np.ndarray, y: np.ndarray) -> Any:
+    """The same of hidden @ kernel + bias (M16)."""
+    z = _logits(given, hidden, kernel, bias)
+    by_hidden, by_kernel, by_bias = through_product(hidden, kernel, exact_gradient(given, z, y))
+    if "transposed_kernel" in given:
+        by_kernel = Expected(by_kernel.value.T, by_kernel.magnitude.T)
+    return end_to_end(exact_values(given, z, y), by_hidden, by_kernel, *([by_bias] if "bias" in given else []))
+
+
+def _logits(given: Given, hidden: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    return hidden @ kernel + (bias if "bias" in given else 0)
+
+
+def mistakes(given: Given, x: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, Expected]]:
+    """What the statistics are if a keyword changes nothing."""
+    for keyword in sorted(given.difference(WITHOUT_EFFECT)):
+        yield f"{keyword} changes nothing: the statistics without it came", exact_values(given - {keyword}, x, y)
+
+
+def mistakes_of_hidden(given: Given, hidden: Any, kernel: Any, bias: Any, y: Any) -> Iterator[tuple[str, Expected]]:
+    """The same of hidden @ kernel + bias."""
+    if "bias" in given:
+        yield "bias changes nothing: the statistics without it came", exact_values(given, hidden @ kernel, y)
+    yield from mistakes(given - {"bias"}, _logits(given, hidden, kernel, bias), y)
+
+
+def logits(dtype: str) -> list[Inputs]:
+    """Six tokens."""
+    return [Inputs("six tokens", (_regimes.ordinary(dtype, rows=6, seed=36)[None], LABELS[None]))]
+
+
+def heads(dtype: str) -> list[Inputs]:
+    """Six tokens' hidden states, a kernel and a bias."""
+    del dtype
+    return [Inputs("six tokens", (*(array[None] for array in drawn(TOKENS, 37)), LABELS[None]))]
+
+
+def each(keywords: tuple[str, ...]) -> Iterator[tuple[str, Given]]:
+    """No keyword, each by itself, and all together, by name."""
+    yield "no keyword", frozenset()
+    yield from ((keyword, frozenset({keyword})) for keyword in keywords)
+    yield "all keywords", frozenset(keywords)
+
+
+TOKEN_STATS_KEYWORDS: tuple[Claim, ...] = (
+    *(
+        in_one_program(
+            STATS,
+            f"statistics, {name}",
+            call=partial(of_logits, given),
+            oracle=partial(of_logits_exactly, given),
+            inputs=logits,
+            mistakes=partial(mistakes, given),
+        )
+        for name, given in each(OF_TOKENS)
+    ),
+    *(
+        in_one_program(
+            LINEAR_STATS,
+            f"statistics, {name}",
+            call=partial(of_hidden, given),
+            oracle=partial(of_hidden_exactly, given),
+            inputs=heads,
+            mistakes=partial(mistakes_of_hidden, given),
+        )
+        for name, given in each(OF_TOKENS + OF_PRODUCTS)
+    ),
+)

@@ -1,0 +1,161 @@
+"""Functions that take a keyword and do nothing with it, or not in each kind of call; and wrong second derivatives."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxsoftmax import SparseLabels
+from tests.verify.planted import LOSS, Planted, by_call, by_rule, changed, of_second_order
+
+HEAD, MESH_HEAD = "linear_cross_entropy", "sharded_linear_cross_entropy"
+STATS, LINEAR_STATS = "token_stats", "linear_token_stats"
+DISTILLATION, LINEAR_DISTILLATION = "distillation", "linear_distillation"
+OF_LOSS, OF_HEAD, OF_TOKENS = ("M27-keywords",), ("M27-head-keywords",), ("M32-keywords",)
+
+
+def _dropping(keyword, where=lambda *arguments, **keywords: True):
+    """A function that leaves a keyword out, wherever where(arguments, keywords) says so."""
+
+    def function(right, *arguments, **keywords):
+        if where(*arguments, **keywords):
+            keywords = {name: value for name, value in keywords.items() if name != keyword}
+        return right(*arguments, **keywords)
+
+    return by_call(function)
+
+
+def _if_labels(kind):
+    """Where labels are "integer", "float" or "sparse"."""
+
+    def where(*arguments, **_):
+        labels = arguments[-1]
+        if isinstance(labels, SparseLabels):
+            return kind == "sparse"
+        return kind == ("integer" if jnp.issubdtype(labels.dtype, jnp.integer) else "float")
+
+    return where
+
+
+def _if_reduction(wanted):
+    return lambda *arguments, reduction="mean", **_: reduction == wanted
+
+
+def _if_false(*arguments, ignore_index=None, **_):
+    return not ignore_index
+
+
+def _if_negative(*arguments, ignore_index=None, **_):
+    return ignore_index is not None and ignore_index < 0
+
+
+def _if_alone(*arguments, **keywords):
+    return len(keywords) == 1
+
+
+def _over_all_tokens(right, *arguments, reduction="mean", has_aux=False, **keywords):
+    if reduction != "mean":
+        return right(*arguments, reduction=reduction, has_aux=has_aux, **keywords)
+    total = right(*arguments, reduction="sum", has_aux=has_aux, **keywords)
+    n = arguments[0].shape[0]
+    return (total[0] / n, total[1]) if has_aux else total / n
+
+
+def _nothing(right, hidden, kernel, labels, **keywords):
+    return jnp.zeros(()) * (jnp.sum(hidden) + jnp.sum(kernel))
+
+
+def _unweighted_correct(right, *arguments, has_aux=False, **keywords):
+    if not has_aux:
+        return right(*arguments, **keywords)
+    loss, parts = right(*arguments, has_aux=True, **keywords)
+    plain = {name: value for name, value in keywords.items() if name != "token_weights"}
+    return loss, parts._replace(correct=right(*arguments, has_aux=True, **plain)[1].correct)
+
+
+def _label_weights_constant(right, logits, labels, **keywords):
+    if isinstance(labels, SparseLabels):
+        labels = SparseLabels(labels.indices, jax.lax.stop_gradient(labels.weights))
+    return right(logits, labels, **keywords)
+
+
+def _normalised(right, logits, labels, **keywords):
+    if not isinstance(labels, SparseLabels) and jnp.issubdtype(labels.dtype, jnp.floating):
+        labels = labels / jnp.sum(labels, -1, keepdims=True)
+    return right(logits, labels, **keywords)
+
+
+def _swapped_beta(right, *arguments, beta=0.5, **keywords):
+    return right(*arguments, beta=1 - beta, **keywords)
+
+
+def _last_chunk_dropped(right, hidden, kernel, labels, chunk_size=None, **keywords):
+    if chunk_size is None or labels.shape[0] % chunk_size == 0:
+        return right(hidden, kernel, labels, **keywords)
+    kept = labels.shape[0] // chunk_size * chunk_size
+    keywords = {k: v[:kept] if k == "token_weights" and v is not None else v for k, v in keywords.items()}
+    return right(hidden[:kept], kernel, labels[:kept], **keywords)
+
+
+def _flat(derivative):
+    return by_rule(changed(derivative, of_second_order(lambda dot: 0 * dot)))
+
+
+_OF_LOSS = ("token_weights", "ignore_index", "label_smoothing", "z_loss", "logit_softcap", "class_weights")
+
+DROPPED = (
+    *(Planted(f"{name} does nothing", LOSS, _dropping(name), OF_LOSS) for name in _OF_LOSS),
+    *(Planted(f"{name} does nothing", HEAD, _dropping(name), OF_HEAD) for name in (*_OF_LOSS, "bias")),
+    *(
+        Planted(f"{name} does nothing on a mesh", MESH_HEAD, _dropping(name), ("M27-mesh-keywords",))
+        for name in ("token_weights", "ignore_index", "label_smoothing", "class_weights")
+    ),
+    *(
+        Planted(f"{name} does nothing", STATS, _dropping(name), OF_TOKENS)
+        for name in ("temperature", "logit_softcap", "ignore_index")
+    ),
+    *(
+        Planted(f"{name} does nothing", LINEAR_STATS, _dropping(name), OF_TOKENS)
+        for name in ("temperature", "logit_softcap", "ignore_index", "bias")
+    ),
+    *(
+        Planted(f"{name} does nothing", DISTILLATION, _dropping(name), OF_TOKENS)
+        for name in ("divergence", "beta", "temperature", "token_weights")
+    ),
+    *(
+        Planted(f"{name} does nothing", LINEAR_DISTILLATION, _dropping(name), OF_TOKENS)
+        for name in ("divergence", "beta", "temperature", "token_weights", "bias", "teacher_bias")
+    ),
+)
+
+IN_ONE_KIND_OF_CALL = (
+    Planted("always 0", HEAD, by_call(_nothing), OF_HEAD),
+    Planted("a mean over all tokens", LOSS, by_call(_over_all_tokens), OF_LOSS),
+    Planted("a mean over all tokens", HEAD, by_call(_over_all_tokens), OF_HEAD),
+    Planted("an ignore_index of 0 is none", LOSS, _dropping("ignore_index", _if_false), OF_LOSS),
+    Planted("a negative ignore_index is none", HEAD, _dropping("ignore_index", _if_negative), OF_HEAD),
+    Planted("smoothing with integer labels alone", LOSS, _dropping("label_smoothing", _if_labels("float")), OF_LOSS),
+    Planted("smoothing with float labels alone", LOSS, _dropping("label_smoothing", _if_labels("integer")), OF_LOSS),
+    Planted("no z-loss with sparse labels", LOSS, _dropping("z_loss", _if_labels("sparse")), OF_LOSS),
+    Planted("no class weights with sparse labels", LOSS, _dropping("class_weights", _if_labels("sparse")), OF_LOSS),
+    Planted("no token weights in a sum", LOSS, _dropping("token_weights", _if_reduction("sum")), OF_LOSS),
+    Planted("no token weights where unreduced", HEAD, _dropping("token_weights", _if_reduction("none")), OF_HEAD),
+    Planted("no smoothing in a mean", HEAD, _dropping("label_smoothing", _if_reduction("mean")), OF_HEAD),
+    Planted("a soft cap that needs another keyword", LOSS, _dropping("logit_softcap", _if_alone), OF_LOSS),
+    Planted("float labels normalised", LOSS, by_call(_normalised), OF_LOSS),
+    Planted("no gradient in sparse labels' weights", LOSS, by_call(_label_weights_constant), OF_LOSS),
+    Planted("right predictions unweighted", LOSS, by_call(_unweighted_correct), OF_LOSS),
+    Planted("a ragged last chunk dropped", HEAD, by_call(_last_chunk_dropped), OF_HEAD),
+    Planted("beta for the student", DISTILLATION, by_call(_swapped_beta), OF_TOKENS),
+)
+
+SECOND_ORDER = (
+    Planted("second derivative zero", "softmax", _flat("x"), ("M6-second",), ("M6",)),
+    Planted("second derivative zero", "log_softmax", _flat("x"), ("M6-second",), ("M10",)),
+    Planted("Hessian of a mean zero", LOSS, _flat("logits"), ("M15-mean",), ("M14",)),
+    Planted("Hessian of a mean zero in the kernel", HEAD, _flat("kernel"), ("M15-mean",)),
+)
+
+CONTROLS = (
+    Planted("right, by keywords", LOSS, by_call(lambda right, *a, **k: right(*a, **k)), (), (*OF_LOSS, "M15-mean")),
+    Planted("right, by keywords", HEAD, by_call(lambda right, *a, **k: right(*a, **k)), (), OF_HEAD),
+    Planted("right, by keywords", DISTILLATION, by_call(lambda right, *a, **k: right(*a, **k)), (), OF_TOKENS),
+)
