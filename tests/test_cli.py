@@ -217,7 +217,7 @@ def test_a_missing_extra_is_named(certify, here, capsys, monkeypatch, package, a
 
 def test_a_run_that_checks_nothing_is_refused(certify, capsys):
     certify.rows = ()
-    assert _refusal(capsys, "verify") == "jaxsoftmax verify: nothing was checked: softmax: not offered"
+    assert _refusal(capsys, "verify") == "jaxsoftmax verify: nothing was checked: no theorem speaks of this choice"
 
 
 @pytest.mark.parametrize("raised_in", ["certify", "_as_page"])
@@ -252,7 +252,8 @@ def test_json_holds_every_row_and_the_command(certify, here):
     report = certify(None, theorems=None, dtypes=None, quick=False, progress=lambda done, total, label: None)
     assert document["command"] == ["jaxsoftmax", *argv]
     assert document["rows"] == json.loads(json.dumps(report.as_dict()["rows"], allow_nan=False))
-    assert document["rows"][-1]["error"] == "inf"
+    assert document["rows"][-1][document["columns"].index("error")] == "inf"
+    assert Report.from_dict(document) == report
     assert document["passed"] is False
     assert [entry.name for entry in here.iterdir()] == ["f.json"]
 

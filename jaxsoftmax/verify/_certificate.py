@@ -108,12 +108,13 @@ def certify(
     work = _tasks(implementation, _chosen_theorems(theorems), _chosen_dtypes(dtypes), quick)
     rows: list[Row] = []
     gaps = list(work.gaps)
-    for done, (task, (judged, refused)) in enumerate(_in_parallel(judge, work.tasks), 1):
+    groups = _programs(work.tasks)
+    for done, ((task, *_), (judged, refused)) in enumerate(_in_parallel(judge, groups), 1):
         rows += judged
         gaps += refused
         if progress:
             label = f"{task.theorem.number} {task.claim.function}, {task.claim.quantity}, {task.dtype}"
-            progress(done, len(work.tasks), label)
+            progress(done, len(groups), label)
     took = time.monotonic() - start
     named = (work.offered, work.missing, tuple(rows), _joined(gaps))
     return Report(name, *named, _device(), _versions(), took, quick)
@@ -173,7 +174,9 @@ def _tasks(implementation: Any, theorems: list[Theorem], dtypes: tuple[str, ...]
     thorough: set[Any] = set()
     for theorem, claim in ((t, c) for t in theorems for c in t.claims if set(c.dtypes) & set(dtypes)):
         functions = _functions(implementation, claim)
-        seen |= {claim.function: claim.function in functions} | dict.fromkeys(functions, True)
+        if claim.only_in_full:
+            functions = {name: f for name, f in functions.items() if not quick and not name.startswith(TWIN)}
+        seen |= {claim.function: seen.get(claim.function, False)} | dict.fromkeys(functions, True)
         reason = _unmet(implementation, claim)
         if reason:
             gaps += [Gap(name, reason, (f"{claim.quantity} ({theorem.number})",)) for name in functions]
@@ -218,17 +221,28 @@ def _offered(implementation: Any, name: str) -> Callable[..., Any] | None:
     return attribute(implementation, name)
 
 
-def _in_parallel(function: Callable[[Task], Any], tasks: list[Task]) -> Iterator[tuple[Task, Any]]:
-    """Each task with its result; an interrupt doesn't wait for the rest.
+def _programs(tasks: list[Task]) -> list[list[Task]]:
+    """The tasks, those that are compiled together in one list."""
+    groups: dict[Any, list[Task]] = {}
+    for task in tasks:
+        groups.setdefault((task.claim.program, task.dtype) if task.claim.program else id(task), []).append(task)
+    return list(groups.values())
+
+
+_Group = list[Task]
+
+
+def _in_parallel(function: Callable[[_Group], Any], groups: list[_Group]) -> Iterator[tuple[_Group, Any]]:
+    """Each group of tasks with its result; an interrupt doesn't wait for the rest.
 
     Those over a mesh come last and one by one: two at once might have each device wait for the other's.
     """
     executor = ThreadPoolExecutor(os.cpu_count())
-    at_once, alone = ([t for t in tasks if (t.claim.devices > 0) == several] for several in (False, True))
+    at_once, alone = ([g for g in groups if (g[0].claim.devices > 0) == on_mesh] for on_mesh in (False, True))
     try:
         with mpmath.workdps(_oracle.DIGITS):
             yield from zip(at_once, executor.map(function, at_once), strict=True)
-            yield from ((task, function(task)) for task in alone)
+            yield from ((group, function(group)) for group in alone)
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
 

@@ -32,6 +32,8 @@ def run(arguments: argparse.Namespace, command: list[str]) -> int:
         report = _certify(implementation, theorems, dtypes, arguments.quick)
     except UnknownImplementationError as error:
         raise RefusedError(f"--against: {error}") from error
+    if not report.rows and not report.offered:
+        raise RefusedError("nothing was checked: no theorem speaks of this choice")
     if arguments.against is not None:
         report = replace(report, implementation=_label(arguments.against))
     contents = {

@@ -109,8 +109,12 @@ def _of_keywords(rows: Sequence[Row]) -> str:
 
 
 def _of_tails(rows: Sequence[Row]) -> str:
-    gaps = [row.holds_to for row in rows if row.holds_to is not None]
-    return f"tails beyond a gap of {min(gaps):g} are lost" if gaps else "tails are lost"
+    held = [row.holds_to for row in rows if row.holds_to is not None]
+    lost = [row.lost_from for row in rows if row.lost_from is not None]
+    if not held:
+        return "tails are lost"
+    losing = f"tails lose digits beyond a gap of {min(held):g}"
+    return f"{losing}, and have none from {min(lost):g} on" if lost else losing
 
 
 _SUMMARIES: dict[str, Callable[[Sequence[Row]], str]] = {

@@ -83,6 +83,8 @@ def _claim(case: Case) -> Claim:
         inputs=partial(inputs, case),
         mistakes=partial(mistakes, case),
         requires="SparseLabels" if case.labels == SPARSE else "",
+        program=f"{HEAD} {case.program}",
+        only_in_full=case.is_further,
     )
 
 
@@ -93,6 +95,7 @@ def _mesh_claim(case: Case) -> Claim:
         call=lambda f, *row: of_hidden(case, on_mesh(f), *row),
         inputs=over_devices(partial(inputs, case)),
         devices=1,
+        program=f"{MESH_HEAD} {case.program}",
     )
 
 

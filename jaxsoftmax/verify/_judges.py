@@ -1,9 +1,9 @@
 """The judges of one claim: 50-digit arithmetic, autodiff of the formula as printed, and finite differences."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,24 +38,40 @@ class Task:
     passed: dict[str, set[str]] = field(default_factory=dict)  # the keywords that each function was given
 
 
-def judge(task: Task) -> tuple[list[Row], list[Gap]]:
-    """The rows of a task, and what was refused; matrix products as precise as the device can."""
-    task = _watched(task)
-    with jax.enable_x64(task.dtype == "float64"), jax.default_matmul_precision("highest"):
-        batches = _batches(task.claim.inputs(task.dtype))
-        expected = {id(i): _expected(task.claim, i) for batch in batches for i in batch}
-        arguments = [_arguments(batch, task.dtype) for batch in batches]
-        results = _results(_calls(task, arguments, expected[id(batches[0][0])]), arguments)
-    rows, refused = [], []
-    for (name, i, transformation), result in results.items():
-        gap = _refusal(task, result, name, transformation)
-        if gap:
-            refused.append(gap)
-        elif transformation in OTHER_JUDGES:
-            rows.append(_by_other_judge(task, batches[0][0], expected, transformation, result))
-        else:
-            rows += _rows(task, name, batches[i], expected, transformation, result)
+def judge(tasks: Sequence[Task]) -> tuple[list[Row], list[Gap]]:
+    """The rows of tasks of one dtype, in one program, and what was refused; products as precise as the device can."""
+    with jax.enable_x64(tasks[0].dtype == "float64"), jax.default_matmul_precision("highest"):
+        prepared = [_prepared(task) for task in tasks]
+        results = _results([work.calls for work in prepared], [work.arguments for work in prepared])
+    rows: list[Row] = []
+    refused: list[Gap] = []
+    for work, of_task in zip(prepared, results, strict=True):
+        for key, result in of_task.items():
+            gap = _refusal(work.task, result, key)
+            if gap:
+                refused.append(gap)
+            else:
+                rows += _rows(work, key, result)
     return rows, refused
+
+
+class _Work(NamedTuple):
+    """A task with all that is compared."""
+
+    task: Task
+    batches: list[list[Inputs]]
+    arguments: list[list[jax.Array]]  # of each batch
+    expected: dict[int, _oracle.Expected]  # by the identity of the inputs
+    calls: dict["_Key", Callable[..., Any]]
+
+
+def _prepared(task: Task) -> _Work:
+    task = _watched(task)
+    batches = _batches(task.claim.inputs(task.dtype))
+    expected = {id(i): _expected(task.claim, i) for batch in batches for i in batch}
+    arguments = [_arguments(batch, task.dtype) for batch in batches]
+    calls = _calls(task, arguments, expected[id(batches[0][0])])
+    return _Work(task, batches, arguments, expected, calls)
 
 
 def _watched(task: Task) -> Task:
@@ -133,36 +149,54 @@ def _of_twin(dtype: str, order: int, thorough: bool) -> tuple[str, ...]:
     return _transformations.TWIN if thorough and dtype == "float32" else _transformations.TWIN[:1]
 
 
-def _results(calls: dict[_Key, Callable[..., Any]], arguments: list[list[jax.Array]]) -> dict[_Key, Any]:
-    """Each call's result or exception: those to be compiled in one program, unless that fails."""
-    errors: dict[_Key, BaseException] = {}
+def _results(
+    calls: list[dict[_Key, Callable[..., Any]]], arguments: list[list[list[jax.Array]]]
+) -> list[dict[_Key, Any]]:
+    """Each task's calls' results or exceptions: those to be compiled in one program, unless that fails."""
+    errors: dict[tuple[int, _Key], BaseException] = {}
+    distinct, places = _pooled(arguments)
 
-    def program(columns, keys):
+    def program(distinct, keys):
         results = {}
-        for key in keys:
+        for task, key in keys:
+            columns = [distinct[place] for place in places[task][key[1]]]
             with caught() as raised:
-                results[key] = calls[key](*columns[key[1]])
+                results[task, key] = calls[task][key](*columns)
             if raised:
-                errors[key] = raised[0]
+                errors[task, key] = raised[0]
         return results
 
-    together = tuple(key for key in calls if key[2] not in _transformations.EAGER)
-    apart = tuple(key for key in calls if key[2] in _transformations.EAGER)
-    results: dict[_Key, Any] = program(arguments, apart)
+    every = [(task, key) for task, of_task in enumerate(calls) for key in of_task]
+    together = tuple(place for place in every if place[1][2] not in _transformations.EAGER)
+    apart = tuple(place for place in every if place[1][2] in _transformations.EAGER)
+    results: dict[tuple[int, _Key], Any] = program(distinct, apart)
     compiled = jax.jit(program, static_argnums=1)
     with caught() as raised:
-        results |= jax.device_get(compiled(arguments, together))
+        results |= jax.device_get(compiled(distinct, together))
     if raised:  # one of them breaks the program: which?
-        for key in together:
+        for place in together:
             with caught() as raised:
-                results |= jax.device_get(compiled(arguments, (key,)))
+                results |= jax.device_get(compiled(distinct, (place,)))
             if raised:
-                errors[key] = raised[0]
-    return {key: errors[key] if key in errors else results[key] for key in calls}
+                errors[place] = raised[0]
+    return [{key: (results | errors)[task, key] for key in of_task} for task, of_task in enumerate(calls)]
 
 
-def _refusal(task: Task, error: Any, name: str, transformation: str) -> Gap | None:
+def _pooled(arguments: list[list[list[jax.Array]]]) -> tuple[list[jax.Array], list[list[list[int]]]]:
+    """The arrays without repetition, that a compiler may see what calls share, and the places of each batch's."""
+    distinct: dict[tuple[str, tuple[int, ...], bytes], tuple[int, jax.Array]] = {}
+
+    def place(array: jax.Array) -> int:
+        key = (str(array.dtype), array.shape, np.asarray(array).tobytes())
+        return distinct.setdefault(key, (len(distinct), array))[0]
+
+    places = [[[place(array) for array in batch] for batch in of_task] for of_task in arguments]
+    return [array for _, array in distinct.values()], places
+
+
+def _refusal(task: Task, error: Any, key: _Key) -> Gap | None:
     """Why a call is no evidence against a function: JAX's limits, or an argument that it doesn't offer."""
+    name, _, transformation = key
     claim = f"{task.claim.quantity} ({task.theorem.number})"
     if isinstance(error, NotOfferedError):
         return Gap(name, f"no argument {error.keyword}", (claim,))
@@ -175,9 +209,12 @@ def _refusal(task: Task, error: Any, name: str, transformation: str) -> Gap | No
     return Gap(name, f"no argument {lacking[1]}", (claim,)) if lacking else None
 
 
-def _rows(
-    task: Task, name: str, batch: list[Inputs], expected: dict[int, _oracle.Expected], transformation: str, result: Any
-) -> Iterator[Row]:
+def _rows(work: _Work, key: _Key, result: Any) -> Iterator[Row]:
+    name, i, transformation = key
+    task, batch, expected = work.task, work.batches[i], work.expected
+    if transformation in OTHER_JUDGES:
+        yield _by_other_judge(task, work.batches[0][0], expected, transformation, result)
+        return
     rows, start = sum(len(inputs.arrays[0]) for inputs in batch), 0
     for inputs in batch:
         seen = _compared(_of_regime(result, rows, start, expected[id(inputs)]), expected[id(inputs)], task.dtype)
@@ -230,7 +267,7 @@ def _explained(row: Row, task: Task, inputs: Inputs, seen: _Comparison) -> Row:
     worst = np.argmax(np.where(bad[first], seen.errors[first], -1.0)) if bad.ndim > 1 else 0
     where = (first, *map(int, np.unravel_index(worst, bad.shape[1:])))
     said_so = _oracle.difference(seen.got, seen.expected, where) + _recognised(task, inputs, seen, first)
-    return replace(row, detail=said_so, **_case(inputs, first))
+    return replace(row, detail=said_so, **_case(inputs, first, _lost(seen)))
 
 
 def _recognised(task: Task, inputs: Inputs, seen: _Comparison, first: int) -> str:
@@ -245,15 +282,22 @@ def _recognised(task: Task, inputs: Inputs, seen: _Comparison, first: int) -> st
     return ""
 
 
-def _case(inputs: Inputs, first: int) -> dict[str, Any]:
-    """The first failing input, and its gap and the one before where rows differ in their gap."""
+def _lost(seen: _Comparison) -> np.ndarray:
+    """Of each row, whether an entry has no digit right."""
+    no_digit = ~(seen.errors * float(jnp.finfo(seen.got.dtype).eps) < 0.5)
+    return np.any(no_digit.reshape(len(no_digit), -1), axis=1)
+
+
+def _case(inputs: Inputs, first: int, lost: np.ndarray) -> dict[str, Any]:
+    """The first failing input; where rows differ in their gap, that, the one before, and the first without digits."""
     arrays = [array[first] for array in inputs.arrays]
     shown = " and ".join(np.array2string(array, threshold=8, edgeitems=3, separator=", ") for array in arrays)
     case = {"case": " ".join(shown.split()) if sum(map(np.size, arrays)) <= _LONGEST_CASE else ""}
     if not inputs.regime.startswith("confident gap") or arrays[0].ndim != 1 or not case["case"]:
         return case
-    gaps = [float(top - second) for second, top in np.sort(inputs.arrays[0], -1)[: first + 1, -2:]]
-    return case | {"gap": gaps[-1], "holds_to": gaps[-2] if first else 0.0}
+    gaps = [float(top - second) for second, top in np.sort(inputs.arrays[0], -1)[:, -2:]]
+    lost_from = gaps[int(np.argmax(lost))] if lost.any() else None
+    return case | {"gap": gaps[first], "holds_to": gaps[first - 1] if first else 0.0, "lost_from": lost_from}
 
 
 class _WrongShapeError(Exception):
@@ -307,6 +351,7 @@ def _by_other_judge(task: Task, inputs: Inputs, expected: dict[int, _oracle.Expe
     magnitude = _oracle.exact(np.maximum(magnitude, np.max(magnitude) / 8))  # an absolute error, all but for the tails
     how = "jacrev" if task.claim.order == 1 else "hessian"
     own, other = (result, magnitude) if isinstance(result, BaseException) else result  # they come together
+    other = other if np.shape(other) == magnitude.shape else magnitude  # `own` is of that shape too, and refused
     seen = _compared(own, _oracle.Expected(_oracle.exact(other), magnitude), task.dtype)
     row = _row(task, task.claim.function, judge, how, inputs.regime, seen.error, OTHER_JUDGES[judge])
     if row.passed:

@@ -70,6 +70,16 @@ class Case:
         keywords = "all keywords" if len(self.given) > 2 else " and ".join(sorted(self.given)) or "no keyword"
         return f"{self.reduction}, {self.labels} labels, {keywords}"
 
+    @property
+    def program(self) -> str:
+        """The name less the reduction: what is compiled together."""
+        return self.name.partition(", ")[2]
+
+    @property
+    def is_further(self) -> bool:
+        """Whether the call is one of the product of keywords and reductions, and not the least that is judged."""
+        return self.reduction != "mean" and len(self.given) < 3
+
     def without(self, keyword: str) -> "Case":
         """The call less one keyword."""
         return replace(self, given=self.given - {keyword})
@@ -272,6 +282,8 @@ def _claim(case: Case) -> Claim:
         inputs=partial(inputs, case),
         mistakes=partial(mistakes_of_logits, case),
         requires="SparseLabels" if case.labels == SPARSE else "",
+        program=f"{LOSS} {case.program}",
+        only_in_full=case.is_further,
     )
 
 

@@ -29,6 +29,7 @@ class Row:
     case: str = ""  # the first input that fails, where a row has several
     gap: float | None = None  # of that input: by how much the first logit is ahead of the second, if that is the matter
     holds_to: float | None = None  # the largest such gap at which the row still holds
+    lost_from: float | None = None  # the smallest at which no digit is right
 
     @property
     def passed(self) -> bool:
@@ -88,7 +89,7 @@ class Verdict:
 
     @property
     def summary(self) -> str:
-        """The verdict in words: "formula holds; tails beyond a gap of 17 are lost (M19, M20)"."""
+        """The verdict in words: "formula holds; tails lose digits beyond a gap of 5 (M19, M20)"."""
         from jaxsoftmax.verify._diagnosis import summary_of
 
         return summary_of(self)

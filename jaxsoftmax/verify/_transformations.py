@@ -25,6 +25,15 @@ def by_scan(f: Rows) -> Rows:
     return lambda *rows: jax.lax.map(lambda row: f(*row), rows)
 
 
+def one_by_one(f: Rows) -> Rows:
+    """Row by row, one or two rows without a loop: what they share with other calls is computed once then."""
+
+    def results(*rows):
+        return by_scan(f)(*rows) if len(rows[0]) > 2 else jnp.stack([f(*row) for row in zip(*rows, strict=True)])
+
+    return results
+
+
 def eagerly(f: Rows) -> Rows:
     """Row by row and operation by operation: rows of one shape share what is compiled, whatever their number."""
 
@@ -69,7 +78,7 @@ def _axes(x: Array) -> Array:
 
 def _order_0(f: Rows, rowwise: bool) -> dict[str, Rows]:
     by_row = {"eager": eagerly(f), "vmap": jax.vmap(f)}
-    return by_row | ({"jit": f, "scan": by_scan(f)} if rowwise else {"jit": by_scan(f)})
+    return by_row | ({"jit": f, "scan": by_scan(f)} if rowwise else {"jit": one_by_one(f)})
 
 
 def _order_1(f: Rows, rowwise: bool, scalar: bool) -> dict[str, Rows]:

@@ -95,7 +95,7 @@ def _first_failures(planted, theorem):
     """The failed rows of the first claim that catches the defect; later ones aren't judged."""
     tasks = _tasks(planted.implementation, [THEOREMS[theorem]], planted.dtypes, quick=True).tasks
     with mpmath.workdps(DIGITS):
-        failures = ([row for row in judge(task)[0] if not row.passed] for task in tasks)
+        failures = ([row for row in judge([task])[0] if not row.passed] for task in tasks)
         return next(filter(None, failures), [])
 
 

@@ -64,13 +64,14 @@ def test_the_simplest_failing_row_is_shown_with_its_input():
 
 
 def test_a_textbook_loss_without_tails_is_told_so():
-    tail = {"regime": "confident gap 1-80", "gap": 20.0, "holds_to": 17.0}
+    tail = {"regime": "confident gap 1-80", "gap": 10.0, "holds_to": 5.0, "lost_from": 17.0}
     lines = _printed(
         _row("M11", "loss", 0.0),
         _row("M19", "loss", 9.0, "got 0.0, expected 2e-9 at [3]", **tail),
         _row("M20", "loss", 9.0, "got 0.0, expected 2e-9 at [3]", **tail),
     )
-    assert "loss fails: formula holds; tails beyond a gap of 17 are lost (M19, M20)" in lines
+    lost = "tails lose digits beyond a gap of 5, and have none from 17 on"
+    assert f"loss fails: formula holds; {lost} (M19, M20)" in lines
 
 
 def test_a_failure_under_one_transformation_alone_is_told_from_a_wrong_formula():
