@@ -92,7 +92,7 @@ def test_a_certificate_that_holds_exits_with_0_and_says_so_in_three_sentences(ce
     assert captured.err == ""
     assert captured.out.splitlines()[-3:] == [
         "The certificate holds: 2 functions by 3 rows of 2 theorems, on cpu, jaxsoftmax 0.1.0, jax 0.12.0, in 1 s.",
-        "Not judged: not offered (log_softmax).",
+        "Not judged: 1 other function not offered.",
         "Next: --json FILE keeps every row.",
     ]
 

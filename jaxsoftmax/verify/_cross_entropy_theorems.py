@@ -5,7 +5,6 @@ from jaxsoftmax.verify._cross_entropy_forms import (
     FLOAT,
     INTEGER,
     by_targets,
-    call,
     gradient_in_targets,
     label_gradient,
     label_hessian,
@@ -31,7 +30,7 @@ from jaxsoftmax.verify._cross_entropy_forms import (
     with_targets,
 )
 from jaxsoftmax.verify._oracle import ExactRow, exact, itself
-from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
+from jaxsoftmax.verify._theorem import Inputs, Theorem, derivative, hessian, value
 
 CROSS_ENTROPY_THEOREMS = (
     Theorem(
@@ -41,45 +40,27 @@ CROSS_ENTROPY_THEOREMS = (
         "the sum to 2 ulps, log1p to 2, and the terms' own roundings",
         "s - t, which is right for targets that sum to 1 alone; p instead of p - 1 (no one-hot); a mean taken twice",
         (
-            Claim(INTEGER, "value", 0, call, nll, lambda d: with_labels(unshifted(_regimes.with_sizes(d))), 4),
-            Claim(
+            value(INTEGER, "value", nll, lambda d: with_labels(unshifted(_regimes.with_sizes(d))), 4),
+            derivative(
                 INTEGER,
                 "gradient",
-                1,
-                call,
                 textbook_label_gradient,
                 lambda d: with_labels(_regimes.with_sizes(d)),
                 4,
                 textbook=naive_integer,
             ),
-            Claim(FLOAT, "value", 0, call, target_loss, lambda d: with_targets(unmasked(d)), 6),
-            Claim(
-                FLOAT,
-                "gradient",
-                1,
-                call,
-                target_gradient,
-                lambda d: with_targets(unmasked(d)),
-                6,
-                textbook=naive_targets,
+            value(FLOAT, "value", target_loss, lambda d: with_targets(unmasked(d)), 6),
+            derivative(
+                FLOAT, "gradient", target_gradient, lambda d: with_targets(unmasked(d)), 6, textbook=naive_targets
             ),
-            Claim(
-                "analytic.cross_entropy_gradient",
-                "value",
-                0,
-                call,
-                target_gradient,
-                lambda d: with_targets(unmasked(d)),
-                6,
-            ),
-            Claim(
+            value("analytic.cross_entropy_gradient", "value", target_gradient, lambda d: with_targets(unmasked(d)), 6),
+            value(
                 "cross_entropy",
                 "value of a row",
-                0,
-                lambda f, x, y: f(x, y, reduction="none"),
                 nll,
                 lambda d: with_labels(unshifted(_regimes.with_ragged(d))),
                 4,
+                call=lambda f, x, y: f(x, y, reduction="none"),
             ),
         ),
     ),
@@ -90,8 +71,8 @@ CROSS_ENTROPY_THEOREMS = (
         "as M11",
         "NaN from 0 * inf in the one-hot form, or from -inf - (-inf) in a row of -inf alone",
         (
-            Claim(FLOAT, "value", 0, call, target_loss, lambda d: with_targets(masked(d)), 6),
-            Claim(FLOAT, "gradient", 1, call, target_gradient, lambda d: with_targets(masked(d)), 6),
+            value(FLOAT, "value", target_loss, lambda d: with_targets(masked(d)), 6),
+            derivative(FLOAT, "gradient", target_gradient, lambda d: with_targets(masked(d)), 6),
         ),
     ),
     Theorem(
@@ -101,13 +82,23 @@ CROSS_ENTROPY_THEOREMS = (
         "as M11",
         "-1 wraps to the last class, or an index is clipped in the gradient alone",
         (
-            Claim(INTEGER, "value", 0, call, nothing_but_nan, out_of_range, 4),
-            Claim(INTEGER, "gradient", 1, call, nan_gradient, out_of_range, 4),
-            Claim(
-                "cross_entropy", "value", 0, lambda f, x, y: f(x, y, reduction="none"), nothing_but_nan, out_of_range, 4
+            value(INTEGER, "value", nothing_but_nan, out_of_range, 4),
+            derivative(INTEGER, "gradient", nan_gradient, out_of_range, 4),
+            value(
+                "cross_entropy",
+                "value",
+                nothing_but_nan,
+                out_of_range,
+                4,
+                call=lambda f, x, y: f(x, y, reduction="none"),
             ),
-            Claim(
-                "cross_entropy", "gradient", 1, lambda f, x, y: f(x, y, reduction="none"), nan_gradient, out_of_range, 4
+            derivative(
+                "cross_entropy",
+                "gradient",
+                nan_gradient,
+                out_of_range,
+                4,
+                call=lambda f, x, y: f(x, y, reduction="none"),
             ),
         ),
     ),
@@ -118,21 +109,18 @@ CROSS_ENTROPY_THEOREMS = (
         "as M10",
         "labels taken for constants, with gradient 0",
         (
-            Claim(
+            derivative(
                 FLOAT,
                 "gradient in the targets",
-                1,
-                by_targets,
                 gradient_in_targets,
                 lambda d: [Inputs(i.regime, i.arrays[::-1]) for i in with_targets(unmasked(d))],
                 4,
+                call=by_targets,
                 textbook=lambda t, x: naive_targets(x, t),
             ),
-            Claim(
+            value(
                 "analytic.cross_entropy_label_gradient",
                 "value",
-                0,
-                lambda f, x: f(x),
                 lambda x: itself(ExactRow(exact(x)).nll),
                 lambda d: [Inputs(n, (x,)) for n, x in unmasked(d).items()],
                 4,
@@ -146,40 +134,25 @@ CROSS_ENTROPY_THEOREMS = (
         "as M5",
         "a rule that is right at first order only",
         (
-            Claim(
+            hessian(
                 INTEGER,
                 "Hessian",
-                2,
-                call,
                 label_hessian,
                 lambda d: with_labels(_regimes.well_conditioned(d)),
                 4,
                 textbook=naive_integer,
             ),
-            Claim(
-                FLOAT,
-                "Hessian",
-                2,
-                call,
-                target_hessian,
-                lambda d: with_targets(unmasked(d)),
-                6,
-                textbook=naive_targets,
-            ),
-            Claim(
+            hessian(FLOAT, "Hessian", target_hessian, lambda d: with_targets(unmasked(d)), 6, textbook=naive_targets),
+            value(
                 "analytic.cross_entropy_hessian",
                 "value",
-                0,
-                call,
                 label_hessian,
                 lambda d: with_labels(_regimes.well_conditioned(d)),
                 4,
             ),
-            Claim(
+            value(
                 "analytic.cross_entropy_hvp",
                 "value",
-                0,
-                lambda f, x, y, v: f(x, y, v),
                 label_hessian_product,
                 lambda d: [
                     Inputs(i.regime, (*i.arrays, _regimes.directions(i.arrays[0])))
@@ -196,24 +169,21 @@ CROSS_ENTROPY_THEOREMS = (
         "the sum to 2 ulps, log1p to 2",
         "LSE - x_y cancels: [0, -20] gives 0, and training stops (softmax collapse)",
         (
-            Claim(
+            value(
                 INTEGER,
                 "value",
-                0,
-                call,
                 nll,
                 lambda d: with_labels(tails(d) | {"shift 1e4": _regimes.shifted(d)}, _regimes.top_labels),
                 4,
             ),
-            Claim(FLOAT, "value", 0, call, one_hot_nll, lambda d: with_one_hot(tails(d), _regimes.top_labels), 4),
-            Claim(
+            value(FLOAT, "value", one_hot_nll, lambda d: with_one_hot(tails(d), _regimes.top_labels), 4),
+            value(
                 "cross_entropy",
                 "value",
-                0,
-                lambda f, x, y: f(x, y, reduction="none"),
                 nll,
                 lambda d: with_labels(tails(d), _regimes.top_labels),
                 4,
+                call=lambda f, x, y: f(x, y, reduction="none"),
             ),
         ),
     ),
@@ -224,41 +194,27 @@ CROSS_ENTROPY_THEOREMS = (
         "r to 2 ulps, and two quotients",
         "p - 1 in floating point is 0 past a gap of 17, or the tail is absorbed in 1 + r (softmax collapse)",
         (
-            Claim(
+            derivative(
                 INTEGER,
                 "gradient",
-                1,
-                call,
                 label_gradient,
                 lambda d: with_labels(tails(d), _regimes.top_labels) + with_labels({"ordinary": _regimes.ordinary(d)}),
                 4,
             ),
-            Claim(
-                FLOAT, "gradient", 1, call, one_hot_gradient, lambda d: with_one_hot(tails(d), _regimes.top_labels), 4
-            ),
-            Claim(
+            derivative(FLOAT, "gradient", one_hot_gradient, lambda d: with_one_hot(tails(d), _regimes.top_labels), 4),
+            value(
                 "analytic.cross_entropy_gradient",
                 "value",
-                0,
-                call,
                 label_gradient,
                 lambda d: with_labels(_regimes.tails(d) | _regimes.shifted_tails(d), _regimes.top_labels),
                 8,
             ),
-            Claim(
-                INTEGER,
-                "Hessian",
-                2,
-                call,
-                label_hessian,
-                lambda d: with_labels(_regimes.tails(d), _regimes.top_labels),
-                4,
+            hessian(
+                INTEGER, "Hessian", label_hessian, lambda d: with_labels(_regimes.tails(d), _regimes.top_labels), 4
             ),
-            Claim(
+            hessian(
                 FLOAT,
                 "Hessian",
-                2,
-                call,
                 lambda x, t: label_hessian(x, 0),
                 lambda d: with_one_hot(_regimes.tails(d), _regimes.top_labels),
                 4,

@@ -8,15 +8,7 @@ from operator import attrgetter
 from jaxsoftmax.verify._record import NOT_JUDGED, Report, Row, Verdict
 from jaxsoftmax.verify._regimes import LOW_PRECISION
 
-ASPECTS: tuple[str, ...] = (
-    "formula",
-    "keywords",
-    "transformations",
-    "tails",
-    "infinities and impossible labels",
-    "low precision",
-    "float64",
-)
+ASPECTS: tuple[str, ...] = ("formula", "keywords", "transformations", "tails", "infinities", "low precision", "float64")
 FORMULA, KEYWORDS, TRANSFORMATIONS, TAILS, INFINITIES, LOW, FLOAT64 = ASPECTS
 _INFINITE = ("-inf", "labels -1", "labels ignored", "weights 0")
 _FAR = ("confident", "[0] + [-17]", "[1e4, 9990", "[40, 0", "nearly constant", "p = 0.999", "far past the cap")
@@ -28,11 +20,13 @@ def aspect_of(row: Row) -> str:
     """Returns what a row is about, by its theorem, dtype and regime."""
     if row.theorem.endswith("keywords"):
         return KEYWORDS
+    if row.dtype in LOW_PRECISION:
+        return LOW
     if any(mark in row.regime for mark in _INFINITE):
         return INFINITIES
     if any(mark in row.regime for mark in _FAR) or (row.theorem in _OF_TAILS and "shift" in row.regime):
         return TAILS
-    return LOW if row.dtype in LOW_PRECISION else FORMULA
+    return FORMULA
 
 
 @dataclass(frozen=True)
@@ -91,7 +85,7 @@ def summary_of(verdict: Verdict) -> str:
     failures = failures_of(verdict)
     failing = {failure.aspect for failure in failures}
     holding = [a for a in ASPECTS if a not in failing and any(aspect_of(row) == a for row in verdict.rows)]
-    held = f"{_listed(holding)} {'holds' if len(holding) == 1 and not holding[0].endswith('s') else 'hold'}"
+    held = f"{_listed(holding)} {'holds' if holding in ([FORMULA], [LOW]) else 'hold'}"
     return "; ".join([*([held] if holding else []), *(failure.summary for failure in failures)])
 
 
@@ -109,6 +103,7 @@ def _of_keywords(rows: Sequence[Row]) -> str:
 
 
 def _of_tails(rows: Sequence[Row]) -> str:
+    rows = [row for row in rows if row.dtype == "float32"] or rows
     held = [row.holds_to for row in rows if row.holds_to is not None]
     lost = [row.lost_from for row in rows if row.lost_from is not None]
     if not held:
@@ -117,12 +112,17 @@ def _of_tails(rows: Sequence[Row]) -> str:
     return f"{losing}, and have none from {min(lost):g} on" if lost else losing
 
 
+def _of_infinities(rows: Sequence[Row]) -> str:
+    kinds = {"rows with -inf": "-inf", "labels that are no class": "labels", "weights of 0": "weights 0"}
+    return f"{_listed([kind for kind, mark in kinds.items() if any(mark in row.regime for row in rows)])} go wrong"
+
+
 _SUMMARIES: dict[str, Callable[[Sequence[Row]], str]] = {
     FORMULA: lambda rows: "formula is wrong",
     KEYWORDS: _of_keywords,
     TRANSFORMATIONS: lambda rows: f"wrong under {_listed(_each(rows, 'transformation'))} alone",
     TAILS: _of_tails,
-    INFINITIES: lambda rows: "rows of -inf and labels that are no class go wrong",
+    INFINITIES: _of_infinities,
     LOW: lambda rows: f"digits are lost in {_listed(_each(rows, 'dtype'))}",
     FLOAT64: lambda rows: "wrong in float64 alone",
 }
@@ -180,7 +180,7 @@ def _left_out(report: Report) -> str:
     for gap in report.gaps:
         by_reason.setdefault(gap.reason, []).append(gap.function)
     parts = [f"{reason} ({_few(functions)})" for reason, functions in by_reason.items()]
-    parts += [f"not offered ({_few(report.missing)})"] if report.missing else []
+    parts += [f"{count(len(report.missing), 'other function')} not offered"] if report.missing else []
     return f"Not judged: {'; '.join(parts)}." if parts else "Nothing that is offered was left unjudged."
 
 

@@ -11,7 +11,6 @@ from jaxsoftmax.verify import _regimes
 from jaxsoftmax.verify._cross_entropy_forms import (
     FLOAT,
     INTEGER,
-    call,
     label_gradient,
     nll,
     tails,
@@ -33,7 +32,7 @@ from jaxsoftmax.verify._softmax_forms import (
     probs,
     with_directions,
 )
-from jaxsoftmax.verify._theorem import Claim, Inputs
+from jaxsoftmax.verify._theorem import Claim, Inputs, derivative, hessian, value
 from jaxsoftmax.verify._training_loss_forms import (
     LOSS,
     SMOOTHING,
@@ -140,89 +139,91 @@ def _low(dtype: str) -> list[Inputs]:
 
 
 _CLAIMS: dict[str, tuple[Claim, ...]] = {
-    "M4": (Claim("softmax", "value, long", 0, lambda f, x: f(x), probs, lambda d: plain(_long(d)), 4),),
-    "M5": (Claim("softmax", "Jacobian, masked", 1, lambda f, x, w: f(x, where=w), jacobian_of_kept, _kept, 4),),
+    "M4": (value("softmax", "value, long", probs, lambda d: plain(_long(d)), 4),),
+    "M5": (derivative("softmax", "Jacobian, masked", jacobian_of_kept, _kept, 4, call=lambda f, x, w: f(x, where=w)),),
     "M6": (
-        Claim(
+        derivative(
             "softmax",
             "VJP, ragged",
-            1,
-            lambda f, x, g: jnp.sum(g * f(x), -1),
             jacobian_product,
             lambda d: with_directions(_ragged(d)),
             4,
+            call=lambda f, x, g: jnp.sum(g * f(x), -1),
         ),
     ),
-    "M8-empty": (Claim("softmax", "value", 0, lambda f, x: f(x), probs, lambda d: plain(_regimes.empty(d)), 0),),
-    "M9": (Claim("logsumexp", "Hessian, weighted", 2, weighted, weighted_hessian, lambda d: _weights(d, 1), 8),),
+    "M8-empty": (value("softmax", "value", probs, lambda d: plain(_regimes.empty(d)), 0),),
+    "M9": (hessian("logsumexp", "Hessian, weighted", weighted_hessian, lambda d: _weights(d, 1), 8, call=weighted),),
     "M10": (
-        Claim("log_softmax", "value, long", 0, lambda f, x: f(x), log_probs, lambda d: plain(_long(d)), 4),
-        Claim("log_softmax", "value, masked", 0, masked_call, log_probs, lambda d: plain(_masks(d)), 4),
-        Claim(
+        value("log_softmax", "value, long", log_probs, lambda d: plain(_long(d)), 4),
+        value("log_softmax", "value, masked", log_probs, lambda d: plain(_masks(d)), 4, call=masked_call),
+        value(
             "log_softmax",
             "value along axis 0",
-            0,
-            lambda f, x: f(x.T, axis=0).T,
             log_probs,
             lambda d: plain(_regimes.well_conditioned(d)),
             4,
+            call=lambda f, x: f(x.T, axis=0).T,
         ),
     ),
     "M11": (
-        Claim(FLOAT, "gradient, ragged", 1, call, target_gradient, lambda d: with_targets(_ragged(d)), 6),
-        Claim(
+        derivative(FLOAT, "gradient, ragged", target_gradient, lambda d: with_targets(_ragged(d)), 6),
+        value(
             INTEGER,
             "value along axis 0",
-            0,
-            lambda f, x, y: f(x.T, y, axis=0),
             nll,
             lambda d: with_labels({"ordinary": _regimes.ordinary(d, rows=_regimes.VOCAB)}),
             4,
+            call=lambda f, x, y: f(x.T, y, axis=0),
         ),
-        Claim(LOSS, "value of a row, long", 0, per_row, nll, lambda d: with_labels(unshifted(_long(d))), 4),
-        Claim(
+        value(LOSS, "value of a row, long", nll, lambda d: with_labels(unshifted(_long(d))), 4, call=per_row),
+        derivative(
             LOSS,
             "gradient of a row",
-            1,
-            per_row,
             textbook_label_gradient,
             lambda d: with_labels(_regimes.with_ragged(d)),
             4,
+            call=per_row,
         ),
     ),
     "M11-mask": (
-        Claim(INTEGER, "value of -inf alone", 0, call, infinite, lambda d: with_labels(_regimes.empty(d)), 0),
-        Claim(INTEGER, "gradient at -inf alone", 1, call, nothing, lambda d: with_labels(_regimes.empty(d)), 0),
-        Claim(LOSS, "gradient at -inf alone", 1, per_row, nothing, lambda d: with_labels(_regimes.empty(d)), 0),
-        Claim(FLOAT, "value, masked", 0, masked_targets, target_loss, lambda d: with_targets(_masks(d)), 6),
-        Claim(LOSS, "value, float labels", 0, per_row, target_loss, lambda d: with_targets(_masks(d)), 6),
-        Claim(LOSS, "gradient, float labels", 1, per_row, target_gradient, lambda d: with_targets(_masks(d)), 6),
+        value(INTEGER, "value of -inf alone", infinite, lambda d: with_labels(_regimes.empty(d)), 0),
+        derivative(INTEGER, "gradient at -inf alone", nothing, lambda d: with_labels(_regimes.empty(d)), 0),
+        derivative(LOSS, "gradient at -inf alone", nothing, lambda d: with_labels(_regimes.empty(d)), 0, call=per_row),
+        value(FLOAT, "value, masked", target_loss, lambda d: with_targets(_masks(d)), 6, call=masked_targets),
+        value(LOSS, "value, float labels", target_loss, lambda d: with_targets(_masks(d)), 6, call=per_row),
+        derivative(LOSS, "gradient, float labels", target_gradient, lambda d: with_targets(_masks(d)), 6, call=per_row),
     ),
-    "M12": (Claim(FLOAT, "mixed second derivative", 1, along_targets, mixed_gradient, _mixed, 6),),
+    "M12": (derivative(FLOAT, "mixed second derivative", mixed_gradient, _mixed, 6, call=along_targets),),
     "M18": (
-        Claim("logsumexp", "value, masked", 0, masked_over_last, lse, lambda d: plain(_masks(d)), 4),
-        Claim(
-            "logsumexp", "value, long and confident", 0, over_last, lse, lambda d: plain(_regimes.long_confident(d)), 8
+        value("logsumexp", "value, masked", lse, lambda d: plain(_masks(d)), 4, call=masked_over_last),
+        value(
+            "logsumexp",
+            "value, long and confident",
+            lse,
+            lambda d: plain(_regimes.long_confident(d)),
+            8,
+            call=over_last,
         ),
-        Claim("logsumexp", "sign", 0, sign, exact_sign, lambda d: _weights(d, -1), 0),
+        value("logsumexp", "sign", exact_sign, lambda d: _weights(d, -1), 0, call=sign),
     ),
     "M19-low": (
-        Claim(
+        value(
             LOSS,
             "value",
-            0,
-            lambda f, x, y: per_row(f, x, y).astype(jnp.float32),
             nll,
             _low,
             4,
+            call=lambda f, x, y: per_row(f, x, y).astype(jnp.float32),
             dtypes=_regimes.LOW_PRECISION,
         ),
-        Claim(LOSS, "gradient", 1, per_row, label_gradient, _low, 1, dtypes=_regimes.LOW_PRECISION),
+        derivative(LOSS, "gradient", label_gradient, _low, 1, call=per_row, dtypes=_regimes.LOW_PRECISION),
     ),
     "M20": (
-        Claim(LOSS, "gradient", 1, per_row, label_gradient, lambda d: with_labels(tails(d), _regimes.top_labels), 4),
+        derivative(
+            LOSS, "gradient", label_gradient, lambda d: with_labels(tails(d), _regimes.top_labels), 4, call=per_row
+        ),
     ),
-    "M23": (Claim(LOSS, "Hessian", 2, SOFTCAP.per_token, capped_hessian, rows, 8),),
+    "M23": (hessian(LOSS, "Hessian", capped_hessian, rows, 8, call=SOFTCAP.per_token),),
     "M26": settings(2, token_hessian, float_rows, 8, "Hessian", (SMOOTHING, Z_LOSS)),
 }
 

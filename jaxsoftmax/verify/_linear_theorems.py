@@ -29,7 +29,7 @@ from jaxsoftmax.verify._linear_forms import (
     vectors,
 )
 from jaxsoftmax.verify._oracle import Expected, exact, itself
-from jaxsoftmax.verify._theorem import Claim, Theorem
+from jaxsoftmax.verify._theorem import Theorem, derivative, value
 
 LINEAR_THEOREMS = (
     Theorem(
@@ -39,27 +39,25 @@ LINEAR_THEOREMS = (
         "exact sums, two roundings a product",
         "a device whose jax.jvp or matrix product is of reduced precision",
         (
-            Claim(
+            value(
                 "jax.jvp",
                 "differential of A + aX + Y",
-                0,
-                linear_rules,
                 lambda X, Y: itself(3 * exact(Y) + exact(X)),
                 squares,
                 1,
+                call=linear_rules,
                 rowwise=False,
             ),
-            Claim(
+            value(
                 "jax.jvp",
                 "differential of XY",
-                0,
-                product_rule,
                 lambda X, Y: Expected(
                     exact(Y) @ exact(Y) + exact(X) @ exact(X),
                     np.abs(exact(Y)) @ np.abs(exact(Y)) + np.abs(exact(X)) @ np.abs(exact(X)),
                 ),
                 squares,
                 4,
+                call=product_rule,
                 rowwise=False,
             ),
         ),
@@ -71,14 +69,13 @@ LINEAR_THEOREMS = (
         "exp to 1 ulp, and a product",
         "a device whose exp is worse",
         (
-            Claim(
+            value(
                 "jax.jvp",
                 "differential of exp",
-                0,
-                exp_rule,
                 lambda x, v: itself(np.frompyfunc(mpmath.exp, 1, 1)(exact(x)) * exact(v)),
                 vectors,
                 4,
+                call=exp_rule,
                 rowwise=False,
             ),
         ),
@@ -90,14 +87,13 @@ LINEAR_THEOREMS = (
         "a sum of five terms, a square and a quotient",
         "a device whose exp is worse",
         (
-            Claim(
+            value(
                 "jax.jvp",
                 "differential of 1 / sum(exp)",
-                0,
-                reciprocal_rule,
                 exact_reciprocal,
                 vectors,
                 8,
+                call=reciprocal_rule,
                 rowwise=False,
             ),
         ),
@@ -109,34 +105,30 @@ LINEAR_THEOREMS = (
         "sums of N terms",
         "a sum in place of the mean, or the mean taken twice; the one-hot forgotten; rows in another order",
         (
-            Claim(
+            derivative(
                 INTEGER,
                 "gradient in the shared bias",
-                1,
-                lambda f, b, W, X, y: mean_loss(f, W, X, b, y),
                 bias_gradient,
                 in_order("bWXy"),
                 6,
+                call=lambda f, b, W, X, y: mean_loss(f, W, X, b, y),
                 rowwise=False,
                 textbook=lambda b, W, X, y: naive_mean_loss(W, X, b, y),
             ),
-            Claim(
+            derivative(
                 "cross_entropy",
                 "gradient in the shared bias",
-                1,
-                lambda f, b, W, X, y: own_mean_loss(f, W, X, b, y),
                 bias_gradient,
                 in_order("bWXy"),
                 6,
+                call=lambda f, b, W, X, y: own_mean_loss(f, W, X, b, y),
                 rowwise=False,
                 textbook=lambda b, W, X, y: naive_mean_loss(W, X, b, y),
             ),
-            Claim("cross_entropy", "mean", 0, lambda f, Z, y: f(Z, y), mean_value, in_order("Zy"), 6, rowwise=False),
-            Claim(
+            value("cross_entropy", "mean", mean_value, in_order("Zy"), 6, rowwise=False),
+            derivative(
                 "cross_entropy",
                 "gradient of the mean in each row",
-                1,
-                lambda f, Z, y: f(Z, y),
                 row_gradients,
                 in_order("Zy"),
                 6,
@@ -152,36 +144,33 @@ LINEAR_THEOREMS = (
         "sums of N or V products, to the ulp of their terms",
         "the 1 / N left out, or the one-hot; X in place of its transpose",
         (
-            Claim(
+            derivative(
                 INTEGER,
                 "gradient in W",
-                1,
-                mean_loss,
                 kernel_gradient,
                 in_order("WXby"),
                 6,
+                call=mean_loss,
                 rowwise=False,
                 textbook=naive_mean_loss,
             ),
-            Claim(
+            derivative(
                 INTEGER,
                 "gradient in X",
-                1,
-                lambda f, X, W, b, y: mean_loss(f, W, X, b, y),
                 hidden_gradient,
                 in_order("XWby"),
                 6,
+                call=lambda f, X, W, b, y: mean_loss(f, W, X, b, y),
                 rowwise=False,
                 textbook=lambda X, W, b, y: naive_mean_loss(W, X, b, y),
             ),
-            Claim(
+            value(
                 "analytic.linear_cross_entropy_gradients",
                 "dW, db and dX",
-                0,
-                analytic_gradients,
                 all_gradients,
                 in_order("WXby"),
                 6,
+                call=analytic_gradients,
                 rowwise=False,
             ),
         ),
@@ -193,44 +182,40 @@ LINEAR_THEOREMS = (
         "as M16",
         "one convention's gradient with the other's loss; else as M16",
         (
-            Claim(
+            derivative(
                 INTEGER,
                 "gradient in W, penalty l2 sum W^2",
-                1,
-                lambda f, W, X, b, y: mean_loss(f, W, X, b, y) + L2 * jnp.sum(W * W),
                 penalised(L2),
                 in_order("WXby"),
                 6,
+                call=lambda f, W, X, b, y: mean_loss(f, W, X, b, y) + L2 * jnp.sum(W * W),
                 rowwise=False,
             ),
-            Claim(
+            derivative(
                 INTEGER,
                 "gradient in W, penalty l2 / 2 sum W^2",
-                1,
-                lambda f, W, X, b, y: mean_loss(f, W, X, b, y) + L2 / 2 * jnp.sum(W * W),
                 penalised(L2 / 2),
                 in_order("WXby"),
                 6,
+                call=lambda f, W, X, b, y: mean_loss(f, W, X, b, y) + L2 / 2 * jnp.sum(W * W),
                 rowwise=False,
             ),
-            Claim(
+            value(
                 "analytic.linear_cross_entropy_gradients",
                 "dW, penalty l2 sum W^2",
-                0,
-                lambda f, W, X, b, y: f(X, W, y, bias=b, l2=L2).kernel,
                 penalised(L2),
                 in_order("WXby"),
                 6,
+                call=lambda f, W, X, b, y: f(X, W, y, bias=b, l2=L2).kernel,
                 rowwise=False,
             ),
-            Claim(
+            value(
                 "analytic.linear_cross_entropy_gradients",
                 "dW, penalty l2 / 2 sum W^2",
-                0,
-                lambda f, W, X, b, y: f(X, W, y, bias=b, l2=L2, l2_convention="half").kernel,
                 penalised(L2 / 2),
                 in_order("WXby"),
                 6,
+                call=lambda f, W, X, b, y: f(X, W, y, bias=b, l2=L2, l2_convention="half").kernel,
                 rowwise=False,
             ),
         ),

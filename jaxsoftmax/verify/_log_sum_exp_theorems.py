@@ -7,7 +7,7 @@ import numpy as np
 from jaxsoftmax.verify import _regimes
 from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
 from jaxsoftmax.verify._softmax_forms import everything, jacobian, naive_lse, plain, probs
-from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
+from jaxsoftmax.verify._theorem import Inputs, Theorem, derivative, hessian, value
 
 
 def lse(x):
@@ -100,45 +100,34 @@ LOG_SUM_EXP_THEOREMS = (
         "as M4",
         "a cotangent dropped, doubled or divided by N; weights left out",
         (
-            Claim(
+            derivative(
                 "logsumexp",
                 "gradient",
-                1,
-                over_last,
                 probs,
                 lambda d: plain(everything(d) | _regimes.with_sizes(d)),
                 4,
+                call=over_last,
                 textbook=naive_lse,
             ),
-            Claim(
+            derivative(
                 "logsumexp",
                 "gradient, weighted",
-                1,
-                weighted,
                 weighted_gradient,
                 lambda d: _with_weights(d, (0, 1)),
                 8,
+                call=weighted,
                 textbook=lambda a, b: jnp.log(jnp.abs(jnp.sum(b * jnp.exp(a)))),
             ),
-            Claim(
+            derivative(
                 "logsumexp",
                 "gradient in the weights",
-                1,
-                by_weights,
                 weights_gradient,
                 lambda d: [i for i in _with_weights(d, (1, 0)) if i.regime != "weights 0"],
                 8,
+                call=by_weights,
                 textbook=lambda b, a: jnp.log(jnp.abs(jnp.sum(b * jnp.exp(a)))),
             ),
-            Claim(
-                "analytic.logsumexp_gradient",
-                "value",
-                0,
-                lambda f, x: f(x),
-                probs,
-                lambda d: plain(_regimes.well_conditioned(d)),
-                4,
-            ),
+            value("analytic.logsumexp_gradient", "value", probs, lambda d: plain(_regimes.well_conditioned(d)), 4),
         ),
     ),
     Theorem(
@@ -148,16 +137,15 @@ LOG_SUM_EXP_THEOREMS = (
         "exact",
         "0 / 0 in the gradient of an empty sum (jax#6811); a mask in place of a weight 0",
         (
-            Claim("logsumexp", "value", 0, over_last, lse, _empty, 0),
-            Claim("logsumexp", "gradient", 1, over_last, probs, _empty, 0),
-            Claim(
+            value("logsumexp", "value", lse, _empty, 0, call=over_last),
+            derivative("logsumexp", "gradient", probs, _empty, 0, call=over_last),
+            derivative(
                 "logsumexp",
                 "gradient in a weight 0",
-                1,
-                by_weights,
                 weights_gradient,
                 lambda d: [i for i in _with_weights(d, (1, 0)) if i.regime == "weights 0"],
                 8,
+                call=by_weights,
             ),
         ),
     ),
@@ -168,30 +156,19 @@ LOG_SUM_EXP_THEOREMS = (
         "as M5",
         "a rule that is right at first order only",
         (
-            Claim(
+            hessian(
                 "logsumexp",
                 "Hessian",
-                2,
-                over_last,
                 jacobian,
                 lambda d: plain(_regimes.well_conditioned(d) | _regimes.many(d)),
                 4,
+                call=over_last,
                 textbook=naive_lse,
             ),
-            Claim(
-                "analytic.logsumexp_hessian",
-                "value",
-                0,
-                lambda f, x: f(x),
-                jacobian,
-                lambda d: plain(_regimes.well_conditioned(d)),
-                4,
-            ),
-            Claim(
+            value("analytic.logsumexp_hessian", "value", jacobian, lambda d: plain(_regimes.well_conditioned(d)), 4),
+            value(
                 "analytic.logsumexp_hvp",
                 "value",
-                0,
-                lambda f, x, v: f(x, v),
                 hessian_product,
                 lambda d: [Inputs(n, (x, _regimes.directions(x))) for n, x in _regimes.well_conditioned(d).items()],
                 4,
@@ -205,9 +182,11 @@ LOG_SUM_EXP_THEOREMS = (
         "the sum to 2 ulps, log1p to 2",
         "log(1 + r) rounds 1 + r: [0, -20] gives 0 (jax#40344)",
         (
-            Claim("logsumexp", "value", 0, over_last, lse, lambda d: plain(everything(d) | _regimes.with_sizes(d)), 4),
-            Claim("logsumexp", "value, weighted", 0, weighted, weighted_lse, lambda d: _with_weights(d, (0, 1)), 6),
-            Claim("logsumexp", "Hessian", 2, over_last, jacobian, lambda d: plain(_regimes.tails(d)), 4),
+            value(
+                "logsumexp", "value", lse, lambda d: plain(everything(d) | _regimes.with_sizes(d)), 4, call=over_last
+            ),
+            value("logsumexp", "value, weighted", weighted_lse, lambda d: _with_weights(d, (0, 1)), 6, call=weighted),
+            hessian("logsumexp", "Hessian", jacobian, lambda d: plain(_regimes.tails(d)), 4, call=over_last),
         ),
     ),
     Theorem(
@@ -217,24 +196,24 @@ LOG_SUM_EXP_THEOREMS = (
         "three roundings of M18",
         "a piece dropped, padding counted, or an axis mistaken",
         (
-            Claim("logsumexp", "value of two halves", 0, two_halves, lse, lambda d: plain(_regimes.with_ragged(d)), 12),
-            Claim(
+            value(
+                "logsumexp", "value of two halves", lse, lambda d: plain(_regimes.with_ragged(d)), 12, call=two_halves
+            ),
+            value(
                 "logsumexp",
                 "value, reversed",
-                0,
-                lambda f, x: f(x[..., ::-1], axis=-1),
                 lse,
                 lambda d: plain(_regimes.with_sizes(d)),
                 4,
+                call=lambda f, x: f(x[..., ::-1], axis=-1),
             ),
-            Claim(
+            value(
                 "logsumexp",
                 "value over two axes",
-                0,
-                lambda f, x: f(jnp.stack([x, x - 1], -2), axis=(-1, -2)),
                 lambda x: lse(np.concatenate([x, x - 1])),
                 lambda d: plain(_regimes.well_conditioned(d)),
                 8,
+                call=lambda f, x: f(jnp.stack([x, x - 1], -2), axis=(-1, -2)),
             ),
         ),
     ),

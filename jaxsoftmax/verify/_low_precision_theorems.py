@@ -7,7 +7,6 @@ from jaxsoftmax.verify import _regimes
 from jaxsoftmax.verify._cross_entropy_forms import (
     FLOAT,
     INTEGER,
-    call,
     label_gradient,
     nll,
     one_hot_gradient,
@@ -17,7 +16,7 @@ from jaxsoftmax.verify._cross_entropy_forms import (
 )
 from jaxsoftmax.verify._log_sum_exp_theorems import lse, over_last
 from jaxsoftmax.verify._softmax_forms import jacobian, log_jacobian, log_probs, plain, probs, small
-from jaxsoftmax.verify._theorem import Claim, Theorem
+from jaxsoftmax.verify._theorem import Theorem, derivative, value
 
 LOW_PRECISION_THEOREMS = (
     Theorem(
@@ -27,45 +26,11 @@ LOW_PRECISION_THEOREMS = (
         "half an ulp of the result's own dtype, and what is left of the float32 errors",
         "exponentials or sums in 8 or 11 bits",
         (
-            Claim(
-                "softmax",
-                "value",
-                0,
-                lambda f, x: f(x),
-                probs,
-                lambda d: plain(small(d)),
-                1,
-                dtypes=_regimes.LOW_PRECISION,
-            ),
-            Claim(
-                "softmax",
-                "Jacobian",
-                1,
-                lambda f, x: f(x),
-                jacobian,
-                lambda d: plain(small(d)),
-                1,
-                dtypes=_regimes.LOW_PRECISION,
-            ),
-            Claim(
-                "log_softmax",
-                "value",
-                0,
-                lambda f, x: f(x),
-                log_probs,
-                lambda d: plain(small(d)),
-                1,
-                dtypes=_regimes.LOW_PRECISION,
-            ),
-            Claim(
-                "log_softmax",
-                "Jacobian",
-                1,
-                lambda f, x: f(x),
-                log_jacobian,
-                lambda d: plain(small(d)),
-                1,
-                dtypes=_regimes.LOW_PRECISION,
+            value("softmax", "value", probs, lambda d: plain(small(d)), 1, dtypes=_regimes.LOW_PRECISION),
+            derivative("softmax", "Jacobian", jacobian, lambda d: plain(small(d)), 1, dtypes=_regimes.LOW_PRECISION),
+            value("log_softmax", "value", log_probs, lambda d: plain(small(d)), 1, dtypes=_regimes.LOW_PRECISION),
+            derivative(
+                "log_softmax", "Jacobian", log_jacobian, lambda d: plain(small(d)), 1, dtypes=_regimes.LOW_PRECISION
             ),
         ),
     ),
@@ -76,24 +41,22 @@ LOW_PRECISION_THEOREMS = (
         "half an ulp of the result's own dtype, and what is left of the float32 errors",
         "exponentials or sums in 8 or 11 bits: a bfloat16 sum sticks at 256",
         (
-            Claim(
+            value(
                 "logsumexp",
                 "value",
-                0,
-                over_last,
                 lse,
                 lambda d: plain(small(d) | {"zeros, V = 65536": np.zeros((1, 65536))}),
                 1,
+                call=over_last,
                 dtypes=_regimes.LOW_PRECISION,
             ),
-            Claim(
+            derivative(
                 "logsumexp",
                 "gradient",
-                1,
-                over_last,
                 probs,
                 lambda d: plain(small(d)),
                 1,
+                call=over_last,
                 dtypes=_regimes.LOW_PRECISION,
             ),
         ),
@@ -105,41 +68,35 @@ LOW_PRECISION_THEOREMS = (
         "values as M19 in float32 ulps; gradients half an ulp of their own dtype",
         "a loss in 8 or 11 bits; p formed there, and 1 subtracted after (Liger#1329)",
         (
-            Claim(
+            value(
                 INTEGER,
                 "value",
-                0,
-                lambda f, x, y: f(x, y).astype(jnp.float32),
                 nll,
                 lambda d: with_labels(_regimes.well_conditioned(d) | _regimes.tails(d), _regimes.top_labels),
                 4,
+                call=lambda f, x, y: f(x, y).astype(jnp.float32),
                 dtypes=_regimes.LOW_PRECISION,
             ),
-            Claim(
+            derivative(
                 INTEGER,
                 "gradient",
-                1,
-                call,
                 label_gradient,
                 lambda d: with_labels(_regimes.well_conditioned(d) | _regimes.tails(d), _regimes.top_labels),
                 1,
                 dtypes=_regimes.LOW_PRECISION,
             ),
-            Claim(
+            value(
                 FLOAT,
                 "value",
-                0,
-                lambda f, x, t: f(x, t.astype(x.dtype)).astype(jnp.float32),
                 one_hot_nll,
                 lambda d: with_one_hot(_regimes.well_conditioned(d) | _regimes.tails(d), _regimes.top_labels),
                 4,
+                call=lambda f, x, t: f(x, t.astype(x.dtype)).astype(jnp.float32),
                 dtypes=_regimes.LOW_PRECISION,
             ),
-            Claim(
+            derivative(
                 FLOAT,
                 "gradient",
-                1,
-                call,
                 one_hot_gradient,
                 lambda d: with_one_hot(_regimes.well_conditioned(d) | _regimes.tails(d), _regimes.top_labels),
                 1,

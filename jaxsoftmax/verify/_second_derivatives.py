@@ -10,7 +10,7 @@ import numpy as np
 from jaxsoftmax.verify import _head_inputs, _regimes
 from jaxsoftmax.verify._head_forms import HEAD, ExactHead, Setting
 from jaxsoftmax.verify._oracle import ExactRow, Expected, exact
-from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
+from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem, derivative
 from jaxsoftmax.verify._training_loss_forms import LOSS, Options
 
 TOKENS = Setting(7, 3, _regimes.VOCAB, reduction="sum", options=Options("no keyword"), weighted=True)
@@ -107,8 +107,8 @@ SECOND_DERIVATIVES = (
         "as M6, to the ulp of the three terms",
         "a rule that is right at first order only: s taken for a constant",
         (
-            Claim("softmax", "derivative of the VJP", 1, along, of_softmax, two_directions, 8),
-            Claim("log_softmax", "derivative of the VJP", 1, along, of_log_softmax, two_directions, 8),
+            derivative("softmax", "derivative of the VJP", of_softmax, two_directions, 8, call=along),
+            derivative("log_softmax", "derivative of the VJP", of_log_softmax, two_directions, 8, call=along),
         ),
     ),
     Theorem(

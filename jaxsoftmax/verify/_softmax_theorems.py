@@ -30,7 +30,7 @@ from jaxsoftmax.verify._softmax_forms import (
     top_directions,
     with_directions,
 )
-from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
+from jaxsoftmax.verify._theorem import Inputs, Theorem, derivative, value
 
 SOFTMAX_THEOREMS = (
     Theorem(
@@ -40,26 +40,24 @@ SOFTMAX_THEOREMS = (
         "exp is good to 1 ulp, the sum to 2, the quotient to 1/2",
         "exp(x - LSE) rounds LSE at the size of the shift; exp(x) overflows",
         (
-            Claim("softmax", "value", 0, lambda f, x: f(x), probs, lambda d: plain(everything(d)), 4),
-            Claim(
+            value("softmax", "value", probs, lambda d: plain(everything(d)), 4),
+            value(
                 "softmax",
                 "value along axis 0",
-                0,
-                lambda f, x: f(x.T, axis=0).T,
                 probs,
                 lambda d: plain(_regimes.well_conditioned(d)),
                 4,
+                call=lambda f, x: f(x.T, axis=0).T,
             ),
-            Claim(
+            value(
                 "softmax",
                 "value, masked",
-                0,
-                masked_call,
                 probs,
                 lambda d: plain({"-inf masks": _regimes.masked(d)}),
                 4,
+                call=masked_call,
             ),
-            Claim("softmax", "value, any logits", 0, lambda f, x: f(x), probs_of_rounded, rounded, 4),
+            value("softmax", "value, any logits", probs_of_rounded, rounded, 4),
         ),
     ),
     Theorem(
@@ -69,25 +67,15 @@ SOFTMAX_THEOREMS = (
         "two probabilities at 3 ulps each would make 6; half of it cancels, and the product is rounded",
         "the term - s s^T left out, or a factor",
         (
-            Claim(
+            derivative(
                 "softmax",
                 "Jacobian",
-                1,
-                lambda f, x: f(x),
                 jacobian,
                 lambda d: plain(_regimes.well_conditioned(d) | _regimes.many(d)),
                 4,
                 textbook=naive_softmax,
             ),
-            Claim(
-                "analytic.softmax_jacobian",
-                "value",
-                0,
-                lambda f, x: f(x),
-                jacobian,
-                lambda d: plain(_regimes.well_conditioned(d)),
-                4,
-            ),
+            value("analytic.softmax_jacobian", "value", jacobian, lambda d: plain(_regimes.well_conditioned(d)), 4),
         ),
     ),
     Theorem(
@@ -97,49 +85,42 @@ SOFTMAX_THEOREMS = (
         "as M5, to the ulp of the terms s_j (|v_j| + <s, |v|>)",
         "J v without the mean, or a cotangent dropped or doubled",
         (
-            Claim(
+            derivative(
                 "softmax",
                 "VJP",
-                1,
-                lambda f, x, g: jnp.sum(g * f(x), -1),
                 jacobian_product,
                 lambda d: with_directions(_regimes.well_conditioned(d)),
                 4,
+                call=lambda f, x, g: jnp.sum(g * f(x), -1),
                 textbook=lambda x, g: jnp.sum(g * naive_softmax(x)),
             ),
-            Claim(
+            value(
                 "softmax",
                 "JVP",
-                0,
-                lambda f, x, v: jax.jvp(f, (x,), (v,))[1],
                 jacobian_product,
                 lambda d: with_directions(_regimes.well_conditioned(d)),
                 4,
+                call=lambda f, x, v: jax.jvp(f, (x,), (v,))[1],
             ),
-            Claim(
+            value(
                 "softmax",
                 "eigenvalues of the Jacobian",
-                0,
-                lambda f, x: jnp.linalg.eigvalsh(jax.jacrev(f)(x)),
                 eigenvalues,
                 lambda d: plain({"ordinary": _regimes.ordinary(d)}),
                 16,
+                call=lambda f, x: jnp.linalg.eigvalsh(jax.jacrev(f)(x)),
                 rowwise=False,
             ),
-            Claim(
+            value(
                 "analytic.softmax_jvp",
                 "value",
-                0,
-                lambda f, x, v: f(x, v),
                 jacobian_product,
                 lambda d: with_directions(_regimes.well_conditioned(d)),
                 4,
             ),
-            Claim(
+            value(
                 "analytic.softmax_vjp",
                 "value",
-                0,
-                lambda f, x, v: f(x, v),
                 jacobian_product,
                 lambda d: with_directions(_regimes.well_conditioned(d)),
                 4,
@@ -153,8 +134,8 @@ SOFTMAX_THEOREMS = (
         "two roundings of M4",
         "exp(x) overflows, or the maximum isn't subtracted",
         (
-            Claim(
-                "softmax", "softmax(x + c) - softmax(x)", 0, lambda f, x, c: f(x + c) - f(x), no_difference, shifts, 4
+            value(
+                "softmax", "softmax(x + c) - softmax(x)", no_difference, shifts, 4, call=lambda f, x, c: f(x + c) - f(x)
             ),
         ),
     ),
@@ -165,62 +146,44 @@ SOFTMAX_THEOREMS = (
         "log1p is good to 2 ulps; s to 4",
         "the Jacobian transposed (it isn't symmetric), or a mean taken of the wrong vector",
         (
-            Claim("log_softmax", "value", 0, lambda f, x: f(x), log_probs, lambda d: plain(_regimes.with_ragged(d)), 4),
-            Claim(
+            value("log_softmax", "value", log_probs, lambda d: plain(_regimes.with_ragged(d)), 4),
+            derivative(
                 "log_softmax",
                 "Jacobian",
-                1,
-                lambda f, x: f(x),
                 log_jacobian,
                 lambda d: plain(_regimes.well_conditioned(d)),
                 8,
                 textbook=naive_log_softmax,
             ),
-            Claim(
+            derivative(
                 "log_softmax",
                 "VJP",
-                1,
-                lambda f, x, g: jnp.sum(jnp.where(jnp.isneginf(x), 0, g * f(x)), -1),
                 lambda x, g: log_vjp(x, np.where(np.isneginf(x), 0, g)),
                 lambda d: with_directions(_regimes.well_conditioned(d)),
                 6,
+                call=lambda f, x, g: jnp.sum(jnp.where(jnp.isneginf(x), 0, g * f(x)), -1),
                 textbook=lambda x, g: jnp.sum(g * naive_log_softmax(x)),
             ),
-            Claim(
+            value(
                 "log_softmax",
                 "JVP",
-                0,
-                lambda f, x, v: jax.jvp(f, (x,), (v,))[1],
                 log_jvp,
                 lambda d: with_directions({"ordinary": _regimes.ordinary(d), "ties": _regimes.ties(d)}),
                 6,
+                call=lambda f, x, v: jax.jvp(f, (x,), (v,))[1],
             ),
-            Claim(
-                "analytic.log_softmax_jacobian",
-                "value",
-                0,
-                lambda f, x: f(x),
-                log_jacobian,
-                lambda d: plain(_regimes.well_conditioned(d)),
-                8,
+            value(
+                "analytic.log_softmax_jacobian", "value", log_jacobian, lambda d: plain(_regimes.well_conditioned(d)), 8
             ),
-            Claim(
+            value(
                 "analytic.log_softmax_jvp",
                 "value",
-                0,
-                lambda f, x, v: f(x, v),
                 log_jvp,
                 lambda d: with_directions({"ordinary": _regimes.ordinary(d), "ties": _regimes.ties(d)}),
                 6,
             ),
-            Claim(
-                "analytic.log_softmax_vjp",
-                "value",
-                0,
-                lambda f, x, v: f(x, v),
-                log_vjp,
-                lambda d: with_directions(_regimes.well_conditioned(d)),
-                6,
+            value(
+                "analytic.log_softmax_vjp", "value", log_vjp, lambda d: with_directions(_regimes.well_conditioned(d)), 6
             ),
         ),
     ),
@@ -231,17 +194,16 @@ SOFTMAX_THEOREMS = (
         "the quotient -t / s and the product with s round once more than M6",
         "J v without the mean, or s - t, which is right for targets that sum to 1 alone",
         (
-            Claim(
+            derivative(
                 "softmax",
                 "VJP of -t / s",
-                1,
-                through_softmax,
                 chain_rule,
                 lambda d: [
                     Inputs("ordinary", (x := _regimes.ordinary(d), _regimes.targets_of(x, k)))
                     for k in ("distribution", "signed")
                 ],
                 8,
+                call=through_softmax,
             ),
         ),
     ),
@@ -252,39 +214,22 @@ SOFTMAX_THEOREMS = (
         "as M5 and M10, of each entry itself, however confident the row",
         "v - <s, v> and s - s^2 cancel where s is near 1 (jax#40344); a sum less v_k, where v is nearly constant",
         (
-            Claim("softmax", "Jacobian", 1, lambda f, x: f(x), jacobian, lambda d: plain(_regimes.tails(d)), 4),
-            Claim("softmax", "VJP", 1, lambda f, x, g: jnp.sum(g * f(x), -1), tail_product, top_directions, 4),
-            Claim(
+            derivative("softmax", "Jacobian", jacobian, lambda d: plain(_regimes.tails(d)), 4),
+            derivative("softmax", "VJP", tail_product, top_directions, 4, call=lambda f, x, g: jnp.sum(g * f(x), -1)),
+            value(
                 "softmax",
                 "a cotangent's product",
-                0,
-                lambda f, x, g: jax.vjp(f, x)[1](g)[0],
                 tail_product,
                 tail_directions,
                 4,
+                call=lambda f, x, g: jax.vjp(f, x)[1](g)[0],
             ),
-            Claim("softmax", "JVP", 0, lambda f, x, v: jax.jvp(f, (x,), (v,))[1], tail_product, tail_directions, 4),
-            Claim(
-                "log_softmax",
-                "value",
-                0,
-                lambda f, x: f(x),
-                log_probs,
-                lambda d: plain(_regimes.tails(d) | _regimes.separators(d)),
-                4,
-            ),
-            Claim("log_softmax", "Jacobian", 1, lambda f, x: f(x), log_jacobian, lambda d: plain(_regimes.tails(d)), 8),
-            Claim(
-                "analytic.softmax_jacobian",
-                "value",
-                0,
-                lambda f, x: f(x),
-                jacobian,
-                lambda d: plain(_regimes.tails(d)),
-                8,
-            ),
-            Claim("analytic.softmax_jvp", "value", 0, lambda f, x, v: f(x, v), tail_product, tail_directions, 8),
-            Claim("analytic.softmax_vjp", "value", 0, lambda f, x, v: f(x, v), tail_product, tail_directions, 8),
+            value("softmax", "JVP", tail_product, tail_directions, 4, call=lambda f, x, v: jax.jvp(f, (x,), (v,))[1]),
+            value("log_softmax", "value", log_probs, lambda d: plain(_regimes.tails(d) | _regimes.separators(d)), 4),
+            derivative("log_softmax", "Jacobian", log_jacobian, lambda d: plain(_regimes.tails(d)), 8),
+            value("analytic.softmax_jacobian", "value", jacobian, lambda d: plain(_regimes.tails(d)), 8),
+            value("analytic.softmax_jvp", "value", tail_product, tail_directions, 8),
+            value("analytic.softmax_vjp", "value", tail_product, tail_directions, 8),
         ),
     ),
 )

@@ -55,3 +55,29 @@ class Inputs:
 
     regime: str
     arrays: tuple[np.ndarray, ...]
+
+
+def applied(function: Callable[..., Any], *row: Any) -> Any:
+    """The call of a function with nothing but the row's arrays."""
+    return function(*row)
+
+
+def value(
+    function: str, quantity: str, oracle: Callable[..., Any], inputs: Callable[..., Any], bound: float, **options: Any
+) -> Claim:
+    """The claim that a call, of the row's arrays alone unless `call` says otherwise, has a value."""
+    return Claim(function, quantity, 0, options.pop("call", applied), oracle, inputs, bound, **options)
+
+
+def derivative(
+    function: str, quantity: str, oracle: Callable[..., Any], inputs: Callable[..., Any], bound: float, **options: Any
+) -> Claim:
+    """The claim that its derivative in the first array has a value."""
+    return Claim(function, quantity, 1, options.pop("call", applied), oracle, inputs, bound, **options)
+
+
+def hessian(
+    function: str, quantity: str, oracle: Callable[..., Any], inputs: Callable[..., Any], bound: float, **options: Any
+) -> Claim:
+    """The claim that its Hessian in the first array has a value."""
+    return Claim(function, quantity, 2, options.pop("call", applied), oracle, inputs, bound, **options)

@@ -6,7 +6,7 @@ from jaxsoftmax.verify import _regimes
 from jaxsoftmax.verify._cross_entropy_forms import tails, unshifted, with_labels
 from jaxsoftmax.verify._log_sum_exp_theorems import lse
 from jaxsoftmax.verify._softmax_forms import naive_lse, probs
-from jaxsoftmax.verify._theorem import Claim, Theorem
+from jaxsoftmax.verify._theorem import Claim, Theorem, derivative, hessian, value
 from jaxsoftmax.verify._token_stats_forms import (
     CONFIDENT,
     LINEAR_STATS,
@@ -53,62 +53,59 @@ ENTROPY = Theorem(
     "exp to 1 ulp, sums to 2, log1p to 2, quotients to 1/2; in low precision half an ulp for the gradient",
     "L - sum s z, which cancels where a row is confident or shifted; 0 log 0; log s + H, which cancels at s = 1",
     (
-        Claim(STATS, "entropy", 0, statistic("entropy"), entropy, every_row, 4),
-        Claim(STATS, "gradient", 1, statistic("entropy"), entropy_gradient, every_row, 6, textbook=naive_entropy),
-        Claim(STATS, "Hessian", 2, statistic("entropy"), entropy_hessian, moderate, 8, textbook=naive_entropy),
-        Claim(
-            STATS, "entropy of low precision", 0, unrounded("entropy"), entropy, low, 4, dtypes=_regimes.LOW_PRECISION
+        value(STATS, "entropy", entropy, every_row, 4, call=statistic("entropy")),
+        derivative(
+            STATS, "gradient", entropy_gradient, every_row, 6, call=statistic("entropy"), textbook=naive_entropy
         ),
-        Claim(
+        hessian(STATS, "Hessian", entropy_hessian, moderate, 8, call=statistic("entropy"), textbook=naive_entropy),
+        value(
+            STATS, "entropy of low precision", entropy, low, 4, call=unrounded("entropy"), dtypes=_regimes.LOW_PRECISION
+        ),
+        derivative(
             STATS,
             "gradient in low precision",
-            1,
-            unrounded("entropy"),
             entropy_gradient,
             low,
             1,
+            call=unrounded("entropy"),
             dtypes=_regimes.LOW_PRECISION,
         ),
-        Claim(
+        value(
             STATS,
             "statistics where a label is ignored",
-            0,
-            ignoring,
             ignoring_exactly,
             ignored_labels,
             6,
+            call=ignoring,
             dtypes=("float32",),
         ),
-        Claim(
+        value(
             LINEAR_STATS,
             "statistics",
-            0,
-            head_statistics,
             head_statistics_exactly,
             head_tokens,
             6,
+            call=head_statistics,
             dtypes=("float32",),
             rowwise=False,
         ),
-        Claim(
+        derivative(
             LINEAR_STATS,
             "gradients of a sum",
-            1,
-            weighted_sum(TOKENS, SHARES),
             weighted_sum_exactly(TOKENS, SHARES),
             head_tokens,
             6,
+            call=weighted_sum(TOKENS, SHARES),
             rowwise=False,
             textbook=textbook_weighted_sum,
         ),
-        Claim(
+        derivative(
             LINEAR_STATS,
             "gradients of a sum of entropies",
-            1,
-            weighted_sum(CONFIDENT, (0.0, 1.0, 0.0)),
             weighted_sum_exactly(CONFIDENT, (0.0, 1.0, 0.0)),
             confident_tokens,
             6,
+            call=weighted_sum(CONFIDENT, (0.0, 1.0, 0.0)),
             dtypes=("float32",),
             rowwise=False,
         ),
@@ -116,30 +113,28 @@ ENTROPY = Theorem(
 )
 
 TEMPERATURE_CLAIMS = (
-    Claim(STATS, "statistics", 0, at_temperature, values_at_temperature, at_temperatures, 6, rowwise=False),
-    Claim(
+    value(STATS, "statistics", values_at_temperature, at_temperatures, 6, call=at_temperature, rowwise=False),
+    derivative(
         STATS,
         "gradients of the statistics",
-        1,
-        at_temperature,
         gradients_at_temperature,
         at_temperatures,
         6,
+        call=at_temperature,
         rowwise=False,
         textbook=textbook_at_temperature,
     ),
 )
 
 PREDICTION_CLAIMS = (
-    Claim(STATS, "prediction", 0, statistic("prediction"), prediction, with_long_rows, 0, dtypes=("float32",)),
-    Claim(
+    value(STATS, "prediction", prediction, with_long_rows, 0, call=statistic("prediction"), dtypes=("float32",)),
+    value(
         LINEAR_STATS,
         "prediction",
-        0,
-        head_predictions,
         head_predictions_exactly,
         head_tokens,
         0,
+        call=head_predictions,
         dtypes=("float32",),
         rowwise=False,
     ),
@@ -153,38 +148,35 @@ def _tails(dtype):
 # Statistics that are functions of other theorems.
 STATS_CLAIMS: dict[str, tuple[Claim, ...]] = {
     "M8": (
-        Claim(
+        derivative(
             STATS,
             "gradient of the log-sum-exp",
-            1,
-            statistic("log_sum_exp"),
             lambda x, y: probs(x),
             every_row,
             4,
+            call=statistic("log_sum_exp"),
             textbook=lambda x, y: naive_lse(x),
         ),
     ),
-    "M18": (Claim(STATS, "log-sum-exp", 0, statistic("log_sum_exp"), lambda x, y: lse(x), every_row, 4),),
+    "M18": (value(STATS, "log-sum-exp", lambda x, y: lse(x), every_row, 4, call=statistic("log_sum_exp")),),
     "M19": (
-        Claim(
+        value(
             STATS,
             "log-probability",
-            0,
-            statistic("log_prob"),
             log_prob,
             lambda d: with_labels(unshifted(_regimes.well_conditioned(d))) + _tails(d),
             4,
+            call=statistic("log_prob"),
         ),
     ),
     "M20": (
-        Claim(
+        derivative(
             STATS,
             "gradient of the log-probability",
-            1,
-            statistic("log_prob"),
             log_prob_gradient,
             _tails,
             4,
+            call=statistic("log_prob"),
             textbook=lambda x, y: jnp.take(x, y) - naive_lse(x),
         ),
     ),

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxsoftmax.verify import _regimes
 from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
-from jaxsoftmax.verify._theorem import Claim, Inputs
+from jaxsoftmax.verify._theorem import Claim, Inputs, derivative
 
 LOSS = "cross_entropy"
 CAP = 4.0
@@ -261,13 +261,12 @@ def settings(order: int, oracle, inputs, bound: float, quantity: str, settings=S
 
 
 def label_claim(options: Options) -> Claim:
-    return Claim(
+    return derivative(
         LOSS,
         f"gradient in the labels, {options.name}",
-        1,
-        lambda f, p, x: options.per_token(f, x, p),
         label_gradient(options),
         lambda d: [Inputs(i.regime, i.arrays[::-1]) for i in float_rows(d)],
         6,
+        call=lambda f, p, x: options.per_token(f, x, p),
         textbook=lambda p, x: textbook_loss(options)(x, p),
     )

@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxsoftmax.verify._oracle import exact, itself
-from jaxsoftmax.verify._theorem import Claim, Theorem
+from jaxsoftmax.verify._theorem import Theorem, derivative, value
 from jaxsoftmax.verify._training_loss_forms import (
     CLASS_WEIGHTS,
     LOSS,
@@ -35,7 +35,7 @@ TRAINING_LOSS_THEOREMS = (
         "a softcap's slope is sech^2(x / c) = 4q / (1 + q)^2 with q = exp(-2|x| / c)",
         "tanh to 5 ulps, exp to 1; half-ulps of z come back in exp(z - m)",
         "1 - tanh^2 is 0 past x = 9 c",
-        (Claim(LOSS, "gradient past the cap", 1, SOFTCAP.per_token, capped_gradient, flat, 6, textbook=None),),
+        (derivative(LOSS, "gradient past the cap", capped_gradient, flat, 6, call=SOFTCAP.per_token, textbook=None),),
     ),
     Theorem(
         "M24",
@@ -75,26 +75,26 @@ TRAINING_LOSS_THEOREMS = (
         "sums of N terms",
         "a mean over N; 0 / 0 where all is ignored",
         (
-            Claim(LOSS, "mean", 0, reduced("mean"), mean_value, tokens("xyu"), 6, rowwise=False),
-            Claim(LOSS, "gradient of the mean", 1, reduced("mean"), mean_gradient, tokens("xyu"), 6, rowwise=False),
-            Claim(
+            value(LOSS, "mean", mean_value, tokens("xyu"), 6, call=reduced("mean"), rowwise=False),
+            derivative(
+                LOSS, "gradient of the mean", mean_gradient, tokens("xyu"), 6, call=reduced("mean"), rowwise=False
+            ),
+            derivative(
                 LOSS,
                 "gradient of the mean in the token weights",
-                1,
-                lambda f, u, x, y: reduced("mean")(f, x, y, u),
                 weights_gradient,
                 tokens("uxy"),
                 8,
+                call=lambda f, u, x, y: reduced("mean")(f, x, y, u),
                 rowwise=False,
             ),
-            Claim(
+            value(
                 LOSS,
                 "sum",
-                0,
-                reduced("sum"),
                 lambda x, y, u: itself(np.asarray(np.dot(exact(u), mean_of(x, y, u)[1]))),
                 tokens("xyu"),
                 6,
+                call=reduced("sum"),
                 rowwise=False,
             ),
         ),
