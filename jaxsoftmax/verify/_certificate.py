@@ -18,7 +18,6 @@ from jaxsoftmax.verify import _oracle
 from jaxsoftmax.verify._cross_entropy_theorems import CROSS_ENTROPY_THEOREMS
 from jaxsoftmax.verify._distillation_keywords import TOKEN_KEYWORDS
 from jaxsoftmax.verify._distillation_theorems import DISTILLATION_THEOREMS
-from jaxsoftmax.verify._edge_claims import EDGE_CLAIMS
 from jaxsoftmax.verify._head_keywords import HEAD_KEYWORDS, MESH_KEYWORDS
 from jaxsoftmax.verify._head_theorems import HEAD_THEOREMS
 from jaxsoftmax.verify._implementations import attribute, is_function, offered
@@ -44,12 +43,8 @@ def _number(theorem: Theorem) -> tuple[int, str]:
     return int(number[1:]), part
 
 
-def _further_claims(theorem: Theorem) -> tuple[Claim, ...]:
-    return EDGE_CLAIMS.get(theorem.number, ()) + STATS_CLAIMS.get(theorem.number, ())
-
-
 THEOREMS: dict[str, Theorem] = {
-    theorem.number: replace(theorem, claims=theorem.claims + _further_claims(theorem))
+    theorem.number: replace(theorem, claims=theorem.claims + STATS_CLAIMS.get(theorem.number, ()))
     for theorem in sorted(
         LOW_PRECISION_THEOREMS
         + SOFTMAX_THEOREMS

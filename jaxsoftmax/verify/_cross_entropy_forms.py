@@ -1,12 +1,13 @@
 """Exact forms and calls for: cross-entropy of one token: M11, M12, M15, M19, M20."""
 
+import jax
 import jax.numpy as jnp
 import mpmath
 import numpy as np
 
 from jaxsoftmax.verify import _regimes
 from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
-from jaxsoftmax.verify._softmax_forms import naive_lse
+from jaxsoftmax.verify._softmax_forms import masked_call, naive_lse
 from jaxsoftmax.verify._theorem import Inputs
 
 FLOAT = "softmax_cross_entropy"
@@ -149,3 +150,55 @@ def masked(dtype: str) -> dict[str, np.ndarray]:
 
 def unmasked(dtype: str) -> dict[str, np.ndarray]:
     return {name: x for name, x in _regimes.well_conditioned(dtype).items() if name != "-inf masks"}
+
+
+def per_row(f, x, y):
+    """The training loss of each row."""
+    return f(x, y, reduction="none")
+
+
+def masked_targets(f, x, t):
+    """Cross-entropy with a mask in place of -inf."""
+    return masked_call(lambda x, where: f(x, t, where=where), x)
+
+
+def nothing(x, *_):
+    """No gradient."""
+    return itself(exact(np.zeros(len(x))))
+
+
+def infinite(x, *_):
+    """The loss of an impossible class."""
+    del x
+    return itself(exact(np.inf))
+
+
+def along_targets(f, x, t, g):
+    """<g, dC/dt>, whose gradient in x is s sum(g) - g: the mixed second derivative."""
+    return jnp.sum(g * jax.grad(lambda t: jnp.sum(f(x, t)))(t), -1)
+
+
+def mixed_gradient(x, t, g):
+    """s sum(g) - g, the gradient in x of <g, dC/dt> (M12)."""
+    del t
+    return target_gradient(x, g)
+
+
+def mixed(dtype: str) -> list[Inputs]:
+    x = _regimes.ordinary(dtype)
+    return [Inputs("ordinary", (x, _regimes.targets_of(x, "distribution"), _regimes.directions(x)))]
+
+
+def top_tails(dtype: str) -> list[Inputs]:
+    """Confident rows, labelled by the class that is ahead."""
+    return with_labels(tails(dtype), _regimes.top_labels)
+
+
+def one_hot_tails(dtype: str) -> list[Inputs]:
+    """The same with one-hot labels."""
+    return with_one_hot(tails(dtype), _regimes.top_labels)
+
+
+def targets(dtype: str) -> list[Inputs]:
+    """Rows without masks, and real targets of each kind."""
+    return with_targets(unmasked(dtype))

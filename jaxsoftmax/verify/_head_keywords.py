@@ -11,7 +11,8 @@ import numpy as np
 from jaxsoftmax.verify import _keywords, _regimes
 from jaxsoftmax.verify._head_forms import HEAD, Setting
 from jaxsoftmax.verify._head_inputs import drawn
-from jaxsoftmax.verify._keywords import ALONE, INTEGER, OF_INTEGERS, REDUCTIONS, SENTINEL, SPARSE, Case, in_one_program
+from jaxsoftmax.verify._keyword_cases import ALONE, INTEGER, OF_INTEGERS, REDUCTIONS, SENTINEL, SPARSE, Case, cases
+from jaxsoftmax.verify._keywords import in_one_program
 from jaxsoftmax.verify._mesh_theorems import MESH_HEAD, on_mesh, over_devices
 from jaxsoftmax.verify._oracle import Expected
 from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
@@ -118,7 +119,7 @@ HEAD_KEYWORDS = Theorem(
     tuple(
         _claim(case)
         for kind, alone in ((INTEGER, ALONE + OF_INTEGERS + OF_PRODUCTS), (SPARSE, ("token_weights", "bias")))
-        for case in _keywords.cases(kind, alone)
+        for case in cases(kind, alone)
     ),
 )
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoftmax.verify import _oracle, _transformations
+from jaxsoftmax.verify._comparison import compared, explained, of_regime, worst_entry
 from jaxsoftmax.verify._implementations import NotOfferedError, caught, said, watched
 from jaxsoftmax.verify._record import Gap, Row
 from jaxsoftmax.verify._regimes import LOW_PRECISION
@@ -22,7 +23,6 @@ DIFFERENCES = "finite differences, float64"
 # Fourth-order central differences: h^4 f'''''/30 are truncated, some 1e-11 of f, and eps f/h rounded, far less.
 STEP, DIFFERENCES_BOUND = 2.0**-8, 1e-9 / 2.0**-52
 OTHER_JUDGES = {TEXTBOOK: 64.0, DIFFERENCES: DIFFERENCES_BOUND}  # with their bounds in ulps
-_LONGEST_CASE = 40  # numbers: longer inputs are named by their regime alone
 LARGE = 256  # rows longer than this are not differentiated along each axis
 
 
@@ -217,95 +217,10 @@ def _rows(work: _Work, key: _Key, result: Any) -> Iterator[Row]:
         return
     rows, start = sum(len(inputs.arrays[0]) for inputs in batch), 0
     for inputs in batch:
-        seen = _compared(_of_regime(result, rows, start, expected[id(inputs)]), expected[id(inputs)], task.dtype)
+        seen = compared(of_regime(result, rows, start, expected[id(inputs)]), expected[id(inputs)], task.dtype)
         start += len(inputs.arrays[0])
         row = _row(task, name, MPMATH, transformation, inputs.regime, seen.error, task.claim.bound)
-        yield row if row.passed else _explained(row, task, inputs, seen)
-
-
-def _of_regime(result: Any, rows: int, start: int, expected: _oracle.Expected) -> Any:
-    """A regime's rows of a batch's result; of anything but an array for each row, what is wrong."""
-    if not isinstance(result, np.ndarray | np.generic | jax.Array):
-        return result
-    got = np.asarray(result)
-    if got.ndim == 0 or len(got) != rows:
-        return _WrongShapeError(f"shape {got.shape} for {rows} rows, expected {(rows, *expected.value.shape[1:])}")
-    return got[start : start + len(expected.value)]
-
-
-@dataclass(frozen=True)
-class _Comparison:
-    """An array beside what is expected, or why they can't be compared."""
-
-    got: Any
-    expected: _oracle.Expected
-    errors: np.ndarray  # in ulps, of every entry; infinite where nothing could be compared
-    reason: str = ""
-
-    @property
-    def error(self) -> float:
-        """The worst."""
-        return float(np.max(self.errors, initial=0.0))
-
-
-def _compared(result: Any, expected: _oracle.Expected, dtype: str) -> _Comparison:
-    """The comparison of a result, which may be an exception, or anything that a rule returns."""
-    if isinstance(result, np.ndarray):
-        reason = _oracle.mismatch(result, expected, dtype)
-    else:
-        reason = _raised(result) if isinstance(result, BaseException) else f"{type(result).__name__}, expected an array"
-    errors = np.asarray(np.inf) if reason else _oracle.ulps(np.asarray(result), expected, dtype)
-    return _Comparison(result, expected, errors, reason)
-
-
-def _explained(row: Row, task: Task, inputs: Inputs, seen: _Comparison) -> Row:
-    """A row that fails, with its first failing input and what came of that."""
-    if seen.reason:
-        return replace(row, detail=seen.reason)
-    bad = ~(seen.errors <= row.bound)
-    first = int(np.argmax(bad.reshape(len(bad), -1).any(1)))
-    worst = np.argmax(np.where(bad[first], seen.errors[first], -1.0)) if bad.ndim > 1 else 0
-    where = (first, *map(int, np.unravel_index(worst, bad.shape[1:])))
-    said_so = _oracle.difference(seen.got, seen.expected, where) + _recognised(task, inputs, seen, first)
-    return replace(row, detail=said_so, **_case(inputs, first, _lost(seen)))
-
-
-def _recognised(task: Task, inputs: Inputs, seen: _Comparison, first: int) -> str:
-    """What is wrong, if a known mistake gives the very numbers."""
-    if task.claim.mistakes is None:
-        return ""
-    got = np.ravel(seen.got[first])
-    for name, numbers in task.claim.mistakes(*(array[first] for array in inputs.arrays)):
-        mistaken = _oracle.end_to_end(numbers)
-        if np.all(_oracle.ulps(got[: mistaken.value.size], mistaken, task.dtype) <= task.claim.bound):
-            return f": {name}"
-    return ""
-
-
-def _lost(seen: _Comparison) -> np.ndarray:
-    """Of each row, whether an entry has no digit right."""
-    no_digit = ~(seen.errors * float(jnp.finfo(seen.got.dtype).eps) < 0.5)
-    return np.any(no_digit.reshape(len(no_digit), -1), axis=1)
-
-
-def _case(inputs: Inputs, first: int, lost: np.ndarray) -> dict[str, Any]:
-    """The first failing input; where rows differ in their gap, that, the one before, and the first without digits."""
-    arrays = [array[first] for array in inputs.arrays]
-    shown = " and ".join(np.array2string(array, threshold=8, edgeitems=3, separator=", ") for array in arrays)
-    case = {"case": " ".join(shown.split()) if sum(map(np.size, arrays)) <= _LONGEST_CASE else ""}
-    if not inputs.regime.startswith("confident gap") or arrays[0].ndim != 1 or not case["case"]:
-        return case
-    gaps = [float(top - second) for second, top in np.sort(inputs.arrays[0], -1)[:, -2:]]
-    lost_from = gaps[int(np.argmax(lost))] if lost.any() else None
-    return case | {"gap": gaps[first], "holds_to": gaps[first - 1] if first else 0.0, "lost_from": lost_from}
-
-
-class _WrongShapeError(Exception):
-    """A result that doesn't have a row for each row of inputs."""
-
-
-def _raised(error: BaseException) -> str:
-    return str(error) if isinstance(error, _WrongShapeError) else said(error).splitlines()[0]
+        yield row if row.passed else explained(row, task.claim, inputs, seen)
 
 
 def _row(task: Task, name: str, judge: str, transformation: str, regime: str, error: float, bound: float) -> Row:
@@ -352,12 +267,8 @@ def _by_other_judge(task: Task, inputs: Inputs, expected: dict[int, _oracle.Expe
     how = "jacrev" if task.claim.order == 1 else "hessian"
     own, other = (result, magnitude) if isinstance(result, BaseException) else result  # they come together
     other = other if np.shape(other) == magnitude.shape else magnitude  # `own` is of that shape too, and refused
-    seen = _compared(own, _oracle.Expected(_oracle.exact(other), magnitude), task.dtype)
+    seen = compared(own, _oracle.Expected(_oracle.exact(other), magnitude), task.dtype)
     row = _row(task, task.claim.function, judge, how, inputs.regime, seen.error, OTHER_JUDGES[judge])
     if row.passed:
         return row
-    return replace(row, detail=seen.reason or _oracle.difference(seen.got, seen.expected, _worst(seen.errors)))
-
-
-def _worst(errors: np.ndarray) -> tuple[int, ...]:
-    return tuple(map(int, np.unravel_index(np.argmax(errors), errors.shape)))
+    return replace(row, detail=seen.reason or _oracle.difference(seen.got, seen.expected, worst_entry(seen.errors)))

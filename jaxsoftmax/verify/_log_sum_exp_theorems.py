@@ -6,8 +6,8 @@ import numpy as np
 
 from jaxsoftmax.verify import _regimes
 from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
-from jaxsoftmax.verify._softmax_forms import everything, jacobian, naive_lse, plain, probs
-from jaxsoftmax.verify._theorem import Inputs, Theorem, derivative, hessian, value
+from jaxsoftmax.verify._softmax_forms import everything, jacobian, masked_call, naive_lse, plain, probs
+from jaxsoftmax.verify._theorem import IN_FLOAT32, Inputs, Theorem, derivative, hessian, value
 
 
 def lse(x):
@@ -92,6 +92,34 @@ def _empty(dtype: str) -> list[Inputs]:
     return [Inputs("-inf alone", (np.full((2, _regimes.VOCAB), -np.inf),))]
 
 
+def masked_over_last(f, x):
+    """Log-sum-exp with a mask in place of -inf."""
+    return masked_call(lambda x, where: f(x, axis=-1, where=where), x)
+
+
+def sign(f, a, b):
+    """The sign of a weighted sum."""
+    return f(a, axis=-1, b=b, return_sign=True)[1]
+
+
+def exact_sign(a, b):
+    """The sign of a weighted sum, in high precision."""
+    e = np.array([mpmath.exp(v) for v in exact(a)], object)
+    return itself(exact(np.sign(float(np.dot(exact(b), e)))))
+
+
+def weighted_hessian(a, b):
+    """diag(p) - p p^T with p = b exp(a) / sum (M9)."""
+    row = ExactRow(np.array([v + mpmath.log(w) for v, w in zip(exact(a), exact(b), strict=True)], object))
+    return itself(row.jacobian)
+
+
+def weights_of_sign(dtype: str, signs: float) -> list[Inputs]:
+    x = _regimes.ordinary(dtype)
+    b = np.random.default_rng(4).integers(1, 17, x.shape) / 8.0
+    return [Inputs("weights", (x, b * np.where(np.arange(len(x)) % 2, 1, signs)[:, None]))]
+
+
 LOG_SUM_EXP_THEOREMS = (
     Theorem(
         "M8",
@@ -147,6 +175,7 @@ LOG_SUM_EXP_THEOREMS = (
                 8,
                 call=by_weights,
             ),
+            value("softmax", "value", probs, lambda d: plain(_regimes.empty(d)), 0, **IN_FLOAT32),
         ),
     ),
     Theorem(
@@ -173,6 +202,15 @@ LOG_SUM_EXP_THEOREMS = (
                 lambda d: [Inputs(n, (x, _regimes.directions(x))) for n, x in _regimes.well_conditioned(d).items()],
                 4,
             ),
+            hessian(
+                "logsumexp",
+                "Hessian, weighted",
+                weighted_hessian,
+                lambda d: weights_of_sign(d, 1),
+                8,
+                call=weighted,
+                **IN_FLOAT32,
+            ),
         ),
     ),
     Theorem(
@@ -187,6 +225,25 @@ LOG_SUM_EXP_THEOREMS = (
             ),
             value("logsumexp", "value, weighted", weighted_lse, lambda d: _with_weights(d, (0, 1)), 6, call=weighted),
             hessian("logsumexp", "Hessian", jacobian, lambda d: plain(_regimes.tails(d)), 4, call=over_last),
+            value(
+                "logsumexp",
+                "value, masked",
+                lse,
+                lambda d: plain(_regimes.masks(d)),
+                4,
+                call=masked_over_last,
+                **IN_FLOAT32,
+            ),
+            value(
+                "logsumexp",
+                "value, long and confident",
+                lse,
+                lambda d: plain(_regimes.long_confident(d)),
+                8,
+                call=over_last,
+                **IN_FLOAT32,
+            ),
+            value("logsumexp", "sign", exact_sign, lambda d: weights_of_sign(d, -1), 0, call=sign, **IN_FLOAT32),
         ),
     ),
     Theorem(

@@ -11,12 +11,20 @@ from jaxsoftmax.verify._cross_entropy_forms import (
     nll,
     one_hot_gradient,
     one_hot_nll,
+    per_row,
     with_labels,
     with_one_hot,
 )
 from jaxsoftmax.verify._log_sum_exp_theorems import lse, over_last
 from jaxsoftmax.verify._softmax_forms import jacobian, log_jacobian, log_probs, plain, probs, small
-from jaxsoftmax.verify._theorem import Theorem, derivative, value
+from jaxsoftmax.verify._theorem import Inputs, Theorem, derivative, value
+from jaxsoftmax.verify._training_loss_forms import LOSS
+
+
+def low_rows(dtype: str) -> list[Inputs]:
+    regimes = {"ordinary": _regimes.ordinary(dtype), "ties": _regimes.ties(dtype)} | _regimes.tails(dtype)
+    return with_labels(regimes, _regimes.top_labels)
+
 
 LOW_PRECISION_THEOREMS = (
     Theorem(
@@ -102,6 +110,16 @@ LOW_PRECISION_THEOREMS = (
                 1,
                 dtypes=_regimes.LOW_PRECISION,
             ),
+            value(
+                LOSS,
+                "value",
+                nll,
+                low_rows,
+                4,
+                call=lambda f, x, y: per_row(f, x, y).astype(jnp.float32),
+                dtypes=_regimes.LOW_PRECISION,
+            ),
+            derivative(LOSS, "gradient", label_gradient, low_rows, 1, call=per_row, dtypes=_regimes.LOW_PRECISION),
         ),
     ),
 )

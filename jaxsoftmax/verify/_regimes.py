@@ -88,6 +88,21 @@ def long(dtype: str) -> np.ndarray:
     return np.round(ordinary(dtype, rows=1, vocab=LONG, seed=3))
 
 
+def ragged_rows(dtype: str) -> dict[str, np.ndarray]:
+    """Small logits over a prime number of classes, by name."""
+    return {f"ragged, V = {RAGGED}": ragged(dtype)}
+
+
+def long_rows(dtype: str) -> dict[str, np.ndarray]:
+    """A row long enough to be reduced in pieces, by name."""
+    return {f"long, V = {LONG}": long(dtype)}
+
+
+def masks(dtype: str) -> dict[str, np.ndarray]:
+    """Rows with -inf, by name."""
+    return {"-inf masks": masked(dtype)}
+
+
 def well_conditioned(dtype: str) -> dict[str, np.ndarray]:
     """The regimes that every sound implementation passes."""
     regimes = {"ordinary": ordinary(dtype), "ties": ties(dtype), "-inf masks": masked(dtype)}
@@ -96,12 +111,12 @@ def well_conditioned(dtype: str) -> dict[str, np.ndarray]:
 
 def with_ragged(dtype: str) -> dict[str, np.ndarray]:
     """The regimes that every sound implementation passes, and a ragged row."""
-    return well_conditioned(dtype) | {f"ragged, V = {RAGGED}": ragged(dtype)}
+    return well_conditioned(dtype) | ragged_rows(dtype)
 
 
 def with_sizes(dtype: str) -> dict[str, np.ndarray]:
     """The regimes that every sound implementation passes, and a ragged and a long row."""
-    return with_ragged(dtype) | {f"long, V = {LONG}": long(dtype)}
+    return with_ragged(dtype) | long_rows(dtype)
 
 
 def tails(dtype: str) -> dict[str, np.ndarray]:

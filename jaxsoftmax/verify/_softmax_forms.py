@@ -155,3 +155,13 @@ def tail_directions(dtype: str) -> list[Inputs]:
 def rounded(dtype: str) -> list[Inputs]:
     x = np.random.default_rng(9).normal(0, 20, (4, _regimes.VOCAB))
     return [Inputs("rounded differences", (x.astype(dtype).astype(np.float64),))]
+
+
+def jacobian_of_kept(x, where):
+    """diag(s) - s s^T among the elements that the mask lets in, and 0 elsewhere (M5)."""
+    return jacobian(np.where(where, x, -np.inf))
+
+
+def kept(dtype: str) -> list[Inputs]:
+    x = _regimes.ordinary(dtype)
+    return [Inputs("where", (x, np.arange(x.shape[-1]) % 3 != np.arange(len(x))[:, None] % 3))]

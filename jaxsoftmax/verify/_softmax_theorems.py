@@ -10,7 +10,9 @@ from jaxsoftmax.verify._softmax_forms import (
     eigenvalues,
     everything,
     jacobian,
+    jacobian_of_kept,
     jacobian_product,
+    kept,
     log_jacobian,
     log_jvp,
     log_probs,
@@ -30,7 +32,7 @@ from jaxsoftmax.verify._softmax_forms import (
     top_directions,
     with_directions,
 )
-from jaxsoftmax.verify._theorem import Inputs, Theorem, derivative, value
+from jaxsoftmax.verify._theorem import IN_FLOAT32, Inputs, Theorem, derivative, value
 
 SOFTMAX_THEOREMS = (
     Theorem(
@@ -58,6 +60,7 @@ SOFTMAX_THEOREMS = (
                 call=masked_call,
             ),
             value("softmax", "value, any logits", probs_of_rounded, rounded, 4),
+            value("softmax", "value, long", probs, lambda d: plain(_regimes.long_rows(d)), 4, **IN_FLOAT32),
         ),
     ),
     Theorem(
@@ -76,6 +79,15 @@ SOFTMAX_THEOREMS = (
                 textbook=naive_softmax,
             ),
             value("analytic.softmax_jacobian", "value", jacobian, lambda d: plain(_regimes.well_conditioned(d)), 4),
+            derivative(
+                "softmax",
+                "Jacobian, masked",
+                jacobian_of_kept,
+                kept,
+                4,
+                call=lambda f, x, w: f(x, where=w),
+                **IN_FLOAT32,
+            ),
         ),
     ),
     Theorem(
@@ -124,6 +136,15 @@ SOFTMAX_THEOREMS = (
                 jacobian_product,
                 lambda d: with_directions(_regimes.well_conditioned(d)),
                 4,
+            ),
+            derivative(
+                "softmax",
+                "VJP, ragged",
+                jacobian_product,
+                lambda d: with_directions(_regimes.ragged_rows(d)),
+                4,
+                call=lambda f, x, g: jnp.sum(g * f(x), -1),
+                **IN_FLOAT32,
             ),
         ),
     ),
@@ -184,6 +205,25 @@ SOFTMAX_THEOREMS = (
             ),
             value(
                 "analytic.log_softmax_vjp", "value", log_vjp, lambda d: with_directions(_regimes.well_conditioned(d)), 6
+            ),
+            value("log_softmax", "value, long", log_probs, lambda d: plain(_regimes.long_rows(d)), 4, **IN_FLOAT32),
+            value(
+                "log_softmax",
+                "value, masked",
+                log_probs,
+                lambda d: plain(_regimes.masks(d)),
+                4,
+                call=masked_call,
+                **IN_FLOAT32,
+            ),
+            value(
+                "log_softmax",
+                "value along axis 0",
+                log_probs,
+                lambda d: plain(_regimes.well_conditioned(d)),
+                4,
+                call=lambda f, x: f(x.T, axis=0).T,
+                **IN_FLOAT32,
             ),
         ),
     ),

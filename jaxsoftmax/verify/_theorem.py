@@ -57,6 +57,9 @@ class Inputs:
     arrays: tuple[np.ndarray, ...]
 
 
+IN_FLOAT32: dict[str, Any] = {"dtypes": ("float32",)}  # where precision isn't the question
+
+
 def applied(function: Callable[..., Any], *row: Any) -> Any:
     """The call of a function with nothing but the row's arrays."""
     return function(*row)

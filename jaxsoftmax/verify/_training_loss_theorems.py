@@ -1,9 +1,11 @@
 """The training loss: M23-M27."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from jaxsoftmax.verify._oracle import exact, itself
-from jaxsoftmax.verify._theorem import Theorem, derivative, value
+from jaxsoftmax.verify._theorem import IN_FLOAT32, Theorem, derivative, hessian, value
 from jaxsoftmax.verify._training_loss_forms import (
     CLASS_WEIGHTS,
     LOSS,
@@ -12,6 +14,7 @@ from jaxsoftmax.verify._training_loss_forms import (
     TOGETHER,
     Z_LOSS,
     capped_gradient,
+    capped_hessian,
     flat,
     float_rows,
     label_claim,
@@ -35,7 +38,10 @@ TRAINING_LOSS_THEOREMS = (
         "a softcap's slope is sech^2(x / c) = 4q / (1 + q)^2 with q = exp(-2|x| / c)",
         "tanh to 5 ulps, exp to 1; half-ulps of z come back in exp(z - m)",
         "1 - tanh^2 is 0 past x = 9 c",
-        (derivative(LOSS, "gradient past the cap", capped_gradient, flat, 6, call=SOFTCAP.per_token, textbook=None),),
+        (
+            derivative(LOSS, "gradient past the cap", capped_gradient, flat, 6, call=SOFTCAP.per_token, textbook=None),
+            hessian(LOSS, "Hessian", capped_hessian, rows, 8, call=SOFTCAP.per_token, **IN_FLOAT32),
+        ),
     ),
     Theorem(
         "M24",
@@ -66,6 +72,10 @@ TRAINING_LOSS_THEOREMS = (
             *settings(0, token_loss, float_rows, 6, "value", (SMOOTHING, TOGETHER)),
             *settings(1, token_gradient, float_rows, 6, "gradient", (SMOOTHING, TOGETHER)),
             label_claim(TOGETHER),
+            *(
+                replace(claim, **IN_FLOAT32)
+                for claim in settings(2, token_hessian, float_rows, 8, "Hessian", (SMOOTHING, Z_LOSS))
+            ),
         ),
     ),
     Theorem(
