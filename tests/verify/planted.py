@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 import jaxsoftmax
+from jaxsoftmax import SparseLabels
 
 INTEGER = "softmax_cross_entropy_with_integer_labels"
 FLOAT = "softmax_cross_entropy"
@@ -70,10 +71,10 @@ def by_call(spoil: Callable[..., Any]) -> Callable[[str], Callable[..., Any]]:
 
 
 def _split(function: Callable, args: tuple, keywords: dict) -> tuple[dict, dict]:
-    """The arguments by name: arrays, and what is static."""
+    """The arguments by name: arrays and labels made of arrays, and what is static."""
     given = inspect.signature(function).bind(*args, **keywords)
     given.apply_defaults()
-    arrays = {name: value for name, value in given.arguments.items() if isinstance(value, jax.Array)}
+    arrays = {name: value for name, value in given.arguments.items() if isinstance(value, jax.Array | SparseLabels)}
     return arrays, {name: value for name, value in given.arguments.items() if name not in arrays}
 
 
@@ -97,7 +98,7 @@ def _reverse_mode(right: Callable, spoil_value: Callable, spoil_rule: Callable) 
         def backward(arrays, bar):
             (bars,) = jax.vjp(call, arrays)[1](bar)
             spoilt = bars | spoil_rule(bars, bar, SimpleNamespace(**arrays, **static))
-            return ({name: _cast(spoilt[name], array) for name, array in arrays.items()},)
+            return ({name: jax.tree.map(_cast, spoilt[name], array) for name, array in arrays.items()},)
 
         planted = jax.custom_vjp(primal)
         planted.defvjp(forward, backward)

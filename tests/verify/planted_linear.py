@@ -115,7 +115,9 @@ def _capped_twice_never_sloped(bar, a):
 def _mean_over(divisor):
     """A mean with another divisor(labels, token weights, w_y)."""
 
-    def function(right, hidden, kernel, labels, *, reduction, token_weights=None, class_weights=None, **keywords):
+    def function(
+        right, hidden, kernel, labels, *, reduction="mean", token_weights=None, class_weights=None, **keywords
+    ):
         u = jnp.ones(labels.shape, hidden.dtype) if token_weights is None else token_weights
         w = 1.0 if class_weights is None else class_weights[jnp.maximum(labels, 0)]
         given = keywords | {"token_weights": token_weights, "class_weights": class_weights}
@@ -145,7 +147,7 @@ def _in_the_order_of_chunks(right, hidden, kernel, labels, ignore_index=None, **
     return value[jnp.argsort(labels == ignore_index)] if value.ndim else value
 
 
-def _by_optax(right, hidden, kernel, labels, *, bias, reduction, token_weights=1.0, chunk_size=None):
+def _by_optax(right, hidden, kernel, labels, *, bias, reduction="mean", token_weights=1.0, chunk_size=None):
     del right, chunk_size
     losses = token_weights * optax.softmax_cross_entropy_with_integer_labels(hidden @ kernel + bias, labels)
     return {"mean": jnp.mean, "sum": jnp.sum}[reduction](losses)

@@ -85,8 +85,8 @@ def _filled_up_with_classes(right, hidden, kernel, labels, *, bias, class_weight
     return right(hidden, kernel, labels, bias=bias, class_weights=weights, **keywords)
 
 
-def _mean_of_means(right, hidden, kernel, labels, *, token_weights=None, reduction, **keywords):
-    if reduction != "mean":
+def _mean_of_means(right, hidden, kernel, labels, *, token_weights=None, reduction="mean", **keywords):
+    if reduction != "mean" or token_weights is None:
         return right(hidden, kernel, labels, token_weights=token_weights, reduction=reduction, **keywords)
     halves = (slice(0, 4), slice(4, None))
     parts = [right(hidden[h], kernel, labels[h], token_weights=token_weights[h], **keywords) for h in halves]

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxsoftmax
+from jaxsoftmax import SparseLabels
 from tests.verify.planted import (
     LOSS,
     Planted,
@@ -23,7 +24,7 @@ TWIN = f"forward_mode.{LOSS}"
 
 
 def _is_integer(labels):
-    return jnp.issubdtype(labels.dtype, jnp.integer)
+    return not isinstance(labels, SparseLabels) and jnp.issubdtype(labels.dtype, jnp.integer)
 
 
 def _spread_over_others(right, logits, labels, label_smoothing=0.0, **keywords):
@@ -68,7 +69,7 @@ def _reduced_by(divisor):
     """A mean whose divisor(labels, ignore_index, token_weights, class_weights) is another."""
 
     def function(right, logits, labels, reduction="mean", token_weights=None, **keywords):
-        if reduction != "mean":
+        if reduction != "mean" or not _is_integer(labels) or keywords.get("has_aux"):
             return right(logits, labels, reduction=reduction, token_weights=token_weights, **keywords)
         total = right(logits, labels, reduction="sum", token_weights=token_weights, **keywords)
         u = jnp.ones(labels.shape, logits.dtype) if token_weights is None else token_weights
@@ -98,7 +99,9 @@ def _without_class_weights(labels, u, ignore_index=None, **keywords):
 
 def _nan_for_weights_0(right, logits, labels, token_weights=None, **keywords):
     value = right(logits, labels, token_weights=token_weights, **keywords)
-    return value if token_weights is None else jnp.where(jnp.all(token_weights == 0), jnp.nan, value)
+    if token_weights is None:
+        return value
+    return jax.tree.map(lambda part: jnp.where(jnp.all(token_weights == 0), jnp.nan, part), value)
 
 
 def _no_weights_gradient(bars, bar, a):
