@@ -36,6 +36,7 @@ from jaxsoftmax.verify._temperature_theorems import TEMPERATURE
 from jaxsoftmax.verify._theorem import Claim, Theorem
 from jaxsoftmax.verify._token_stats_theorems import ENTROPY, STATS_CLAIMS
 from jaxsoftmax.verify._training_loss_theorems import TRAINING_LOSS_THEOREMS
+from jaxsoftmax.verify._transformations import ALL, MAIN, ONE
 
 
 def _number(theorem: Theorem) -> tuple[int, str]:
@@ -161,12 +162,13 @@ class _Work(NamedTuple):
 def _tasks(implementation: Any, theorems: list[Theorem], dtypes: tuple[str, ...], quick: bool) -> _Work:
     """Every claim on a function that is offered.
 
-    Unless quick, the first of each theorem and of each order on a function is seen under every transformation.
+    The first of each theorem and of each order on a function is seen under every transformation, the others under the
+    main ones; in a quick certificate, the first under the main ones and the others under one.
     """
     tasks: list[Task] = []
     gaps: list[Gap] = []
     seen: dict[str, bool] = {}  # functions, and whether they are offered
-    thorough: set[Any] = set()
+    begun: set[Any] = set()
     for theorem, claim in ((t, c) for t in theorems for c in t.claims if set(c.dtypes) & set(dtypes)):
         functions = _functions(implementation, claim)
         if claim.only_in_full:
@@ -177,9 +179,9 @@ def _tasks(implementation: Any, theorems: list[Theorem], dtypes: tuple[str, ...]
             gaps += [Gap(name, reason, (f"{claim.quantity} ({theorem.number})",)) for name in functions]
         elif functions:
             kinds = {theorem.number, (claim.function, claim.order)}
-            new = not quick and not kinds <= thorough
-            tasks += [Task(theorem, claim, functions, d, new) for d in dtypes if d in claim.dtypes]
-            thorough |= kinds
+            transformations = (MAIN if quick else ALL) if not kinds <= begun else ONE if quick else MAIN
+            tasks += [Task(theorem, claim, functions, d, transformations) for d in dtypes if d in claim.dtypes]
+            begun |= kinds
     seen.pop(DIFFERENTIAL, None)
     offered, missing = (tuple(name for name, there in seen.items() if there == wanted) for wanted in (True, False))
     return _Work(tasks, offered, missing, gaps)

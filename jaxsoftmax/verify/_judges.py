@@ -34,7 +34,7 @@ class Task:
     claim: Claim
     functions: dict[str, Callable[..., Any]]  # by their dotted names
     dtype: str
-    thorough: bool  # under every transformation, or the main ones
+    transformations: tuple[tuple[str, ...], ...]  # those it is seen under in float32, by the claim's order
     passed: dict[str, set[str]] = field(default_factory=dict)  # the keywords that each function was given
 
 
@@ -107,7 +107,7 @@ def _calls(task: Task, arguments: list[list[jax.Array]], expected: _oracle.Expec
     scalar = claim.order == 1 and expected.value.ndim == arguments[0][0].ndim
     for i, (x, *_) in enumerate(arguments):
         for name, function in task.functions.items():
-            kept = _applicable(task, name, x[0].size, thorough=task.thorough and i == 0)
+            kept = _applicable(task, name, x[0].size, first=i == 0)
             for transformation, transformed in _transformed(claim, function, scalar).items():
                 if transformation in kept:
                     calls[name, i, transformation] = transformed
@@ -125,18 +125,18 @@ def _transformed(claim: Claim, function: Callable[..., Any], scalar: bool) -> di
     return _transformations.transformations(call, claim.order, claim.rowwise, scalar)
 
 
-def _applicable(task: Task, name: str, length: int, thorough: bool) -> set[str]:
+def _applicable(task: Task, name: str, length: int, first: bool) -> set[str]:
     """The names of the transformations that a function is seen through, on rows of a length."""
-    order = task.claim.order
+    order, every = task.claim.order, task.transformations == _transformations.ALL
     if task.claim.through:
         return set(task.claim.through)
     if name.startswith(TWIN):  # whose own is the rule: the values are its namesake's
-        return set(_of_twin(task.dtype, order, thorough)) if length <= LARGE else set()
+        return set(_of_twin(task.dtype, order, every and first)) if length <= LARGE else set()
     if length > LARGE:
         return {"jit"} if order < 2 else {"vmap"}
     if task.dtype != "float32":
         return {_transformations.MAIN[order][-1] if order else "jit"}
-    return set(_transformations.ALL if thorough else _transformations.MAIN[order])
+    return set((_transformations.MAIN if every and not first else task.transformations)[order])
 
 
 def _of_twin(dtype: str, order: int, thorough: bool) -> tuple[str, ...]:

@@ -15,8 +15,10 @@ from jax import Array
 Rows = Callable[..., Any]  # (x rows, *constants rows) -> results, one a row
 
 EAGER = ("eager", "grad")  # operation by operation; the others are compiled
-MAIN = (("jit", "vmap"), ("jit", "jacfwd", "jacrev"), ("jacfwd", "jacrev", "hessian"))  # by a claim's order
-ALL = ("jit", "vmap", "jacfwd", "jacrev", "hessian", *EAGER, "linearize", "scan", "checkpoint")
+# By a claim's order: one transformation, the main ones, and all.
+ONE = (("jit",), ("jit",), ("hessian",))
+MAIN = (("jit", "vmap"), ("jit", "jacfwd", "jacrev"), ("jacfwd", "jacrev", "hessian"))
+ALL = (("jit", "vmap", "jacfwd", "jacrev", "hessian", *EAGER, "linearize", "scan", "checkpoint"),) * 3
 TWIN = ("jacfwd", "linearize", "jit", "jacrev")
 
 

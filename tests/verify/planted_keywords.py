@@ -59,8 +59,8 @@ def _over_all_tokens(right, *arguments, reduction="mean", has_aux=False, **keywo
     return (total[0] / n, total[1]) if has_aux else total / n
 
 
-def _nothing(right, hidden, kernel, labels, **keywords):
-    return jnp.zeros(()) * (jnp.sum(hidden) + jnp.sum(kernel))
+def _nothing(right, *arguments, **keywords):
+    return jax.tree.map(jnp.zeros_like, right(*arguments, **keywords))
 
 
 def _unweighted_correct(right, *arguments, has_aux=False, **keywords):
@@ -88,7 +88,7 @@ def _swapped_beta(right, *arguments, beta=0.5, **keywords):
 
 
 def _last_chunk_dropped(right, hidden, kernel, labels, chunk_size=None, **keywords):
-    if chunk_size is None or labels.shape[0] % chunk_size == 0:
+    if chunk_size is None or labels.shape[0] % chunk_size == 0 or keywords.get("reduction") == "none":
         return right(hidden, kernel, labels, **keywords)
     kept = labels.shape[0] // chunk_size * chunk_size
     keywords = {k: v[:kept] if k == "token_weights" and v is not None else v for k, v in keywords.items()}
