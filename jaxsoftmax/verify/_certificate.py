@@ -82,7 +82,7 @@ def certify(
         signatures; those it lacks are skipped and listed. A `forward_mode` attribute is judged too.
       theorems: numbers such as "M5"; all if None. "M8" stands for its named parts too ("M8-empty").
       dtypes: of "float32", "float64", "bfloat16", "float16"; all if None.
-      quick: the main transformations only.
+      quick: the main transformations only, and of claims after the first of a theorem one, without the twins.
       progress: called as progress(done, total, label) after each step.
 
     Returns:
@@ -163,7 +163,7 @@ def _tasks(implementation: Any, theorems: list[Theorem], dtypes: tuple[str, ...]
     """Every claim on a function that is offered.
 
     The first of each theorem and of each order on a function is seen under every transformation, the others under the
-    main ones; in a quick certificate, the first under the main ones and the others under one.
+    main ones; in a quick certificate, the first under the main ones, the others under one and without twins.
     """
     tasks: list[Task] = []
     gaps: list[Gap] = []
@@ -179,7 +179,10 @@ def _tasks(implementation: Any, theorems: list[Theorem], dtypes: tuple[str, ...]
             gaps += [Gap(name, reason, (f"{claim.quantity} ({theorem.number})",)) for name in functions]
         elif functions:
             kinds = {theorem.number, (claim.function, claim.order)}
-            transformations = (MAIN if quick else ALL) if not kinds <= begun else ONE if quick else MAIN
+            first = not kinds <= begun
+            transformations = (MAIN if quick else ALL) if first else ONE if quick else MAIN
+            if quick and not first and claim.function in functions:
+                functions = {claim.function: functions[claim.function]}
             tasks += [Task(theorem, claim, functions, d, transformations) for d in dtypes if d in claim.dtypes]
             begun |= kinds
     seen.pop(DIFFERENTIAL, None)

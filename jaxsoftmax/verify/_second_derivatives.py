@@ -1,16 +1,20 @@
-"""Second derivatives with no keyword: of softmax and log-softmax, and of a mean, over logits and in the fused head."""
+"""Second derivatives with no keyword: of softmax and log-softmax, means, statistics and divergences, and in heads."""
 
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 
 from jaxsoftmax.verify import _head_inputs, _regimes
+from jaxsoftmax.verify._distillation_forms import DISTILLATION, JENSEN_SHANNON, REVERSE, ExactPair, Kind
+from jaxsoftmax.verify._distillation_head_forms import LINEAR_DISTILLATION
 from jaxsoftmax.verify._head_forms import HEAD, ExactHead, Setting
-from jaxsoftmax.verify._oracle import ExactRow, Expected, exact
-from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem, derivative
+from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact
+from jaxsoftmax.verify._theorem import IN_FLOAT32, Claim, Inputs, Theorem, derivative, hessian
+from jaxsoftmax.verify._token_stats_forms import LINEAR_STATS, SHARES, entropy_hessian, three_gradients
 from jaxsoftmax.verify._training_loss_forms import LOSS, Options
 
 TOKENS = Setting(7, 3, _regimes.VOCAB, reduction="sum", options=Options("no keyword"), weighted=True)
@@ -96,6 +100,122 @@ def head_tokens(dtype: str) -> list[Inputs]:
     return [Inputs("seven tokens", (theta[None], v, np.array([[0, 6, 2, 5, 4, 3, 1]], np.int32)))]
 
 
+def statistics_hessian(x: np.ndarray, y: int) -> Expected:
+    """The Hessian of the sum of shares: (share_L - share_p) J, and the entropy's (M9, M15, M28)."""
+    row, of_entropy = ExactRow(exact(x)), entropy_hessian(x, y)
+    of_prob, share, of_lse = map(mpmath.mpf, SHARES)
+    value = (of_lse - of_prob) * row.jacobian + share * of_entropy.value
+    return Expected(value, (of_lse + of_prob) * np.abs(row.jacobian) + share * of_entropy.magnitude)
+
+
+def statistics_gradient(x: np.ndarray, y: int) -> Expected:
+    """The gradient of the same sum."""
+    each = three_gradients(ExactRow(exact(x)), int(y))
+    return Expected(*(np.tensordot(exact(np.array(SHARES)), part, (0, 0)) for part in (each.value, each.magnitude)))
+
+
+def shares(f: Any, x: Any, y: Any) -> Any:
+    """The sum of shares of a row's statistics, or of each row's."""
+    stats = f(x, y)
+    return SHARES[0] * stats.log_prob + SHARES[1] * stats.entropy + SHARES[2] * stats.log_sum_exp
+
+
+def divergence_hessian(kind: Kind) -> Any:
+    """The Hessian of a divergence from its teacher, in the student's logits (M29, M30)."""
+
+    def hessian(z: np.ndarray, u: np.ndarray) -> Expected:
+        pair = ExactPair.of(np.stack([z, u]))
+        q, j = pair.q.probs, pair.q.jacobian
+        if kind.name == "reverse_kl":
+            weight, v, curved = mpmath.mpf(1), -pair.delta, exact(np.zeros(len(q)))
+        else:
+            weight = 1 - mpmath.mpf(kind.beta)
+            v, m = pair.swapped.to_mixture(weight), kind.beta * pair.p.probs + weight * q
+            curved = weight * q / m
+        centred, size = v - np.dot(q, v), np.abs(v) + np.dot(q, np.abs(v))
+        flat = (1 - curved)[:, None] * j - np.outer(q, (1 - curved) @ j)
+        value = weight * (j * centred[:, None] - np.outer(q, q * centred) + flat)
+        flat_size = (1 + curved)[:, None] * np.abs(j) + np.outer(q, (1 + curved) @ np.abs(j))
+        return Expected(value, weight * (np.abs(j) * size[:, None] + np.outer(q, q * size) + flat_size))
+
+    return hessian
+
+
+def labelled_rows(dtype: str) -> list[Inputs]:
+    """Rows, each with a label."""
+    return [Inputs("ordinary", (_regimes.ordinary(dtype), np.array([4, 0, 6, 3], np.int32)))]
+
+
+def two_rows(dtype: str) -> list[Inputs]:
+    """A student's logits and a teacher's."""
+    return [Inputs("ordinary", (_regimes.ordinary(dtype), _regimes.ordinary(dtype, seed=8)))]
+
+
+def through_product(hidden: Any, kernel: Any, hidden_dot: Any, kernel_dot: Any, derivatives: list[Any]) -> Expected:
+    """The Hessian in hidden states and kernel times a direction, of each token's gradient and Hessian in its logits."""
+    x, w, x_dot, w_dot = map(exact, (hidden, kernel, hidden_dot, kernel_dot))
+    z_dot, z_size = x_dot @ w + x @ w_dot, np.abs(x_dot) @ np.abs(w) + np.abs(x) @ np.abs(w_dot)
+    g = Expected.stack([gradient for gradient, _ in derivatives])
+    moves = zip(derivatives, z_dot, z_size, strict=True)
+    g_dot = Expected.stack([Expected(h.value @ dot, h.magnitude @ size) for (_, h), dot, size in moves])
+    return end_to_end(
+        Expected(g_dot.value @ w.T + g.value @ w_dot.T, g_dot.magnitude @ np.abs(w).T + g.magnitude @ np.abs(w_dot).T),
+        Expected(x.T @ g_dot.value + x_dot.T @ g.value, np.abs(x).T @ g_dot.magnitude + np.abs(x_dot).T @ g.magnitude),
+    )
+
+
+def along_head(total: Any) -> Any:
+    """The Hessian of total(function, hidden, kernel, *rest) in hidden and kernel, times a direction."""
+
+    def product(f: Any, x: Any, w: Any, x_dot: Any, w_dot: Any, *rest: Any) -> jax.Array:
+        gradient = jax.grad(lambda x, w: total(f, x, w, *rest), (0, 1))
+        return jnp.concatenate([jnp.ravel(part) for part in jax.jvp(gradient, (x, w), (x_dot, w_dot))[1]])
+
+    return product
+
+
+def of_linear_stats(x: Any, w: Any, x_dot: Any, w_dot: Any, y: Any) -> Expected:
+    """The sum of shares of the statistics of hidden @ kernel."""
+    tokens = [(statistics_gradient(z, label), statistics_hessian(z, label)) for z, label in zip(x @ w, y, strict=True)]
+    return through_product(x, w, x_dot, w_dot, tokens)
+
+
+def of_linear_distillation(x: Any, w: Any, x_dot: Any, w_dot: Any, tx: Any, tw: Any) -> Expected:
+    """The mean of KL(p||q), whose gradient and Hessian in z are q - p and J (M29)."""
+    pairs, n = [ExactPair.of(np.stack(rows)) for rows in zip(x @ w, tx @ tw, strict=True)], mpmath.mpf(len(x))
+    return through_product(
+        x,
+        w,
+        x_dot,
+        w_dot,
+        [
+            (
+                Expected(pair.excess / n, (pair.q.probs + pair.p.probs) / n),
+                Expected(pair.q.jacobian / n, np.abs(pair.q.jacobian) / n),
+            )
+            for pair in pairs
+        ],
+    )
+
+
+def heads(*further: Any) -> Any:
+    """Hidden states, a kernel, a direction in both, and more."""
+
+    def inputs(dtype: str) -> list[Inputs]:
+        del dtype
+        setting = Setting(4, 3, _regimes.VOCAB)
+        arrays = [*_head_inputs.drawn(setting, 43)[:2], *_head_inputs.drawn(setting, 44)[:2], *further]
+        return [Inputs("four tokens", tuple(array[None] for array in arrays))]
+
+    return inputs
+
+
+def total_shares(f: Any, x: Any, w: Any, y: Any) -> Any:
+    """The sum of shares over tokens."""
+    stats = f(x, w, y)
+    return sum(share * jnp.sum(part) for share, part in zip(SHARES, stats, strict=False))
+
+
 _OF_MEAN = "Hessian-vector product of the mean"
 _of_data = partial(Claim, order=0, dtypes=("float32",), rowwise=False)
 
@@ -120,6 +240,45 @@ SECOND_DERIVATIVES = (
         (
             _of_data(LOSS, _OF_MEAN, call=of_mean, oracle=of_mean_exactly, inputs=tokens, bound=6),
             _of_data(HEAD, _OF_MEAN, call=of_head, oracle=of_head_exactly, inputs=head_tokens, bound=6),
+        ),
+    ),
+    Theorem(
+        "M28-second",
+        "second derivatives of statistics and divergences",
+        "the Hessians of log s_y and of L are -J and J; that of KL(q||p) is J_jk (v_j - <q, v> + 1) - q_j q_k "
+        "(v_k - <q, v>) with v = log q - log p; through logits X W they follow by the chain rule",
+        "as M28 and M29, to the ulp of the terms",
+        "a rule that is right at first order only",
+        (
+            hessian("token_stats", "Hessian of a sum of statistics", statistics_hessian, labelled_rows, 8, call=shares),
+            *(
+                hessian(
+                    DISTILLATION,
+                    f"Hessian of {kind.name} in the student",
+                    divergence_hessian(kind),
+                    two_rows,
+                    8,
+                    call=lambda f, z, u, kind=kind: f(z, u, reduction="none", **kind.keywords()),
+                    **IN_FLOAT32,
+                )
+                for kind in (REVERSE, JENSEN_SHANNON)
+            ),
+            _of_data(
+                LINEAR_STATS,
+                "Hessian-vector product of a sum of statistics",
+                call=along_head(total_shares),
+                oracle=of_linear_stats,
+                inputs=heads(np.array([4, 0, 6, 3], np.int32)),
+                bound=8,
+            ),
+            _of_data(
+                LINEAR_DISTILLATION,
+                "Hessian-vector product of the mean",
+                call=along_head(lambda f, *arrays: f(*arrays)),
+                oracle=of_linear_distillation,
+                inputs=heads(*_head_inputs.drawn(Setting(4, 2, _regimes.VOCAB), 45)[:2]),
+                bound=8,
+            ),
         ),
     ),
 )

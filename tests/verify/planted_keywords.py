@@ -152,6 +152,8 @@ SECOND_ORDER = (
     Planted("second derivative zero", "log_softmax", _flat("x"), ("M6-second",), ("M10",)),
     Planted("Hessian of a mean zero", LOSS, _flat("logits"), ("M15-mean",), ("M14",)),
     Planted("Hessian of a mean zero in the kernel", HEAD, _flat("kernel"), ("M15-mean",)),
+    Planted("second derivative zero", DISTILLATION, _flat("logits"), ("M28-second",)),
+    Planted("second derivative zero", LINEAR_DISTILLATION, _flat("kernel"), ("M28-second",)),
 )
 
 CONTROLS = (
