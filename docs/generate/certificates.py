@@ -29,8 +29,15 @@ def kept() -> tuple[Report, ...]:
 
 @cache
 def of_peers() -> tuple[Report, ...]:
-    """Returns the certificates of other libraries."""
-    return tuple(map(_read, sorted((FOLDER / "peers").glob("*.json"))))
+    """Returns the certificates of other libraries.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    paths = sorted((FOLDER / "peers").glob("*.json"))
+    if not paths:
+        raise FileNotFoundError(f"no certificate in {FOLDER / 'peers'}: write one with jaxsoftmax verify --against")
+    return tuple(map(_read, paths))
 
 
 def _read(path: Path) -> Report:

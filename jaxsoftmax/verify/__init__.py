@@ -8,8 +8,10 @@ True
 
 from jaxsoftmax.verify._certificate import THEOREMS as THEOREMS
 from jaxsoftmax.verify._certificate import certify as certify
+from jaxsoftmax.verify._record import Gap as Gap
 from jaxsoftmax.verify._record import Report as Report
 from jaxsoftmax.verify._record import Row as Row
+from jaxsoftmax.verify._record import Verdict as Verdict
 from jaxsoftmax.verify._theorem import Claim as Claim
 from jaxsoftmax.verify._theorem import Inputs as Inputs
 from jaxsoftmax.verify._theorem import Theorem as Theorem

@@ -20,7 +20,7 @@ from jaxsoftmax.verify._distillation_keywords import TOKEN_KEYWORDS
 from jaxsoftmax.verify._distillation_theorems import DISTILLATION_THEOREMS
 from jaxsoftmax.verify._head_keywords import HEAD_KEYWORDS, MESH_KEYWORDS
 from jaxsoftmax.verify._head_theorems import HEAD_THEOREMS
-from jaxsoftmax.verify._implementations import attribute, is_function, offered
+from jaxsoftmax.verify._implementations import attribute, is_function, keywords_of, offered
 from jaxsoftmax.verify._judges import TWIN, Task, judge
 from jaxsoftmax.verify._keywords import KEYWORDS
 from jaxsoftmax.verify._linear_theorems import LINEAR_THEOREMS
@@ -101,10 +101,10 @@ def certify(
     start = time.monotonic()
     _require_something(implementation)
     name = attribute(implementation, "__name__") or type(implementation).__name__
-    work = _tasks(implementation, _chosen_theorems(theorems), _chosen_dtypes(dtypes), quick)
+    plan = _tasks(implementation, _chosen_theorems(theorems), _chosen_dtypes(dtypes), quick)
     rows: list[Row] = []
-    gaps = list(work.gaps)
-    groups = _programs(work.tasks)
+    gaps = list(plan.gaps)
+    groups = _programs(plan.tasks)
     for done, ((task, *_), (judged, refused)) in enumerate(_in_parallel(judge, groups), 1):
         rows += judged
         gaps += refused
@@ -112,7 +112,7 @@ def certify(
             label = f"{task.theorem.number} {task.claim.function}, {task.claim.quantity}, {task.dtype}"
             progress(done, len(groups), label)
     took = time.monotonic() - start
-    named = (work.offered, work.missing, tuple(rows), _joined(gaps))
+    named = (plan.offered, plan.missing, tuple(rows), _joined(gaps))
     return Report(name, *named, _device(), _versions(), took, quick)
 
 
@@ -150,7 +150,7 @@ def _require_some_of(argument: str, names: Sequence[str], known: Collection[str]
         raise ValueError(f"{argument}: expected some of {', '.join(known)}, got {', '.join(unknown)}")
 
 
-class _Work(NamedTuple):
+class _Plan(NamedTuple):
     """What is to be judged."""
 
     tasks: list[Task]
@@ -159,7 +159,7 @@ class _Work(NamedTuple):
     gaps: list[Gap]
 
 
-def _tasks(implementation: Any, theorems: list[Theorem], dtypes: tuple[str, ...], quick: bool) -> _Work:
+def _tasks(implementation: Any, theorems: list[Theorem], dtypes: tuple[str, ...], quick: bool) -> _Plan:
     """Every claim on a function that is offered.
 
     The first of each theorem and of each order on a function is seen under every transformation, the others under the
@@ -171,23 +171,38 @@ def _tasks(implementation: Any, theorems: list[Theorem], dtypes: tuple[str, ...]
     begun: set[Any] = set()
     for theorem, claim in ((t, c) for t in theorems for c in t.claims if set(c.dtypes) & set(dtypes)):
         functions = _functions(implementation, claim)
-        if claim.only_in_full:
-            functions = {name: f for name, f in functions.items() if not quick and not name.startswith(TWIN)}
         seen |= {claim.function: seen.get(claim.function, False)} | dict.fromkeys(functions, True)
+        claim, functions = _narrowed(claim, functions, quick)
+        if claim is None or not functions:
+            continue
         reason = _unmet(implementation, claim)
         if reason:
             gaps += [Gap(name, reason, (f"{claim.quantity} ({theorem.number})",)) for name in functions]
-        elif functions:
-            kinds = {theorem.number, (claim.function, claim.order)}
-            first = not kinds <= begun
-            transformations = (MAIN if quick else ALL) if first else ONE if quick else MAIN
-            if quick and not first and claim.function in functions:
-                functions = {claim.function: functions[claim.function]}
-            tasks += [Task(theorem, claim, functions, d, transformations) for d in dtypes if d in claim.dtypes]
-            begun |= kinds
+            continue
+        if claim.devices == jax.device_count() == 1:
+            gaps += [Gap(name, "one device is a mesh of one shard", ("several shards",)) for name in functions]
+        kinds = {theorem.number, (claim.function, claim.order)}
+        first = not kinds <= begun
+        if quick and not first and claim.function in functions:
+            functions = {claim.function: functions[claim.function]}
+        transformations = (MAIN if quick else ALL) if first else ONE if quick else MAIN
+        tasks += [Task(theorem, claim, functions, d, transformations, first) for d in dtypes if d in claim.dtypes]
+        begun |= kinds
     seen.pop(DIFFERENTIAL, None)
     offered, missing = (tuple(name for name, there in seen.items() if there == wanted) for wanted in (True, False))
-    return _Work(tasks, offered, missing, gaps)
+    return _Plan(tasks, offered, missing, gaps)
+
+
+def _narrowed(
+    claim: Claim, functions: dict[str, Callable[..., Any]], quick: bool
+) -> tuple[Claim | None, dict[str, Callable[..., Any]]]:
+    """The claim with those of its keywords that a function has, and the functions that it is judged on."""
+    if claim.only_in_full:
+        functions = {name: f for name, f in functions.items() if not quick and not name.startswith(TWIN)}
+    known = [keywords_of(function) for function in functions.values()]
+    if claim.narrowed is None or not known or None in known:
+        return claim, functions
+    return claim.narrowed(frozenset.intersection(*filter(None, known))), functions
 
 
 def _functions(implementation: Any, claim: Claim) -> dict[str, Callable[..., Any]]:

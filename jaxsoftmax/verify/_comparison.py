@@ -10,9 +10,10 @@ import numpy as np
 from jaxsoftmax.verify import _oracle
 from jaxsoftmax.verify._implementations import said
 from jaxsoftmax.verify._record import Row
+from jaxsoftmax.verify._regimes import VOCAB
 from jaxsoftmax.verify._theorem import Claim, Inputs
 
-_LONGEST_CASE = 40  # numbers: longer inputs are named by their regime alone
+_LONGEST_CASE = 300  # characters: longer inputs are named by their regime alone
 
 
 def of_regime(result: Any, rows: int, start: int, expected: _oracle.Expected) -> Any:
@@ -58,18 +59,20 @@ def explained(row: Row, claim: Claim, inputs: Inputs, seen: Comparison) -> Row:
     first = int(np.argmax(bad.reshape(len(bad), -1).any(1)))
     worst = np.argmax(np.where(bad[first], seen.errors[first], -1.0)) if bad.ndim > 1 else 0
     where = (first, *map(int, np.unravel_index(worst, bad.shape[1:])))
-    said_so = _oracle.difference(seen.got, seen.expected, where) + _recognised(claim, inputs, seen, first, row.dtype)
-    return replace(row, detail=said_so, **_case(inputs, first, _lost(seen)))
+    detail = _oracle.difference(seen.got, seen.expected, where) + _recognised(claim, inputs, seen, first, row.dtype)
+    return replace(row, detail=detail, **_case(claim, inputs, first, _lost(seen)))
 
 
 def _recognised(claim: Claim, inputs: Inputs, seen: Comparison, first: int, dtype: str) -> str:
     """What is wrong, if a known mistake gives the very numbers."""
     if claim.mistakes is None:
         return ""
-    got = np.ravel(seen.got[first])
+    got, bad = np.ravel(seen.got[first]), np.ravel(~(seen.errors[first] <= claim.bound))
     for name, numbers in claim.mistakes(*(array[first] for array in inputs.arrays)):
         mistaken = _oracle.end_to_end(numbers)
-        if np.all(_oracle.ulps(got[: mistaken.value.size], mistaken, dtype) <= claim.bound):
+        if bad[: mistaken.value.size].any() and np.all(
+            _oracle.ulps(got[: mistaken.value.size], mistaken, dtype) <= claim.bound
+        ):
             return f": {name}"
     return ""
 
@@ -80,16 +83,18 @@ def _lost(seen: Comparison) -> np.ndarray:
     return np.any(no_digit.reshape(len(no_digit), -1), axis=1)
 
 
-def _case(inputs: Inputs, first: int, lost: np.ndarray) -> dict[str, Any]:
+def _case(claim: Claim, inputs: Inputs, first: int, lost: np.ndarray) -> dict[str, Any]:
     """The first failing input; where rows differ in their gap, that, the one before, and the first without digits."""
     arrays = [array[first] for array in inputs.arrays]
     shown = " and ".join(np.array2string(array, threshold=8, edgeitems=3, separator=", ") for array in arrays)
-    case = {"case": " ".join(shown.split()) if sum(map(np.size, arrays)) <= _LONGEST_CASE else ""}
-    if not inputs.regime.startswith("confident gap") or arrays[0].ndim != 1 or not case["case"]:
+    shown = " ".join(shown.split())
+    case = {"case": shown if len(shown) <= _LONGEST_CASE else ""}
+    of_rows = claim.rowwise and arrays[0].shape == (VOCAB,)
+    if not inputs.regime.startswith("confident gap") or not of_rows:
         return case
     gaps = [float(top - second) for second, top in np.sort(inputs.arrays[0], -1)[:, -2:]]
     lost_from = gaps[int(np.argmax(lost))] if lost.any() else None
-    return case | {"gap": gaps[first], "holds_to": gaps[first - 1] if first else 0.0, "lost_from": lost_from}
+    return case | {"gap": gaps[first], "holds_to": gaps[first - 1] if first else None, "lost_from": lost_from}
 
 
 class _WrongShapeError(Exception):

@@ -34,11 +34,6 @@ def with_targets(regimes: dict[str, np.ndarray], kinds=TARGETS) -> list[Inputs]:
     ]
 
 
-def call(f, x, y):
-    """The loss of each row."""
-    return f(x, y)
-
-
 def by_targets(f, t, x):
     """The loss of each row, as a function of the targets."""
     return f(x, t)

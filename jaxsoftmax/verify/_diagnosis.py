@@ -13,12 +13,13 @@ FORMULA, KEYWORDS, TRANSFORMATIONS, TAILS, INFINITIES, LOW, FLOAT64 = ASPECTS
 _INFINITE = ("-inf", "labels -1", "labels ignored", "weights 0")
 _FAR = ("confident", "[0] + [-17]", "[1e4, 9990", "[40, 0", "nearly constant", "p = 0.999", "far past the cap")
 _OF_TAILS = ("M18", "M19", "M20", "M21")  # where a shift is a matter of tails too: of differences beside large numbers
-_LONGEST_DETAIL = 400
+_OF_ANY_CALL = {"mesh", "token_axes", "vocab_axis", "reduction"}  # keywords that say how a function is called
+LONGEST_DETAIL = 400
 
 
 def aspect_of(row: Row) -> str:
     """Returns what a row is about, by its theorem, dtype and regime."""
-    if row.theorem.endswith("keywords"):
+    if row.theorem.endswith("keywords") and set(row.keywords) - _OF_ANY_CALL:
         return KEYWORDS
     if row.dtype in LOW_PRECISION:
         return LOW
@@ -54,6 +55,7 @@ def failures_of(verdict: Verdict) -> tuple[Failure, ...]:
     """Returns the failures of a function, by aspect."""
     held = {_place(row) for row in verdict.rows if row.passed}
     held_in_float32 = {_claim(row) for row in verdict.rows if row.passed and row.dtype == "float32"}
+    held_in_float32 -= {_claim(row) for row in verdict.failed if row.dtype == "float32"}
     by_aspect: dict[str, list[Row]] = {aspect: [] for aspect in ASPECTS}
     for row in sorted(verdict.failed, key=_simplicity):
         aspect = aspect_of(row)
@@ -81,7 +83,7 @@ def _simplicity(row: Row) -> tuple[bool, ...]:
 def summary_of(verdict: Verdict) -> str:
     """Returns what a function comes to: "formula holds; tails are lost beyond a gap of 17 (M19, M20)"."""
     if verdict.verdict == NOT_JUDGED:
-        return "; ".join(f"{gap.reason}: {', '.join(gap.unjudged[:2])}" for gap in verdict.gaps)
+        return "; ".join(f"{gap.reason}: {', '.join(gap.unjudged)}" for gap in verdict.gaps)
     failures = failures_of(verdict)
     failing = {failure.aspect for failure in failures}
     holding = [a for a in ASPECTS if a not in failing and any(aspect_of(row) == a for row in verdict.rows)]
@@ -106,9 +108,10 @@ def _of_tails(rows: Sequence[Row]) -> str:
     rows = [row for row in rows if row.dtype == "float32"] or rows
     held = [row.holds_to for row in rows if row.holds_to is not None]
     lost = [row.lost_from for row in rows if row.lost_from is not None]
-    if not held:
+    if not held and not lost:
         return "tails are lost"
-    losing = f"tails lose digits beyond a gap of {min(held):g}"
+    every = any(row.gap is not None and row.holds_to is None for row in rows)
+    losing = "tails lose digits at every gap" if every else f"tails lose digits beyond a gap of {min(held):g}"
     return f"{losing}, and have none from {min(lost):g} on" if lost else losing
 
 
@@ -123,7 +126,7 @@ _SUMMARIES: dict[str, Callable[[Sequence[Row]], str]] = {
     TRANSFORMATIONS: lambda rows: f"wrong under {_listed(_each(rows, 'transformation'))} alone",
     TAILS: _of_tails,
     INFINITIES: _of_infinities,
-    LOW: lambda rows: f"digits are lost in {_listed(_each(rows, 'dtype'))}",
+    LOW: lambda rows: f"{_listed(_each(rows, 'dtype'))} exceed one rounding",
     FLOAT64: lambda rows: "wrong in float64 alone",
 }
 
@@ -145,7 +148,7 @@ def has_raised(row: Row) -> bool:
 
 def most_common(details: list[str]) -> str:
     """Returns what was raised, or what most often was."""
-    counts = Counter(shortened(one_line(detail), _LONGEST_DETAIL) for detail in details)
+    counts = Counter(shortened(one_line(detail), LONGEST_DETAIL) for detail in details)
     (detail, times), *_ = counts.most_common(1)
     return detail if times == len(details) else f"exceptions, most often {detail}"
 
@@ -181,6 +184,7 @@ def _left_out(report: Report) -> str:
         by_reason.setdefault(gap.reason, []).append(gap.function)
     parts = [f"{reason} ({_few(functions)})" for reason, functions in by_reason.items()]
     parts += [f"{count(len(report.missing), 'other function')} not offered"] if report.missing else []
+    parts += ["what --quick leaves out: a keyword by itself in sums, most claims of variants"] if report.quick else []
     return f"Not judged: {'; '.join(parts)}." if parts else "Nothing that is offered was left unjudged."
 
 
@@ -192,10 +196,12 @@ def _few(functions: Iterable[str]) -> str:
 def _next(report: Report) -> str:
     failing = dict.fromkeys(row.theorem for row in report.failed)
     if failing:
-        return f"Next: --theorem {' '.join(list(failing)[:3])} --verbose shows every row; --html FILE draws them."
+        return (
+            f"Next: --theorem {' '.join(list(failing)[:3])} --verbose lists every quantity, --json FILE has every row."
+        )
     if report.quick:
         return "Next: without --quick more transformations are seen."
-    if report.device.endswith("(1 cpu)"):
+    if report.device.endswith("(1 cpu)") and "linear_cross_entropy" in report.offered:
         return (
             "Next: XLA_FLAGS=--xla_force_host_platform_device_count=4 jaxsoftmax verify --theorem M22 M27 judges the "
             "head over several devices."

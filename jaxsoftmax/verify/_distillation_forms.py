@@ -31,7 +31,8 @@ class Kind:
 
     def keywords(self) -> dict[str, Any]:
         """What an implementation is passed."""
-        return {"divergence": self.name} | ({} if self.beta is None else {"beta": self.beta})
+        named = {} if self.name == "forward_kl" else {"divergence": self.name}
+        return named | ({} if self.beta is None else {"beta": self.beta})
 
     def call(self, f: Any, pair: Any, temperature: Any = None) -> Any:
         """The divergence of each pair of rows."""

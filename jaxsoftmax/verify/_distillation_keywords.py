@@ -136,7 +136,7 @@ def mistakes(given: Given, z: np.ndarray, u: np.ndarray, weights: np.ndarray) ->
 
 
 def mistakes_of_heads(given: Given, x: Any, w: Any, b: Any, tx: Any, tw: Any, tb: Any, weights: Any) -> Iterator[Any]:
-    """The same between two heads."""
+    """What the divergence between two heads is if a keyword changes nothing."""
     biases = given & {"bias", "teacher_bias"}
     for name in sorted(biases):
         value = exact_parts(given, *_logits(given - {name}, x, w, b, tx, tw, tb), weights)[0]

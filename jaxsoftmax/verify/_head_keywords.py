@@ -12,7 +12,7 @@ from jaxsoftmax.verify import _keywords, _regimes
 from jaxsoftmax.verify._head_forms import HEAD, Setting
 from jaxsoftmax.verify._head_inputs import drawn
 from jaxsoftmax.verify._keyword_cases import ALONE, INTEGER, OF_INTEGERS, REDUCTIONS, SENTINEL, SPARSE, Case, cases
-from jaxsoftmax.verify._keywords import in_one_program
+from jaxsoftmax.verify._keywords import in_one_program, narrowed
 from jaxsoftmax.verify._mesh_theorems import MESH_HEAD, on_mesh, over_devices
 from jaxsoftmax.verify._oracle import Expected
 from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
@@ -20,7 +20,7 @@ from jaxsoftmax.verify._token_stats_forms import through_product
 
 TOKENS = Setting(6, 3, _regimes.VOCAB)
 OF_PRODUCTS = ("bias", "chunk_size", "transposed_kernel")
-ON_MESH = ("bias", "token_weights", SENTINEL(-100), SENTINEL(3), "label_smoothing", "class_weights", "z_loss")
+ON_MESH = ("bias", *ALONE, SENTINEL(-100), SENTINEL(3))
 
 
 def of_hidden(case: Case, f: Any, hidden: Any, kernel: Any, bias: Any, y: Any, u: Any, classes: Any) -> jax.Array:
@@ -44,7 +44,7 @@ def of_hidden(case: Case, f: Any, hidden: Any, kernel: Any, bias: Any, y: Any, u
 def of_hidden_exactly(
     case: Case, hidden: np.ndarray, kernel: np.ndarray, bias: np.ndarray, y: np.ndarray, u: np.ndarray, classes: Any
 ) -> Expected:
-    """The same in mpmath: no logit rounds."""
+    """What the call over hidden states gives, in mpmath: no logit rounds."""
     loss = _keywords.exact_loss(case, _logits(case, hidden, kernel, bias), _keywords.dense(case, y, classes), u)
     by_hidden, by_kernel, by_bias = through_product(hidden, kernel, loss.by_logits)
     if "transposed_kernel" in case.given:
@@ -85,7 +85,8 @@ def _claim(case: Case) -> Claim:
         mistakes=partial(mistakes, case),
         requires="SparseLabels" if case.labels == SPARSE else "",
         program=f"{HEAD} {case.program}",
-        only_in_full=case.is_further,
+        only_in_full=case.only_in_full,
+        narrowed=partial(narrowed, _claim, case) if len(case.given) > 1 else None,
     )
 
 
@@ -97,6 +98,7 @@ def _mesh_claim(case: Case) -> Claim:
         inputs=over_devices(partial(inputs, case)),
         devices=1,
         program=f"{MESH_HEAD} {case.program}",
+        narrowed=partial(narrowed, _mesh_claim, case) if len(case.given) > 1 else None,
     )
 
 
@@ -113,7 +115,7 @@ HEAD_KEYWORDS = Theorem(
     "M27-head-keywords",
     "each keyword of the fused head by itself",
     "each keyword of the fused head by itself, and all together, in each reduction: loss and gradients are those of "
-    "M16 and M24-M27",
+    "M16 and M24-M27; but for dtype, precision, memory_budget and schedule, which change no formula",
     "as M16-head",
     "as M27-keywords; a bias left out; a ragged last chunk dropped",
     tuple(
@@ -126,7 +128,7 @@ HEAD_KEYWORDS = Theorem(
 MESH_KEYWORDS = Theorem(
     "M27-mesh-keywords",
     "each keyword by itself on a mesh",
-    "each keyword of the fused head by itself, and several together, where tokens and classes are spread over devices",
+    "each keyword of the fused head by itself, and several together, where tokens and classes are on several devices",
     "as M27-mesh",
     "a smoothing over a shard's classes alone; a mean of means; ignored tokens counted on one device",
     tuple(map(_mesh_claim, _on_mesh())),

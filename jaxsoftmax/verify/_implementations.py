@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -77,23 +78,31 @@ def attribute(found: Any, path: str) -> Any:
 
 def watched(function: Callable[..., Any], passed: set[str]) -> Callable[..., Any]:
     """Returns a function that notes in `passed` the keywords it is given, and refuses those that it doesn't have."""
-    known = _keywords_of(function)
+    known = keywords_of(function)
 
     def call(*arguments: Any, **keywords: Any) -> Any:
         for keyword in keywords:
             if known is not None and keyword not in known:
                 raise NotOfferedError(keyword)
         passed.update(keywords)
-        return function(*arguments, **keywords)
+        if known is not None:
+            return function(*arguments, **keywords)
+        try:
+            return function(*arguments, **keywords)
+        except TypeError as error:
+            lacking = re.search(r"unexpected keyword argument '(\w+)'", said(error))
+            if lacking and lacking[1] in keywords:
+                raise NotOfferedError(lacking[1]) from error
+            raise
 
     return call
 
 
-def _keywords_of(function: Callable[..., Any]) -> frozenset[str] | None:
+def keywords_of(function: Callable[..., Any]) -> frozenset[str] | None:
     """Returns the keywords that a function takes; None if it may take any, or doesn't tell."""
     parameters = []
     with caught() as raised:
-        parameters = list(inspect.signature(function).parameters.values())
+        parameters = list(inspect.signature(function, follow_wrapped=False).parameters.values())
     if raised or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -1,6 +1,5 @@
 """The judges of one claim: 50-digit arithmetic, autodiff of the formula as printed, and finite differences."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -35,6 +34,7 @@ class Task:
     functions: dict[str, Callable[..., Any]]  # by their dotted names
     dtype: str
     transformations: tuple[tuple[str, ...], ...]  # those it is seen under in float32, by the claim's order
+    first: bool = True  # of its theorem, or of its order on the function
     passed: dict[str, set[str]] = field(default_factory=dict)  # the keywords that each function was given
 
 
@@ -131,7 +131,7 @@ def _applicable(task: Task, name: str, length: int, first: bool) -> set[str]:
     if task.claim.through:
         return set(task.claim.through)
     if name.startswith(TWIN):  # whose own is the rule: the values are its namesake's
-        return set(_of_twin(task.dtype, order, every and first)) if length <= LARGE else set()
+        return set(_of_twin(task, every and first)) if length <= LARGE else set()
     if length > LARGE:
         return {"jit"} if order < 2 else {"vmap"}
     if task.dtype != "float32":
@@ -139,14 +139,14 @@ def _applicable(task: Task, name: str, length: int, first: bool) -> set[str]:
     return set((_transformations.MAIN if every and not first else task.transformations)[order])
 
 
-def _of_twin(dtype: str, order: int, thorough: bool) -> tuple[str, ...]:
-    if dtype == "float64" and not thorough:
+def _of_twin(task: Task, every: bool) -> tuple[str, ...]:
+    if task.dtype == "float64" and not task.first:
         return ()
-    if order == 0:
+    if task.claim.order == 0:
         return ("jit",)
-    if dtype in LOW_PRECISION:
+    if task.dtype in LOW_PRECISION:
         return ("jacrev",)  # in forward mode, it is the loss's float32 that comes back
-    return _transformations.TWIN if thorough and dtype == "float32" else _transformations.TWIN[:1]
+    return _transformations.TWIN if every and task.dtype == "float32" else _transformations.TWIN[:1]
 
 
 def _results(
@@ -195,18 +195,19 @@ def _pooled(arguments: list[list[list[jax.Array]]]) -> tuple[list[jax.Array], li
 
 
 def _refusal(task: Task, error: Any, key: _Key) -> Gap | None:
-    """Why a call is no evidence against a function: JAX's limits, or an argument that it doesn't offer."""
+    """Why a call is no evidence against a function: an argument that it doesn't offer, or no forward mode."""
     name, _, transformation = key
     claim = f"{task.claim.quantity} ({task.theorem.number})"
     if isinstance(error, NotOfferedError):
         return Gap(name, f"no argument {error.keyword}", (claim,))
-    if not isinstance(error, TypeError):
+    if name.startswith(TWIN) or not isinstance(error, TypeError):
         return None
     message = said(error)
-    if "forward-mode autodiff (jvp)" in message and "custom_vjp" in message and not name.startswith(TWIN):
+    if "forward-mode autodiff (jvp)" not in message or "custom_vjp" not in message:
+        return None
+    if transformation in _transformations.FORWARD:
         return Gap(name, "forward mode is refused", (transformation,))
-    lacking = re.search(r"unexpected keyword argument '(\w+)'", message)
-    return Gap(name, f"no argument {lacking[1]}", (claim,)) if lacking else None
+    return None if task.claim.order else Gap(name, "forward mode is refused", (claim,))
 
 
 def _rows(work: _Work, key: _Key, result: Any) -> Iterator[Row]:

@@ -55,9 +55,14 @@ class Case:
         return self.name.partition(", ")[2]
 
     @property
-    def is_further(self) -> bool:
-        """Whether the call is of the whole product alone, not of the least that is judged."""
+    def only_in_full(self) -> bool:
+        """Whether quick certificates and forward-mode variants go without the call: one keyword, unless in a mean."""
         return self.reduction != "mean" and len(self.given) < 3
+
+    def narrowed(self, known: frozenset[str]) -> "Case | None":
+        """The call with those of several keywords that a function has; None if it has one or none of them."""
+        given = frozenset(name for name in self.given if name.partition("=")[0] in known)
+        return replace(self, given=given) if len(given) > 1 else None
 
     def without(self, keyword: str) -> "Case":
         """The call less one keyword."""

@@ -1,6 +1,6 @@
 """Each keyword of the loss by itself, then all together: M24-M27 with labels of each kind, in each reduction."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -165,7 +165,7 @@ def by_given_labels(case: Case, loss: ExactLoss, classes: np.ndarray) -> list[Ex
 
 
 def of_logits_exactly(case: Case, x: np.ndarray, y: np.ndarray, u: np.ndarray, classes: np.ndarray) -> Expected:
-    """The same in mpmath."""
+    """What the call over given logits gives, in mpmath."""
     loss = exact_loss(case, x, dense(case, y, classes), u)
     return flattened(case, loss, loss.by_logits, *by_given_labels(case, loss, classes))
 
@@ -180,7 +180,7 @@ def mistakes(case: Case, z: np.ndarray, y: np.ndarray, u: np.ndarray) -> Iterato
 
 
 def mistakes_of_logits(case: Case, x: np.ndarray, y: np.ndarray, u: np.ndarray, classes: np.ndarray) -> Iterator[Any]:
-    """The same, of a row of inputs."""
+    """The mistakes in a row of inputs."""
     return mistakes(case, x, dense(case, y, classes), u)
 
 
@@ -208,6 +208,12 @@ def labels_of(case: Case) -> dict[str, tuple[np.ndarray, ...]]:
 in_one_program = partial(Claim, order=0, bound=6, dtypes=("float32",), rowwise=False, through=("jit",))
 
 
+def narrowed(claim_of: Callable[[Case], Claim], case: Case, known: frozenset[str]) -> Claim | None:
+    """The claim about a call with those of its keywords that a function has."""
+    fewer = case.narrowed(known)
+    return None if fewer is None else claim_of(fewer)
+
+
 def _claim(case: Case) -> Claim:
     return in_one_program(
         LOSS,
@@ -218,7 +224,8 @@ def _claim(case: Case) -> Claim:
         mistakes=partial(mistakes_of_logits, case),
         requires="SparseLabels" if case.labels == SPARSE else "",
         program=f"{LOSS} {case.program}",
-        only_in_full=case.is_further,
+        only_in_full=case.only_in_full,
+        narrowed=partial(narrowed, _claim, case) if len(case.given) > 1 else None,
     )
 
 

@@ -27,7 +27,7 @@ class Row:
     keywords: tuple[str, ...] = ()  # those that were passed
     detail: str = ""  # of a row that fails: what came and what should have come, or the exception
     case: str = ""  # the first input that fails, where a row has several
-    gap: float | None = None  # of that input: by how much the first logit is ahead of the second, if that is the matter
+    gap: float | None = None  # of that input: by how much the largest logit is ahead, if that is the matter
     holds_to: float | None = None  # the largest such gap at which the row still holds
     lost_from: float | None = None  # the smallest at which no digit is right
 
@@ -54,7 +54,7 @@ class Gap:
     """What no row says of a function that is offered, and why."""
 
     function: str
-    reason: str  # "argument bias is not offered", "jax.jvp is refused", ...
+    reason: str  # "no argument bias", "forward mode is refused", ...
     unjudged: tuple[str, ...]  # claims or transformations, by name
 
 

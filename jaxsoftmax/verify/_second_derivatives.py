@@ -85,7 +85,7 @@ def of_head(f: Any, theta: Any, v: Any, y: Any) -> jax.Array:
 
 
 def of_head_exactly(theta: np.ndarray, v: np.ndarray, y: np.ndarray) -> Expected:
-    """The same in mpmath: that of the sum with a bias of 0 and token weights of 1, over N."""
+    """That product in mpmath: of the sum with a bias of 0 and token weights of 1, over N."""
     n, bias = TOKENS.tokens, np.zeros(TOKENS.vocab)
     head = ExactHead(TOKENS, np.concatenate([theta, bias, np.ones(n)]), y)
     product = head.hessian_product(np.concatenate([v, bias, np.zeros(n)]))
@@ -109,7 +109,7 @@ def statistics_hessian(x: np.ndarray, y: int) -> Expected:
 
 
 def statistics_gradient(x: np.ndarray, y: int) -> Expected:
-    """The gradient of the same sum."""
+    """The gradient of the sum of shares."""
     each = three_gradients(ExactRow(exact(x)), int(y))
     return Expected(*(np.tensordot(exact(np.array(SHARES)), part, (0, 0)) for part in (each.value, each.magnitude)))
 
@@ -151,7 +151,9 @@ def two_rows(dtype: str) -> list[Inputs]:
     return [Inputs("ordinary", (_regimes.ordinary(dtype), _regimes.ordinary(dtype, seed=8)))]
 
 
-def through_product(hidden: Any, kernel: Any, hidden_dot: Any, kernel_dot: Any, derivatives: list[Any]) -> Expected:
+def hessian_through_product(
+    hidden: Any, kernel: Any, hidden_dot: Any, kernel_dot: Any, derivatives: list[Any]
+) -> Expected:
     """The Hessian in hidden states and kernel times a direction, of each token's gradient and Hessian in its logits."""
     x, w, x_dot, w_dot = map(exact, (hidden, kernel, hidden_dot, kernel_dot))
     z_dot, z_size = x_dot @ w + x @ w_dot, np.abs(x_dot) @ np.abs(w) + np.abs(x) @ np.abs(w_dot)
@@ -177,13 +179,13 @@ def along_head(total: Any) -> Any:
 def of_linear_stats(x: Any, w: Any, x_dot: Any, w_dot: Any, y: Any) -> Expected:
     """The sum of shares of the statistics of hidden @ kernel."""
     tokens = [(statistics_gradient(z, label), statistics_hessian(z, label)) for z, label in zip(x @ w, y, strict=True)]
-    return through_product(x, w, x_dot, w_dot, tokens)
+    return hessian_through_product(x, w, x_dot, w_dot, tokens)
 
 
 def of_linear_distillation(x: Any, w: Any, x_dot: Any, w_dot: Any, tx: Any, tw: Any) -> Expected:
     """The mean of KL(p||q), whose gradient and Hessian in z are q - p and J (M29)."""
     pairs, n = [ExactPair.of(np.stack(rows)) for rows in zip(x @ w, tx @ tw, strict=True)], mpmath.mpf(len(x))
-    return through_product(
+    return hessian_through_product(
         x,
         w,
         x_dot,
@@ -258,7 +260,7 @@ SECOND_DERIVATIVES = (
                     divergence_hessian(kind),
                     two_rows,
                     8,
-                    call=lambda f, z, u, kind=kind: f(z, u, reduction="none", **kind.keywords()),
+                    call=lambda f, z, u, kind=kind: f(z, u, **kind.keywords()),
                     **IN_FLOAT32,
                 )
                 for kind in (REVERSE, JENSEN_SHANNON)

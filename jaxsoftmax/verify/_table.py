@@ -10,12 +10,20 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from jaxsoftmax.verify._diagnosis import Failure, conclusion, count, failures_of, is_wrong_number, one_line, shortened
+from jaxsoftmax.verify._diagnosis import (
+    LONGEST_DETAIL,
+    Failure,
+    conclusion,
+    count,
+    failures_of,
+    is_wrong_number,
+    one_line,
+    shortened,
+)
 from jaxsoftmax.verify._record import DIFFERENTIAL, HOLDS, Report, Row, Verdict
 from jaxsoftmax.verify._theorem import Theorem
 
 _WIDTH = 120  # of what `print(report)` shows
-_LONGEST_DETAIL = 400
 _ULP = (
     "An ulp is the distance from a number to the next of its dtype. Of the rows of each line the one nearest its bound "
     "is shown, or furthest beyond it."
@@ -141,7 +149,7 @@ def _print_theorems(report: Report, theorems: Mapping[str, Theorem], console: Co
         grid.add_column(justify="right", no_wrap=True)
     grid.add_column(overflow="fold", ratio=1)
     for number, lines in lines_of(report).items():
-        if all(line.function == DIFFERENTIAL for line in lines):
+        if report.judged and all(line.function == DIFFERENTIAL for line in lines):
             continue
         rows = sum((line.rows for line in lines), ())
         shown = [line for line in lines if not line.passed] or list(lines)
@@ -214,7 +222,8 @@ def _mark(passed: bool) -> Text:
 
 def _print_verdict(verdict: Verdict, theorems: Mapping[str, Theorem], console: Console) -> None:
     holds = verdict.verdict == HOLDS
-    console.print() if not holds else None
+    if not holds:
+        console.print()
     head = (f"{verdict.function} {verdict.verdict}", "" if holds else "bold red")
     console.print(Text.assemble(head, f": {verdict.summary}"), soft_wrap=True)
     for failure in failures_of(verdict):
@@ -225,7 +234,7 @@ def _print_failure(failure: Failure, theorems: Mapping[str, Theorem], console: C
     """The simplest failing row: where it is, its input, what came, and what often breaks the theorem."""
     row = failure.rows[0]
     console.print(_indented(f"{failure.aspect}: {row.quantity} ({row.theorem}), {where(row)}"))
-    lines = [f"input {row.case}" if row.case else "", shortened(one_line(row.detail), _LONGEST_DETAIL)]
+    lines = [f"input {row.case}" if row.case else "", shortened(one_line(row.detail), LONGEST_DETAIL)]
     if row.theorem in theorems and is_wrong_number(row):
         lines.append(f"often: {one_line(theorems[row.theorem].symptom)}")
     for line in filter(None, lines):

@@ -43,7 +43,8 @@ class Claim:
     devices: int = 0  # that its mesh has at least; 0 without a mesh
     requires: str = ""  # what else an implementation has to offer: the type of an argument
     textbook: Callable[..., Any] | None = None  # (x, *constants): the naive formula, for autodiff in float64
-    only_in_full: bool = False  # whether a quick certificate leaves it out, and one of a forward-mode twin
+    only_in_full: bool = False  # whether quick certificates and forward-mode variants go without it
+    narrowed: Callable[..., Any] | None = None  # (keywords that a function has) -> the claim with these, or None
     program: str = ""  # claims with one name are compiled together: they share most of what they compute
     through: tuple[str, ...] = ()  # the transformations that it is seen through; if empty, the main ones or all
     mistakes: Callable[..., Any] | None = None  # (x, *constants) -> [(what is wrong, the first numbers that come then)]

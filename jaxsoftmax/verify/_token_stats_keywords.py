@@ -100,7 +100,7 @@ def of_logits_exactly(given: Given, x: np.ndarray, y: np.ndarray) -> Expected:
 
 
 def of_hidden_exactly(given: Given, hidden: np.ndarray, kernel: np.ndarray, bias: np.ndarray, y: np.ndarray) -> Any:
-    """The same of hidden @ kernel + bias (M16)."""
+    """The statistics of hidden @ kernel + bias, and their gradients (M16)."""
     z = _logits(given, hidden, kernel, bias)
     by_hidden, by_kernel, by_bias = through_product(hidden, kernel, exact_gradient(given, z, y))
     if "transposed_kernel" in given:
@@ -119,7 +119,7 @@ def mistakes(given: Given, x: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, 
 
 
 def mistakes_of_hidden(given: Given, hidden: Any, kernel: Any, bias: Any, y: Any) -> Iterator[tuple[str, Expected]]:
-    """The same of hidden @ kernel + bias."""
+    """What the statistics of hidden @ kernel + bias are if a keyword changes nothing."""
     if "bias" in given:
         yield "bias changes nothing: the statistics without it came", exact_values(given, hidden @ kernel, y)
     yield from mistakes(given - {"bias"}, _logits(given, hidden, kernel, bias), y)

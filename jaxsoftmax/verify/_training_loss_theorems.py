@@ -53,7 +53,7 @@ TRAINING_LOSS_THEOREMS = (
     ),
     Theorem(
         "M25",
-        "its gradient and Hessian",
+        "gradient and Hessian of that loss",
         "dl/dz_j = (A - B) s_j - C_j + B (s_j - [j = y]), A = B + sum C + 2 zeta w_y L",
         "sums of V terms, to the ulp of their sizes",
         "as M24, in the gradient alone",
@@ -64,7 +64,7 @@ TRAINING_LOSS_THEOREMS = (
     ),
     Theorem(
         "M26",
-        "the same of float labels",
+        "loss of float labels",
         "with float labels l = sum_j w_j p'_j (L - z_j) + zeta L^2, p' = (1 - eps) p + eps / V",
         "sums of V terms, to the ulp of their sizes",
         "smoothing taken from the wrong sum; labels taken for constants",

@@ -19,6 +19,7 @@ EAGER = ("eager", "grad")  # operation by operation; the others are compiled
 ONE = (("jit",), ("jit",), ("hessian",))
 MAIN = (("jit", "vmap"), ("jit", "jacfwd", "jacrev"), ("jacfwd", "jacrev", "hessian"))
 ALL = (("jit", "vmap", "jacfwd", "jacrev", "hessian", *EAGER, "linearize", "scan", "checkpoint"),) * 3
+FORWARD = ("jacfwd", "linearize")  # of the function itself, which a `jax.custom_vjp` refuses
 TWIN = ("jacfwd", "linearize", "jit", "jacrev")
 
 

@@ -216,7 +216,11 @@ def worst_errors(dtype):
     """The worst error of each function and quantity, and its bound, straight from the records."""
     worst = {}
     for path in sorted(certificates.FOLDER.glob("*.json")):
-        for row in read(path)["rows"]:
+        document = read(path)
+        for values in document["rows"]:
+            row = dict(zip(document["columns"], values, strict=False))
+            if row["theorem"].endswith("-keywords"):  # calls with each keyword by itself are left out
+                continue
             if row["dtype"] == dtype and row["judge"].startswith("mpmath") and not row["function"].startswith("jax."):
                 key, error, bound = (row["function"], row["quantity"]), float(row["error"]), row["bound"]
                 shown = (error / bound if bound else error, f"{error:.2g} of {bound:.3g}")
