@@ -180,12 +180,19 @@ def _unjudged(report: Report) -> str:
 
 def _left_out(report: Report) -> str:
     by_reason: dict[str, list[str]] = {}
+    arguments: dict[str, list[str]] = {}
     for gap in report.gaps:
-        by_reason.setdefault(gap.reason, []).append(gap.function)
+        _, of_argument, argument = gap.reason.rpartition(_NO_ARGUMENT)
+        names = arguments.setdefault(gap.function, []) if of_argument else by_reason.setdefault(gap.reason, [])
+        names.append(argument if of_argument else gap.function)
     parts = [f"{reason} ({_few(functions)})" for reason, functions in by_reason.items()]
+    parts += [f"{function} has no {', '.join(names)}" for function, names in arguments.items()]
     parts += [f"{count(len(report.missing), 'other function')} not offered"] if report.missing else []
     parts += ["what --quick leaves out: a keyword by itself in sums, most claims of variants"] if report.quick else []
     return f"Not judged: {'; '.join(parts)}." if parts else "Nothing that is offered was left unjudged."
+
+
+_NO_ARGUMENT = "no argument "
 
 
 def _few(functions: Iterable[str]) -> str:

@@ -111,6 +111,14 @@ def confident(dtype: str) -> list[Inputs]:
     return [Inputs(f"confident gap {gaps[0]:.0f}-{gaps[-1]:.0f}", (theta, labels.astype(np.int32)))]
 
 
+def bare(dtype: str) -> list[Inputs]:
+    """The confident tokens' hidden states and kernels, without a bias and weights."""
+    (data,) = confident(dtype)
+    theta, labels = data.arrays
+    rows = theta[:, 4:18].reshape(-1, 2, _regimes.VOCAB) + theta[:, None, 18:25]
+    return [Inputs(data.regime, (np.stack([packed(np.eye(2), row) for row in rows]), labels))]
+
+
 def near_certain(dtype: str) -> list[Inputs]:
     """Labels of probability 0.999; powers of 2 for hidden states, by which nothing rounds."""
     del dtype

@@ -50,6 +50,19 @@ def mean_exactly(theta, y):
     return end_to_end(head.value, head.gradient)
 
 
+def bare_mean(f, theta, y):
+    """The mean, of hidden states and kernel alone."""
+    parts = TAILS.parts(theta)
+    return f(parts.hidden, parts.kernel, y)
+
+
+def bare_gradient(theta, y):
+    """Its gradient: that of the sum with a bias of 0, over N."""
+    head = ExactHead(replace(TAILS, weighted=False), np.append(theta, np.zeros(TAILS.vocab)), y)
+    size, n = len(theta), TAILS.tokens
+    return Expected(head.gradient.value[:size] / n, head.gradient.magnitude[:size] / n)
+
+
 of_one_set = partial(Claim, dtypes=("float32",), rowwise=False)  # of data: theta and all labels make one row
 
 HEAD_THEOREMS = (
@@ -96,6 +109,7 @@ HEAD_THEOREMS = (
                 1,
                 dtypes=("bfloat16",),
             ),
+            of_one_set(HEAD, "gradients with no keyword", 1, bare_mean, bare_gradient, _head_inputs.bare, 6),
             of_one_set(
                 HEAD,
                 "gradients, and losses as those in the token weights",

@@ -3,17 +3,16 @@
 For `jaxsoftmax verify --against tests.frameworks.heads:TOKAMAX`; what a library doesn't have is not offered.
 """
 
-import functools
 from types import SimpleNamespace
 
 
-def _of_tokamax(hidden, kernel, labels, *, reduction="mean"):
+def _of_tokamax(hidden, kernel, labels, **keywords):
     import tokamax
 
-    if reduction == "none":
-        raise TypeError("_of_tokamax() got an unexpected keyword argument 'reduction'")
-    head = functools.partial(tokamax.linear_softmax_cross_entropy_loss, implementation="chunked_xla")
-    return head(hidden, labels, kernel, reduction=reduction)
+    for name in keywords:
+        if name != "reduction" or keywords[name] == "none":
+            raise TypeError(f"linear_softmax_cross_entropy_loss() got an unexpected keyword argument '{name}'")
+    return tokamax.linear_softmax_cross_entropy_loss(hidden, labels, kernel, **{"reduction": "mean"} | keywords)
 
 
 TOKAMAX = SimpleNamespace(__name__="tokamax", linear_cross_entropy=_of_tokamax)

@@ -105,7 +105,7 @@ def test_what_was_not_judged_is_one_sentence_with_reasons():
     )
     report = _report(_row("M14", "cross_entropy", 0.0), gaps=gaps, missing=("softmax",))
     assert conclusion(report)[1] == (
-        "Not judged: no argument reduction (cross_entropy); forward mode is refused (f0, f1, f2 and 3 more); "
+        "Not judged: forward mode is refused (f0, f1, f2 and 3 more); cross_entropy has no reduction; "
         "1 other function not offered."
     )
     assert conclusion(_report(_row("M5", "softmax", 0.0)))[1] == "Nothing that is offered was left unjudged."
