@@ -28,8 +28,8 @@ def kept() -> tuple[Report, ...]:
 
 
 @cache
-def of_peers() -> tuple[Report, ...]:
-    """Returns the certificates of other libraries.
+def of_peers() -> dict[str, Report]:
+    """Returns the certificates of other libraries, by name.
 
     Raises:
       FileNotFoundError: there is none.
@@ -37,7 +37,7 @@ def of_peers() -> tuple[Report, ...]:
     paths = sorted((FOLDER / "peers").glob("*.json"))
     if not paths:
         raise FileNotFoundError(f"no certificate in {FOLDER / 'peers'}: write one with jaxsoftmax verify --against")
-    return tuple(map(_read, paths))
+    return {path.stem: _read(path) for path in paths}
 
 
 def _read(path: Path) -> Report:
@@ -47,11 +47,11 @@ def _read(path: Path) -> Report:
 def render_peers() -> str:
     """Returns what each function of another library comes to, and what that was made on."""
     rows = [
-        (plain(report.implementation), f"`{verdict.function}`", plain(verdict.summary))
-        for report in of_peers()
+        (name, f"`{verdict.function}`", plain(verdict.summary))
+        for name, report in of_peers().items()
         for verdict in report.verdicts
     ]
-    made = "".join(f"- {plain(report.implementation)}: {plain(made_on(report))}\n" for report in of_peers())
+    made = "".join(f"- {name}: {plain(made_on(report))}\n" for name, report in of_peers().items())
     return f"{table(('library', 'function', 'what its certificate says'), rows, 0)}\nMade on:\n\n{made}"
 
 

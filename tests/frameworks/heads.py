@@ -1,6 +1,6 @@
 """Other libraries' fused heads under the name and with the arguments of `jaxsoftmax.linear_cross_entropy`.
 
-For `jaxsoftmax verify --against tests.frameworks.heads:TOKAMAX`; what a library doesn't have is not offered.
+For `jaxsoftmax verify --against heads:TOKAMAX` in this folder; what a library doesn't have is not offered.
 """
 
 from types import SimpleNamespace
@@ -16,3 +16,20 @@ def _of_tokamax(hidden, kernel, labels, **keywords):
 
 
 TOKAMAX = SimpleNamespace(__name__="tokamax", linear_cross_entropy=_of_tokamax)
+
+
+def _of_levanter(hidden, kernel, labels, *, reduction="mean", token_weights=None, logit_softcap=None):
+    from levanter.kernels.pallas.fused_cross_entropy_loss.api import fused_cross_entropy_loss_and_logsumexp_penalty
+
+    return fused_cross_entropy_loss_and_logsumexp_penalty(
+        hidden,
+        labels,
+        kernel,
+        reduction=None if reduction == "none" else reduction,
+        weight=token_weights,
+        logit_soft_cap=logit_softcap,
+        implementation="xla",
+    )
+
+
+LEVANTER = SimpleNamespace(__name__="levanter", linear_cross_entropy=_of_levanter)
