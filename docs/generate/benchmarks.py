@@ -18,6 +18,7 @@ _KINDS = {"linear": "The fused head, over hidden states and a kernel", "plain": 
 _DRAWN = "value and gradient"
 _DRAWN_OF = ("integer-labels", _DRAWN, "ordinary")
 _MEBIBYTE = 2.0**20
+_BASES = ("optax", "jax", "without parts")
 
 Row = Mapping[str, Any]
 
@@ -141,8 +142,8 @@ def _line(by_subject: Mapping[str, Row], subjects: Sequence[str]) -> tuple[str, 
 
 
 def base_of(by_subject: Mapping[str, Row]) -> str:
-    """Returns the peer that a case's ratios are taken to: optax, or jax for what optax has not."""
-    return "optax" if "optax" in by_subject else "jax"
+    """Returns what a case's ratios are taken to: optax, jax for what optax has not, or the loss without its parts."""
+    return next(name for name in _BASES if name in by_subject)
 
 
 def ratio(row: Row | None) -> str:
