@@ -205,7 +205,7 @@ def _refusal(task: Task, error: Any, key: _Key) -> Gap | None:
     message = said(error)
     if "forward-mode autodiff (jvp)" not in message or "custom_vjp" not in message:
         return None
-    if transformation in _transformations.FORWARD:
+    if transformation in _transformations.FORWARD[task.claim.order]:
         return Gap(name, "forward mode is refused", (transformation,))
     return None if task.claim.order else Gap(name, "forward mode is refused", (claim,))
 

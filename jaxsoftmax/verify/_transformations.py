@@ -19,7 +19,8 @@ EAGER = ("eager", "grad")  # operation by operation; the others are compiled
 ONE = (("jit",), ("jit",), ("hessian",))
 MAIN = (("jit", "vmap"), ("jit", "jacfwd", "jacrev"), ("jacfwd", "jacrev", "hessian"))
 ALL = (("jit", "vmap", "jacfwd", "jacrev", "hessian", *EAGER, "linearize", "scan", "checkpoint"),) * 3
-FORWARD = ("jacfwd", "linearize")  # of the function itself, which a `jax.custom_vjp` refuses
+# By a claim's order: what is forward mode of the function, or of its gradient, which a `jax.custom_vjp` may refuse.
+FORWARD = ((), ("jacfwd", "linearize"), ("hessian", "vmap", "jacfwd", "linearize", "checkpoint"))
 TWIN = ("jacfwd", "linearize", "jit", "jacrev")
 
 

@@ -30,13 +30,15 @@ def _times(s, factor):
     return jnp.where(s == 0, 0, s * jnp.where(s == 0, 0, factor))
 
 
-def _cancelling_kl(right, z, u, *, divergence, temperature=1.0, token_weights=None, reduction="mean", **_):
+def _cancelling_kl(right, z, u, *, divergence="forward_kl", temperature=1.0, token_weights=None, reduction="mean", **_):
     """sum p (log p - log q)."""
     log_q, log_p = (jax.nn.log_softmax(x.astype(jnp.float32) / temperature) for x in (z, u))
     return _reduced(jnp.sum(_times(jnp.exp(log_p), log_p - log_q), -1), reduction, token_weights)
 
 
-def _cancelling_js(right, z, u, *, divergence, beta=0.5, temperature=1.0, token_weights=None, reduction="mean"):
+def _cancelling_js(
+    right, z, u, *, divergence="forward_kl", beta=0.5, temperature=1.0, token_weights=None, reduction="mean"
+):
     """Both parts against log (beta p + (1 - beta) q)."""
     log_q, log_p = (jax.nn.log_softmax(x.astype(jnp.float32) / temperature) for x in (z, u))
     log_m = jnp.log(beta * jnp.exp(log_p) + (1 - beta) * jnp.exp(log_q))
@@ -44,7 +46,7 @@ def _cancelling_js(right, z, u, *, divergence, beta=0.5, temperature=1.0, token_
     return _reduced(beta * teacher + (1 - beta) * student, reduction, token_weights)
 
 
-def _other_direction(right, *args, divergence, **keywords):
+def _other_direction(right, *args, divergence="forward_kl", **keywords):
     return right(*args, divergence="reverse_kl" if divergence == "forward_kl" else divergence, **keywords)
 
 
