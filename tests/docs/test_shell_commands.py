@@ -101,8 +101,8 @@ def test_every_command_that_is_quoted_in_a_line_is_accepted_but_for_an_argument_
 
 def test_the_readme_has_commands():
     text = ROOT.joinpath("README.md").read_text("utf-8")
-    assert len(commands_in(text)) >= 8
-    assert ["jaxsoftmax", "verify", "--theorem", "M5", "--verbose"] in quoted_in(text)
+    assert len(commands_in(text)) >= 4
+    assert ["jaxsoftmax", "verify", "--theorem", "M5", "--verbose"] in commands_in(text)
 
 
 @pytest.mark.parametrize(

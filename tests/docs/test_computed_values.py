@@ -1,4 +1,4 @@
-"""README's table of what this library gets right: correct values are those of 50 digits, the others are computed."""
+"""The table of what this library gets right: correct values are those of 50 digits, the others are computed."""
 
 import decimal
 import functools
@@ -13,7 +13,7 @@ import pytest
 import jaxsoftmax
 from docs.generate import certificates
 from docs.generate.repository import RESULTS
-from tests.docs.readme import README, shown
+from tests.docs.pages import PAGES, shown
 from tests.tolerances import MP, array, exact, exact_softmax, exp, log, precision
 
 THEIRS = types.SimpleNamespace(
@@ -72,7 +72,7 @@ def exact_softmax_product(logits, cotangent):
 
 FALLING = [0.0, -20.0, -20.0]
 SHARE = exp(exact(-40)) / (1 + exp(exact(-40))) ** 2
-ROWS = [  # in README's order: the correct numbers, what each library computes, and of what
+ROWS = [  # in the table's order: the correct numbers, what each library computes, and of what
     ([exact_loss(CONFIDENT[0])], loss, CONFIDENT),
     ([exact_label_gradient(CONFIDENT[0])], label_gradient, CONFIDENT),
     ([exact_loss(MANY[0])], loss, MANY),
@@ -160,5 +160,5 @@ def test_labels_outside_the_vocabulary_are_as_the_table_says():
 
 @pytest.mark.skipif(not RESULTS.joinpath("certificate").exists(), reason="a source distribution has no results")
 def test_certificate_has_as_many_rows_as_the_text_says():
-    assert "and four thousand more." in README
+    assert "and four thousand more." in PAGES
     assert [round(len(kept.rows), -3) for kept in certificates.kept()] == [4000, 4000]

@@ -1,4 +1,4 @@
-"""README's tables of measurements, which the site repeats, are those of the kept records."""
+"""The pages' tables of measurements are those of the kept records."""
 
 import json
 import re
@@ -10,12 +10,12 @@ import pytest
 from docs.generate.repository import RESULTS
 from experiments.__main__ import NAMES
 from jaxsoftmax import linear_cross_entropy
-from tests.docs.readme import README, shown
+from tests.docs.pages import PAGES, shown
 
 BENCH = RESULTS / "bench"
-NEWEST, OLDEST = "jax_0.12", "jax_0.10"  # the order in which README quotes them
+NEWEST, OLDEST = "jax_0.12", "jax_0.10"  # the order in which the pages quote them
 MEBIBYTE = 2**20
-TEXT = " ".join(README.split())
+TEXT = " ".join(PAGES.split())
 
 pytestmark = pytest.mark.skipif(not BENCH.exists(), reason="a source distribution has no results")
 
@@ -33,7 +33,7 @@ def measured(name):
 
 
 def each(rows, subject, cell):
-    """A cell of every version, in README's order."""
+    """A cell of every version, in the order of versions."""
     return ", ".join(cell(row[subject]) for row in rows)
 
 
