@@ -209,10 +209,9 @@ def _next(report: Report) -> str:
     if report.quick:
         return "Next: without --quick more transformations are seen."
     if report.device.endswith("(1 cpu)") and "linear_cross_entropy" in report.offered:
-        return (
-            "Next: XLA_FLAGS=--xla_force_host_platform_device_count=4 jaxsoftmax verify --theorem M22 M27 judges the "
-            "head over several devices."
-        )
+        flags = "XLA_FLAGS=--xla_force_host_platform_device_count=4"
+        command = "jaxsoftmax verify --theorem M22-shards M27-mesh M27-mesh-keywords"
+        return f"Next: {flags} {command} judges the head over several devices."
     return "Next: --json FILE keeps every row."
 
 
