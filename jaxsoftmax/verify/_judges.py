@@ -1,5 +1,6 @@
 """The judges of one claim: 50-digit arithmetic, autodiff of the formula as printed, and finite differences."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ DIFFERENCES = "finite differences, float64"
 # Fourth-order central differences: h^4 f'''''/30 are truncated, some 1e-11 of f, and eps f/h rounded, far less.
 STEP, DIFFERENCES_BOUND = 2.0**-8, 1e-9 / 2.0**-52
 OTHER_JUDGES = {TEXTBOOK: 64.0, DIFFERENCES: DIFFERENCES_BOUND}  # with their bounds in ulps
+_TRACING = threading.Lock()  # two threads that trace one function at once may have JAX fail (StoreException)
 LARGE = 256  # rows longer than this are not differentiated along each axis
 
 
@@ -169,14 +171,20 @@ def _results(
     every = [(task, key) for task, of_task in enumerate(calls) for key in of_task]
     together = tuple(place for place in every if place[1][2] not in _transformations.EAGER)
     apart = tuple(place for place in every if place[1][2] in _transformations.EAGER)
-    results: dict[tuple[int, _Key], Any] = program(distinct, apart)
-    compiled = jax.jit(program, static_argnums=1)
+    with _TRACING:
+        results: dict[tuple[int, _Key], Any] = program(distinct, apart)
+
+    def compiled(keys):
+        with _TRACING:
+            lowered = jax.jit(program, static_argnums=1).lower(distinct, keys)
+        return jax.device_get(lowered.compile()(distinct))
+
     with caught() as raised:
-        results |= jax.device_get(compiled(distinct, together))
+        results |= compiled(together)
     if raised:  # one of them breaks the program: which?
         for place in together:
             with caught() as raised:
-                results |= jax.device_get(compiled(distinct, (place,)))
+                results |= compiled((place,))
             if raised:
                 errors[place] = raised[0]
     return [{key: (results | errors)[task, key] for key in of_task} for task, of_task in enumerate(calls)]
