@@ -199,8 +199,10 @@ def _narrowed(
     """The claim with those of its keywords that a function has, and the functions that it is judged on."""
     if claim.only_in_full:
         functions = {name: f for name, f in functions.items() if not quick and not name.startswith(TWIN)}
+    if claim.narrowed is None or not functions:
+        return claim, functions
     known = [keywords_of(function) for function in functions.values()]
-    if claim.narrowed is None or not known or None in known:
+    if None in known:
         return claim, functions
     return claim.narrowed(frozenset.intersection(*filter(None, known))), functions
 

@@ -100,8 +100,7 @@ def target_hessian(x, t):
 def label_hessian_product(x, y, v):
     """J v, to the ulp of its terms (M15)."""
     del y
-    row, v = ExactRow(exact(x)), exact(v)
-    return Expected(row.jacobian @ v, row.probs * (np.abs(v) + np.dot(row.probs, np.abs(v))))
+    return ExactRow(exact(x)).jacobian_product(exact(v))
 
 
 def nothing_but_nan(x, y):
@@ -190,7 +189,7 @@ def top_tails(dtype: str) -> list[Inputs]:
 
 
 def one_hot_tails(dtype: str) -> list[Inputs]:
-    """The same with one-hot labels."""
+    """Confident rows, with the class that is ahead as a one-hot label."""
     return with_one_hot(tails(dtype), _regimes.top_labels)
 
 

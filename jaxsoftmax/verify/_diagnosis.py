@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from jaxsoftmax.verify._record import NOT_JUDGED, Report, Row, Verdict
+from jaxsoftmax.verify._record import NO_ARGUMENT, NOT_JUDGED, Report, Row, Verdict
 from jaxsoftmax.verify._regimes import LOW_PRECISION
 
 ASPECTS: tuple[str, ...] = ("formula", "keywords", "transformations", "tails", "infinities", "low precision", "float64")
@@ -182,7 +182,7 @@ def _left_out(report: Report) -> str:
     by_reason: dict[str, list[str]] = {}
     arguments: dict[str, list[str]] = {}
     for gap in report.gaps:
-        _, of_argument, argument = gap.reason.rpartition(_NO_ARGUMENT)
+        _, of_argument, argument = gap.reason.rpartition(NO_ARGUMENT)
         names = arguments.setdefault(gap.function, []) if of_argument else by_reason.setdefault(gap.reason, [])
         names.append(argument if of_argument else gap.function)
     parts = [f"{reason} ({_few(functions)})" for reason, functions in by_reason.items()]
@@ -190,9 +190,6 @@ def _left_out(report: Report) -> str:
     parts += [f"{count(len(report.missing), 'other function')} not offered"] if report.missing else []
     parts += ["what --quick leaves out: a keyword by itself in sums, most claims of variants"] if report.quick else []
     return f"Not judged: {'; '.join(parts)}." if parts else "Nothing that is offered was left unjudged."
-
-
-_NO_ARGUMENT = "no argument "
 
 
 def _few(functions: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 
-from jaxsoftmax.verify import _regimes
+from jaxsoftmax.verify import _regimes, _transformations
 from jaxsoftmax.verify._distillation_forms import DISTILLATION, ExactPair, Kind, divergence_of, gradient_of
 from jaxsoftmax.verify._distillation_head_forms import LINEAR_DISTILLATION
 from jaxsoftmax.verify._head_forms import Setting
@@ -61,11 +61,9 @@ def with_gradients(given: Given, f: Any, named: dict[str, Any]) -> jax.Array:
 
     def pulled_back(*values):
         value = f(**dict(zip(named, values, strict=True)))
-        return jnp.sum((jnp.asarray(COTANGENTS, value.dtype) if "reduction=none" in given else 1) * value), value
+        return jnp.sum((jnp.asarray(COTANGENTS, value.dtype) if "reduction=none" in given else 1) * value), (value,)
 
-    places = tuple(range(len(named)))
-    gradients, value = jax.grad(pulled_back, places, has_aux=True)(*named.values())
-    return jnp.concatenate([jnp.ravel(array) for array in (value, *gradients)])
+    return _transformations.with_gradients(pulled_back, *named.values())
 
 
 def of_logits(given: Given, f: Any, z: Any, u: Any, weights: Any) -> jax.Array:

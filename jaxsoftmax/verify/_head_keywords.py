@@ -45,17 +45,23 @@ def of_hidden_exactly(
     case: Case, hidden: np.ndarray, kernel: np.ndarray, bias: np.ndarray, y: np.ndarray, u: np.ndarray, classes: Any
 ) -> Expected:
     """What the call over hidden states gives, in mpmath: no logit rounds."""
-    loss = _keywords.exact_loss(case, _logits(case, hidden, kernel, bias), _keywords.dense(case, y, classes), u)
-    by_hidden, by_kernel, by_bias = through_product(hidden, kernel, loss.by_logits)
-    if "transposed_kernel" in case.given:
+    z = logits_of(case.given, hidden, kernel, bias)
+    loss = _keywords.exact_loss(case, z, _keywords.dense(case, y, classes), u)
+    of_product = gradients_of(case.given, hidden, kernel, loss.by_logits)
+    return _keywords.flattened(case, loss, *of_product, *_keywords.by_given_labels(case, loss, classes))
+
+
+def logits_of(given: frozenset[str], hidden: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """hidden @ kernel, with a bias if it is given."""
+    return hidden @ kernel + (bias if "bias" in given else 0)
+
+
+def gradients_of(given: frozenset[str], hidden: np.ndarray, kernel: np.ndarray, g: Expected) -> list[Expected]:
+    """The gradients in hidden states, the kernel as it is given, and the bias if it is, by that in the logits (M16)."""
+    by_hidden, by_kernel, by_bias = through_product(hidden, kernel, g)
+    if "transposed_kernel" in given:
         by_kernel = Expected(by_kernel.value.T, by_kernel.magnitude.T)
-    biases = [by_bias] if "bias" in case.given else []
-    labels = _keywords.by_given_labels(case, loss, classes)
-    return _keywords.flattened(case, loss, by_hidden, by_kernel, *biases, *labels)
-
-
-def _logits(case: Case, hidden: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    return hidden @ kernel + (bias if "bias" in case.given else 0)
+    return [by_hidden, by_kernel, *([by_bias] if "bias" in given else [])]
 
 
 def mistakes(case: Case, hidden: Any, kernel: Any, bias: Any, y: Any, u: Any, classes: Any) -> Iterator[Any]:
@@ -65,7 +71,7 @@ def mistakes(case: Case, hidden: Any, kernel: Any, bias: Any, y: Any, u: Any, cl
         without = _keywords.exact_loss(case, hidden @ kernel, labels, u)
         yield "bias changes nothing: the loss without it came", without.value
     of_loss = replace(case, given=case.given - {"bias"})
-    yield from _keywords.mistakes(of_loss, _logits(case, hidden, kernel, bias), labels, u)
+    yield from _keywords.mistakes(of_loss, logits_of(case.given, hidden, kernel, bias), labels, u)
 
 
 def inputs(case: Case, dtype: str) -> list[Inputs]:

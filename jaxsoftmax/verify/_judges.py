@@ -12,7 +12,7 @@ import numpy as np
 from jaxsoftmax.verify import _oracle, _transformations
 from jaxsoftmax.verify._comparison import compared, explained, of_regime, worst_entry
 from jaxsoftmax.verify._implementations import NotOfferedError, caught, said, watched
-from jaxsoftmax.verify._record import Gap, Row
+from jaxsoftmax.verify._record import NO_ARGUMENT, Gap, Row
 from jaxsoftmax.verify._regimes import LOW_PRECISION
 from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
 
@@ -187,7 +187,8 @@ def _results(
                 results |= compiled((place,))
             if raised:
                 errors[place] = raised[0]
-    return [{key: (results | errors)[task, key] for key in of_task} for task, of_task in enumerate(calls)]
+    results |= errors
+    return [{key: results[task, key] for key in of_task} for task, of_task in enumerate(calls)]
 
 
 def _pooled(arguments: list[list[list[jax.Array]]]) -> tuple[list[jax.Array], list[list[list[int]]]]:
@@ -207,7 +208,7 @@ def _refusal(task: Task, error: Any, key: _Key) -> Gap | None:
     name, _, transformation = key
     claim = f"{task.claim.quantity} ({task.theorem.number})"
     if isinstance(error, NotOfferedError):
-        return Gap(name, f"no argument {error.keyword}", (claim,))
+        return Gap(name, f"{NO_ARGUMENT}{error.keyword}", (claim,))
     if name.startswith(TWIN) or not isinstance(error, TypeError):
         return None
     message = said(error)

@@ -26,6 +26,7 @@ from jaxsoftmax.verify._keyword_cases import (
 from jaxsoftmax.verify._oracle import Expected, end_to_end, exact, itself
 from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
 from jaxsoftmax.verify._training_loss_forms import LOSS, TOKEN_WEIGHTS, label_gradient, token_gradient, token_loss
+from jaxsoftmax.verify._transformations import with_gradients
 
 COTANGENTS = np.array([1.0, -2.0, 0.5, 4.0, -1.0, 2.0])  # of unreduced losses
 LABELS = np.array([4, 1, 6, 3, 2, 1], np.int32)
@@ -121,9 +122,7 @@ def loss_and_gradients(case: Case, loss: Any, *arguments: Any) -> jax.Array:
         cotangents = jnp.asarray(COTANGENTS, value.dtype) if case.reduction == "none" else 1
         return jnp.sum(cotangents * value), (value, *parts)
 
-    places = tuple(range(len(arguments)))
-    gradients, values = jax.grad(pulled_back, places, has_aux=True)(*arguments)
-    return jnp.concatenate([jnp.ravel(array) for array in (*values, *gradients)])
+    return with_gradients(pulled_back, *arguments)
 
 
 def of_logits(case: Case, f: Any, x: Any, y: Any, u: Any, classes: Any) -> jax.Array:

@@ -138,6 +138,10 @@ class ExactRow:
             matrix[i, i] = self.probs[i] * self.complement(i)
         return matrix
 
+    def jacobian_product(self, v: np.ndarray) -> Expected:
+        """J v = s * (v - <s, v>), to the ulp of its terms s_j (|v_j| + <s, |v|>) (M6)."""
+        return Expected(self.jacobian @ v, self.probs * (np.abs(v) + np.dot(self.probs, np.abs(v))))
+
     def label_gradient(self, label: int) -> np.ndarray:
         """Softmax minus one-hot, s - e_y (M11, M20)."""
         gradient = self.probs.copy()

@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 DIFFERENTIAL = "jax.jvp"  # M1-M3 are about JAX's own differential: their rows are shown, and count for no function
+NO_ARGUMENT = "no argument "  # how the reason of a gap begins that is a keyword's, which follows
 HOLDS, FAILS, NOT_JUDGED = "holds", "fails", "not judged"
 
 

@@ -26,15 +26,10 @@ def along(f: Any, x: Any, g: Any, v: Any) -> Any:
     return jnp.sum(v * jax.vjp(f, x)[1](g)[0], -1)
 
 
-def _product(row: ExactRow, v: np.ndarray) -> Expected:
-    """J v, to the ulp of s_j (|v_j| + <s, |v|>)."""
-    return Expected(row.jacobian @ v, row.probs * (np.abs(v) + np.dot(row.probs, np.abs(v))))
-
-
 def of_softmax(x: np.ndarray, g: np.ndarray, v: np.ndarray) -> Expected:
     """The gradient of <v, J g> = <s, v g> - <s, v> <s, g>."""
     row, g, v = ExactRow(exact(x)), exact(g), exact(v)
-    both, of_g, of_v = (_product(row, direction) for direction in (v * g, g, v))
+    both, of_g, of_v = map(row.jacobian_product, (v * g, g, v))
     mean_v, mean_g = np.dot(row.probs, v), np.dot(row.probs, g)
     size_v, size_g = np.dot(row.probs, np.abs(v)), np.dot(row.probs, np.abs(g))
     return Expected(
@@ -45,7 +40,7 @@ def of_softmax(x: np.ndarray, g: np.ndarray, v: np.ndarray) -> Expected:
 
 def of_log_softmax(x: np.ndarray, g: np.ndarray, v: np.ndarray) -> Expected:
     """The gradient of <v, g - s sum(g)>."""
-    product = _product(ExactRow(exact(x)), exact(v))
+    product = ExactRow(exact(x)).jacobian_product(exact(v))
     return Expected(-sum(exact(g)) * product.value, sum(np.abs(exact(g))) * product.magnitude)
 
 
@@ -63,7 +58,7 @@ def of_mean(f: Any, x: Any, y: Any, v: Any) -> jax.Array:
 def of_mean_exactly(x: np.ndarray, y: np.ndarray, v: np.ndarray) -> Expected:
     """J_t v_t / N (M15)."""
     del y
-    rows = Expected.stack([_product(ExactRow(exact(z)), exact(d)) for z, d in zip(x, v, strict=True)])
+    rows = Expected.stack([ExactRow(exact(z)).jacobian_product(exact(d)) for z, d in zip(x, v, strict=True)])
     return Expected(rows.value / len(x), rows.magnitude / len(x))
 
 
@@ -114,9 +109,9 @@ def statistics_gradient(x: np.ndarray, y: int) -> Expected:
     return Expected(*(np.tensordot(exact(np.array(SHARES)), part, (0, 0)) for part in (each.value, each.magnitude)))
 
 
-def shares(f: Any, x: Any, y: Any) -> Any:
+def shares(f: Any, *arguments: Any) -> Any:
     """The sum of shares of a row's statistics, or of each row's."""
-    stats = f(x, y)
+    stats = f(*arguments)
     return SHARES[0] * stats.log_prob + SHARES[1] * stats.entropy + SHARES[2] * stats.log_sum_exp
 
 
@@ -212,12 +207,6 @@ def heads(*further: Any) -> Any:
     return inputs
 
 
-def total_shares(f: Any, x: Any, w: Any, y: Any) -> Any:
-    """The sum of shares over tokens."""
-    stats = f(x, w, y)
-    return sum(share * jnp.sum(part) for share, part in zip(SHARES, stats, strict=False))
-
-
 _OF_MEAN = "Hessian-vector product of the mean"
 _of_data = partial(Claim, order=0, dtypes=("float32",), rowwise=False)
 
@@ -268,7 +257,7 @@ SECOND_DERIVATIVES = (
             _of_data(
                 LINEAR_STATS,
                 "Hessian-vector product of a sum of statistics",
-                call=along_head(total_shares),
+                call=along_head(lambda *call: jnp.sum(shares(*call))),
                 oracle=of_linear_stats,
                 inputs=heads(np.array([4, 0, 6, 3], np.int32)),
                 bound=8,

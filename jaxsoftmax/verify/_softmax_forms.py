@@ -48,10 +48,8 @@ def jacobian(x):
 
 
 def jacobian_product(x, v):
-    """J v = s * (v - <s, v>), to the ulp of the terms s_j (|v_j| + <s, |v|>) (M6)."""
-    row, v = ExactRow(exact(x)), exact(v)
-    size = row.probs * (np.abs(v) + np.dot(row.probs, np.abs(v)))
-    return Expected(row.probs * (v - np.dot(row.probs, v)), size)
+    """J v, to the ulp of its terms (M6)."""
+    return ExactRow(exact(x)).jacobian_product(exact(v))
 
 
 def tail_product(x, v):

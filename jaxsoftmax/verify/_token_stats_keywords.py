@@ -9,27 +9,18 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 
-from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._head_forms import Setting
+from jaxsoftmax.verify import _regimes, _transformations
 from jaxsoftmax.verify._head_inputs import drawn
+from jaxsoftmax.verify._head_keywords import OF_PRODUCTS, TOKENS, gradients_of, logits_of
 from jaxsoftmax.verify._keywords import in_one_program
 from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact
 from jaxsoftmax.verify._theorem import Claim, Inputs
-from jaxsoftmax.verify._token_stats_forms import (
-    LINEAR_STATS,
-    SHARES,
-    STATS,
-    three_gradients,
-    three_values,
-    through_product,
-)
+from jaxsoftmax.verify._token_stats_forms import LINEAR_STATS, SHARES, STATS, three_gradients, three_values
 from jaxsoftmax.verify._training_loss_forms import CAP, SOFTCAP
 
 VALUES = {"temperature": 2.0, "logit_softcap": CAP, "ignore_index": 0, "chunk_size": 4, "transposed_kernel": True}
 OF_TOKENS = ("temperature", "logit_softcap", "ignore_index")
-OF_PRODUCTS = ("bias", "chunk_size", "transposed_kernel")
 WITHOUT_EFFECT = ("chunk_size", "transposed_kernel")  # on the statistics
-TOKENS = Setting(6, 3, _regimes.VOCAB)
 LABELS = np.array([4, 0, 6, 3, 0, 1], np.int32)
 
 Given = frozenset[str]  # the keywords of a call
@@ -48,9 +39,7 @@ def with_gradients(f: Any, *arguments: Any) -> jax.Array:
         values = f(*arguments)
         return sum(share * jnp.sum(part) for share, part in zip(SHARES, values, strict=True)), values
 
-    places = tuple(range(len(arguments)))
-    gradients, values = jax.grad(total, places, has_aux=True)(*arguments)
-    return jnp.concatenate([jnp.ravel(array) for array in (*values, *gradients)])
+    return _transformations.with_gradients(total, *arguments)
 
 
 def of_logits(given: Given, f: Any, x: Any, y: Any) -> jax.Array:
@@ -101,15 +90,8 @@ def of_logits_exactly(given: Given, x: np.ndarray, y: np.ndarray) -> Expected:
 
 def of_hidden_exactly(given: Given, hidden: np.ndarray, kernel: np.ndarray, bias: np.ndarray, y: np.ndarray) -> Any:
     """The statistics of hidden @ kernel + bias, and their gradients (M16)."""
-    z = _logits(given, hidden, kernel, bias)
-    by_hidden, by_kernel, by_bias = through_product(hidden, kernel, exact_gradient(given, z, y))
-    if "transposed_kernel" in given:
-        by_kernel = Expected(by_kernel.value.T, by_kernel.magnitude.T)
-    return end_to_end(exact_values(given, z, y), by_hidden, by_kernel, *([by_bias] if "bias" in given else []))
-
-
-def _logits(given: Given, hidden: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    return hidden @ kernel + (bias if "bias" in given else 0)
+    z = logits_of(given, hidden, kernel, bias)
+    return end_to_end(exact_values(given, z, y), *gradients_of(given, hidden, kernel, exact_gradient(given, z, y)))
 
 
 def mistakes(given: Given, x: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, Expected]]:
@@ -122,7 +104,7 @@ def mistakes_of_hidden(given: Given, hidden: Any, kernel: Any, bias: Any, y: Any
     """What the statistics of hidden @ kernel + bias are if a keyword changes nothing."""
     if "bias" in given:
         yield "bias changes nothing: the statistics without it came", exact_values(given, hidden @ kernel, y)
-    yield from mistakes(given - {"bias"}, _logits(given, hidden, kernel, bias), y)
+    yield from mistakes(given - {"bias"}, logits_of(given, hidden, kernel, bias), y)
 
 
 def logits(dtype: str) -> list[Inputs]:

@@ -129,3 +129,9 @@ def finite_differences(f: Callable[[Array], Array], x: Array, step: float) -> Ar
 
     columns = jax.vmap(along)(_axes(x))
     return jnp.moveaxis(columns, 0, -1).reshape(*columns.shape[1:], *x.shape)
+
+
+def with_gradients(f: Callable[..., Any], *arguments: Any) -> Array:
+    """Of f(*arguments) -> (a scalar, arrays) the arrays, and the scalar's gradient in each argument, end to end."""
+    gradients, values = jax.grad(f, tuple(range(len(arguments))), has_aux=True)(*arguments)
+    return jnp.concatenate([jnp.ravel(array) for array in (*values, *gradients)])
