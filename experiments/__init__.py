@@ -1,6 +1,6 @@
-"""Experiments: one claim a file, each derived or measured again every time it runs.
+"""Experiments: one claim a folder, each derived or measured again every time it runs.
 
-Run them all with ``python -m experiments``, or one with, for example, ``python -m experiments.jacobian``.
+Run them all with ``python -m experiments``, or one with, for example, ``python -m experiments jacobian``.
 """
 
 import _thread
@@ -29,7 +29,7 @@ def _raise_again(dropped: Any) -> None:
 
 
 # Python sets `argv[0]` to "-m" only while it imports the package of a module started by `python -m`, so an
-# ordinary `import experiments` changes nothing. `_experiment.run` handles a Ctrl-C that comes after the imports.
+# ordinary `import experiments` changes nothing. `main` handles a Ctrl-C that comes after the imports.
 if sys.argv[:1] == ["-m"]:
     sys.excepthook = _end_in_one_line
     sys.unraisablehook = _raise_again

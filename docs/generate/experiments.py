@@ -25,7 +25,7 @@ def _section(result: Mapping[str, Any], repository: str) -> str:
         "".join(f"- {plain(sentence)}\n" for sentence in result["conclusion"]),
         *(f"![{name}: {plain(result['claim'])}](/{FIGURES}/{figure})\n" for figure in result["figures"]),
         details("note", f"What was checked ({len(result['checks'])}), and how it was run", _checks(result)),
-        f"Source: [`experiments/{name}.py`]({url_of(repository, f'experiments/{name}.py')}), "
+        f"Source: [`experiments/{name}`]({url_of(repository, f'experiments/{name}')}), "
         f"numbers: [`{name}.json`]({url_of(repository, f'experiments/results/{name}.json')}).\n",
     ]
     return "\n".join(parts)

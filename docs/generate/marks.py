@@ -35,7 +35,7 @@ def of_package() -> tuple[Mark, ...]:
 
 def of_source_documents() -> tuple[Mark, ...]:
     """Returns every mark in the executed source documents, their derivations' own theorems too, but no planted ones."""
-    folder = ROOT / "experiments" / "source_documents"
+    folder = ROOT / "experiments" / "derivation" / "source_documents"
     found = (mark for path in sorted(folder.glob("*.py")) for mark in _of_file(path))
     return tuple(mark for mark in found if mark.function != _PLANTED)
 

@@ -1,15 +1,15 @@
 """Every command that README.md and the site tell a reader to type is one that its program takes."""
 
 import argparse
-import importlib
 import re
 import shlex
 
 import pytest
 
 from docs.generate.repository import ROOT
-from experiments.__main__ import NAMES, REPORT
+from experiments.__main__ import NAMES
 from experiments.__main__ import main as run_experiments
+from experiments.multihost import worker
 from jaxsoftmax import cli
 from jaxsoftmax.verify import THEOREMS
 
@@ -73,16 +73,13 @@ def _call(words):
 def accepted(call):
     """Whether the program takes the arguments."""
     program, *arguments = call
-    package, _, name = program.partition(".")
+    mains = {"jaxsoftmax": cli.main, "experiments": run_experiments, "experiments.multihost.worker": worker.main}
     try:
-        if package == "jaxsoftmax":
-            return cli.main(arguments) == 0
-        main = importlib.import_module(f"experiments.{name}").main if name else run_experiments
-        main(arguments)
+        return mains[program](arguments) == 0
     except Parsed as parsed:
         options = vars(parsed.args[0])
         theorems = {UPCOMING, *THEOREMS, *(number.partition("-")[0] for number in THEOREMS)}
-        return set(options.get("names", ())) <= {*NAMES, REPORT} and set(options.get("theorem", ())) <= theorems
+        return set(options.get("names", ())) <= {*NAMES} and set(options.get("theorem", ())) <= theorems
     except SystemExit as exit_:
         return exit_.code == 0  # --help
     return False
@@ -114,7 +111,7 @@ def test_the_readme_has_commands():
         "pip install '.[verify]' && jaxsoftmax bench --peer nobody",
         "python -m experiments --fast",
         "python -m experiments no_such_experiment",
-        "python -m experiments.scaling --devices many",
+        "python -m experiments scaling --devices many",
     ],
 )
 def test_planted_command_is_refused(parsing, line):

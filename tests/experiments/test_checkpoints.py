@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments._checkpoints import Checkpoints, checkpoints_of
-from experiments._results import UnwritableResultsError
+from experiments.runner.checkpoints import Checkpoints, checkpoints_of
+from experiments.runner.results import UnwritableResultsError
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"seed": 0, "sizes": (2, 3), "rate": 0.1}
@@ -122,7 +122,7 @@ ENDLESS = """
 import itertools, sys
 from pathlib import Path
 import numpy as np
-from experiments._checkpoints import Checkpoints
+from experiments.runner.checkpoints import Checkpoints
 checkpoints = Checkpoints(Path(sys.argv[1]), {})
 for step in itertools.count(1):
     checkpoints.save(step, {str(part): np.full(2**16, step) for part in range(8)})

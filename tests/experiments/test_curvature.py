@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import _curvature_spectrum, curvature
-from experiments._confident_curvature import (
+from experiments.curvature.agreement import agreement, split, unit_directions
+from experiments.curvature.confident_rows import (
     LIBRARY,
     OPTAX,
     OPTAX_PRODUCT,
@@ -21,23 +21,18 @@ from experiments._confident_curvature import (
     row_errors,
     with_exact_differences,
 )
-from experiments._curvature_agreement import agreement, split, unit_directions
-from experiments._curvature_findings import _confident
-from experiments._curvature_products import (
+from experiments.curvature.findings import _confident
+from experiments.curvature.products import (
     HESSIAN_PRODUCTS,
     forward_over_reverse,
     gauss_newton,
-    gauss_newton_matrix,
     hessian_matrix,
     model_of,
 )
-from experiments._curvature_spectrum import NULL_TOLERANCE, FewRows, along_the_null_directions, few_rows, spectrum
-from experiments._digits_mlp import Mlp, logits_of
-from experiments._digits_training import standardised_digits
-from experiments._eigenvalues import largest_eigenvalues, numerical_rank
-from experiments._experiment import MeasurementError
-from experiments._kronecker_block import blocks, kronecker_block
-from experiments._label_gaps import label_gaps
+from experiments.data.digits import standardised_digits
+from experiments.judges.label_gaps import label_gaps
+from experiments.models.digits_mlp import Mlp, logits_of
+from experiments.runner.experiment import MeasurementError
 
 ROWS, PIXELS, HIDDEN = 12, 5, 3
 RNG = np.random.default_rng(0)
@@ -90,11 +85,6 @@ def agreements():
     return {name: replace(found, ulps={name: ulps}) for name, ulps in found.ulps.items()}
 
 
-@functools.cache
-def spectrum_of(matrix, product):
-    return spectrum(matrix_by(matrix), product, network(), 4, 0)
-
-
 @pytest.mark.slow
 def test_every_product_is_that_of_the_whole_hessian_and_of_differences():
     assert agreement_of(HESSIAN_PRODUCTS).holds
@@ -119,62 +109,6 @@ def test_gauss_newton_is_the_hessian_of_a_linear_network_alone():
     assert right.holds
     assert not replace(right, linear_ulps=wrong.linear_ulps).holds
     assert not replace(right, rest=wrong.rest).holds
-
-
-def test_lanczos_finds_the_largest_eigenvalues_in_order():
-    found = largest_eigenvalues(np.arange(30.0).__mul__, 30, 3, 0)
-    np.testing.assert_allclose(found.values, [29.0, 28.0, 27.0], rtol=1e-13)
-    assert found.products > 3
-
-
-@pytest.mark.slow
-def test_lanczos_of_another_matrix_is_noticed():
-    assert spectrum_of(hessian_matrix, forward_over_reverse).largest_agree
-    assert not spectrum_of(hessian_matrix, gauss_newton).largest_agree
-
-
-@pytest.mark.slow
-def test_gauss_newton_is_semidefinite_and_the_hessian_is_not():
-    assert spectrum_of(gauss_newton_matrix, gauss_newton).semidefinite
-    assert not spectrum_of(hessian_matrix, forward_over_reverse).semidefinite
-
-
-def test_rank_counts_what_is_not_rounding():
-    assert numerical_rank(np.array([-2.0, 1e-17, 0.0, 1e-9])) == 2
-
-
-@pytest.mark.slow
-def test_rank_of_gauss_newton_is_bounded_and_of_the_hessian_is_not():
-    found = few_rows(network(rows=2))
-    assert found.bound == 18
-    assert found.holds
-    assert not FewRows(found.bound, found.hessian, found.hessian).holds
-    assert not FewRows(found.bound, found.gauss_newton, found.gauss_newton).holds
-
-
-def without_the_outer_product(model, v):
-    logits, logits_dot = jax.jvp(model.network, (model.point,), (v,))
-    return jax.vjp(model.network, model.point)[1](jax.nn.softmax(logits) * logits_dot)[0]
-
-
-@pytest.mark.slow
-def test_common_change_has_no_curvature_and_one_that_has_is_noticed(monkeypatch):
-    assert along_the_null_directions(network(), MLP, 0) <= NULL_TOLERANCE
-    monkeypatch.setattr(_curvature_spectrum, "gauss_newton", without_the_outer_product)
-    assert along_the_null_directions(network(), MLP, 0) > 1e-3
-
-
-def swapped(inputs, head, labels):
-    whole = kronecker_block(inputs, head, labels).reshape(HIDDEN + 1, 10, HIDDEN + 1, 10)
-    return whole.transpose(1, 0, 3, 2).reshape(head.size, head.size)
-
-
-@pytest.mark.slow
-def test_kronecker_block_is_exact_for_one_row_and_one_with_its_factors_swapped_is_noticed():
-    found = blocks(MLP, X, Y)
-    assert found.holds
-    assert found.error > 0.01
-    assert not blocks(MLP, X, Y, swapped).holds
 
 
 @functools.cache
@@ -224,12 +158,3 @@ def test_network_without_a_confident_digit_cannot_be_judged():
     untrained = Mlp(np.eye(64, 4, dtype=np.float32), np.zeros(4), np.eye(4, 10, dtype=np.float32), np.zeros(10))
     with pytest.raises(MeasurementError, match="no digit is 17 nats ahead"):
         _confident(untrained, digits, 8, np.zeros(1))
-
-
-@pytest.mark.parametrize("count", ["0", "-1", "101", "x", "1.5"])
-def test_wrong_number_of_eigenvalues_is_one_line_and_exit_2(count, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        curvature.main(["--eigenvalues", count])
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "--eigenvalues" in error

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments._equalities import Derivation, Line, check, draw_points
-from experiments.derivation import check_all, judge
-from experiments.source_documents import DOCUMENTS, matrix_calculus
-from experiments.source_documents.textbook import softmax
+from experiments.derivation.claim import check_all, judge
+from experiments.derivation.equalities import Derivation, Line, check, draw_points
+from experiments.derivation.source_documents import DOCUMENTS, matrix_calculus
+from experiments.derivation.source_documents.textbook import softmax
 
 
 @pytest.fixture

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 import jaxsoftmax
-from experiments import distillation
-from experiments._digits_mlp import Mlp, logits_of
-from experiments._digits_training import CLASSES, standardised_digits
-from experiments._distillation_chain import DIFFERENCE_TOLERANCE, difference_errors, high_temperature
-from experiments._distillation_findings import TEMPERATURE, Students
-from experiments._distillation_gradients import (
+from experiments.__main__ import main as run_experiments
+from experiments.data.digits import CLASSES, standardised_digits
+from experiments.distillation.chain import DIFFERENCE_TOLERANCE, difference_errors, high_temperature
+from experiments.distillation.findings import TEMPERATURE, Students
+from experiments.distillation.gradients import (
     LIBRARY,
     METHODS,
     OPTAX,
@@ -21,8 +20,9 @@ from experiments._distillation_gradients import (
     distillation_loss,
     gradient_errors,
 )
-from experiments._fifty_digits import fifty_digits, soft_label_gradients
-from experiments._student_training import Course, from_labels, labelled_digits, with_teacher
+from experiments.distillation.student_training import Course, from_labels, labelled_digits, with_teacher
+from experiments.judges.fifty_digits import fifty_digits, soft_label_gradients
+from experiments.models.digits_mlp import Mlp, logits_of
 
 GAPS = np.array([1.0, 10.0, 25.0, 60.0])
 X = np.random.default_rng(0).normal(size=(20, 6))
@@ -140,7 +140,7 @@ def with_teacher_at_8(course):
 @pytest.mark.parametrize("labelled", ["0", "101", "x"])
 def test_wrong_number_of_labelled_digits_is_one_line_and_exit_2(labelled, capsys):
     with pytest.raises(SystemExit, match="2"):
-        distillation.main(["--labelled", labelled])
+        run_experiments(["distillation", "--labelled", labelled])
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "--labelled" in error

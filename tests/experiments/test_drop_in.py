@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from experiments._digits_training import standardised_digits
-from experiments._import_line import ImportLine
-from experiments.drop_in import EXAMPLES, OURS, compare, judge
+from experiments.data.digits import standardised_digits
+from experiments.drop_in.claim import EXAMPLES, OURS, compare, judge
+from experiments.drop_in.import_line import ImportLine
 
 PLANTED = "tests.experiments.planted_losses"
 EPOCHS = 1

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from experiments import _results
-from experiments._experiment import Experiment, Outcome, run
+from experiments.runner import results as result_files
+from experiments.runner.experiment import Experiment, Outcome, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,8 +38,8 @@ def test_infinity_is_written_as_a_string(tmp_path):
 
 
 def test_quick_run_leaves_the_full_runs_results(tmp_path, monkeypatch):
-    monkeypatch.setattr(_results, "DEFAULT_DIRECTORY", tmp_path)
-    monkeypatch.setattr(_results, "QUICK_DIRECTORY", tmp_path / "quick")
+    monkeypatch.setattr(result_files, "DEFAULT_DIRECTORY", tmp_path)
+    monkeypatch.setattr(result_files, "QUICK_DIRECTORY", tmp_path / "quick")
     for options in (["--quick"], []):
         assert run(experiment_that(lambda options, progress: outcome_with(True)), options) == 0
     assert [json.loads((folder / "sample.json").read_text())["quick"] for folder in (tmp_path, tmp_path / "quick")] == [
@@ -63,13 +63,15 @@ def test_interrupt_is_one_line_and_exit_130_and_leaves_no_file(tmp_path, capsys)
         raise KeyboardInterrupt
 
     assert run(experiment_that(interrupted), ["--results", str(tmp_path)]) == 130
-    assert capsys.readouterr().err.strip() == "experiments.sample: interrupted"
+    assert capsys.readouterr().err.strip() == "experiments sample: interrupted"
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("code", "output"), [(130, ""), pytest.param(1, "an orderly end\n", marks=pytest.mark.slow)])
 def test_interrupted_process_ends_at_once_and_any_other_in_order(code, output):
-    program = "import atexit; from experiments._experiment import leave; atexit.register(print, 'an orderly end'); "
+    program = (
+        "import atexit; from experiments.runner.experiment import leave; atexit.register(print, 'an orderly end'); "
+    )
     ended = subprocess.run([sys.executable, "-c", f"{program} leave({code})"], cwd=ROOT, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (code, output)
 
@@ -95,11 +97,11 @@ def test_bad_arguments_are_one_line_and_exit_2(arguments, capsys):
 
 def test_interrupted_write_leaves_the_old_file_and_no_part(tmp_path, monkeypatch):
     path = tmp_path / "result.json"
-    _results.write_json(path, {"value": 1})
+    result_files.write_json(path, {"value": 1})
     monkeypatch.setattr(os, "fsync", raise_interrupt)
 
     with pytest.raises(KeyboardInterrupt):
-        _results.write_json(path, {"value": 2})
+        result_files.write_json(path, {"value": 2})
 
     assert json.loads(path.read_text()) == {"value": 1}
     assert list(tmp_path.iterdir()) == [path]
@@ -110,5 +112,7 @@ def raise_interrupt(_):
 
 
 def test_arrays_and_numpy_scalars_are_written_as_json(tmp_path):
-    _results.write_json(tmp_path / "a.json", {"a": np.array([1.0, np.nan]), "b": np.float32(0.5), "c": (True, None)})
+    result_files.write_json(
+        tmp_path / "a.json", {"a": np.array([1.0, np.nan]), "b": np.float32(0.5), "c": (True, None)}
+    )
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": [1.0, "nan"], "b": 0.5, "c": [True, None]}

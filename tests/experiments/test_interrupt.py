@@ -19,7 +19,7 @@ pytestmark = [
 
 
 def start(results, *options, module="derivation", arguments=()):
-    command = [sys.executable, *options, "-m", f"experiments.{module}", "--results", str(results), *arguments]
+    command = [sys.executable, *options, "-m", "experiments", module, "--results", str(results), *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -47,7 +47,7 @@ def test_ctrl_c_during_the_measurement_is_one_line_and_exit_130_and_leaves_no_fi
         time.sleep(0.05)
     time.sleep(1.0)
     code, output, error = interrupted(process)
-    assert (code, output, error) == (130, "", "experiments.derivation: interrupted\n")
+    assert (code, output, error) == (130, "", "experiments derivation: interrupted\n")
     assert list((tmp_path / "results").iterdir()) == []
 
 
@@ -62,7 +62,7 @@ def test_ctrl_c_during_training_is_one_line_and_leaves_only_a_checkpoint(tmp_pat
         time.sleep(0.05)
     time.sleep(0.3)
     code, output, error = interrupted(process)
-    assert (code, output, error) == (130, "", f"experiments.{module}: interrupted\n")
+    assert (code, output, error) == (130, "", f"experiments {module}: interrupted\n")
     assert [path.suffix for path in tmp_path.iterdir()] == [".checkpoints"]
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import jaxsoftmax
-from experiments._fifty_digits import fifty_digits, softmax_jacobian
-from experiments.jacobian import compare, draw_logits, structure_of
+from experiments.jacobian.claim import compare, draw_logits, structure_of
+from experiments.judges.fifty_digits import fifty_digits, softmax_jacobian
 
 closed_form = jax.jit(jaxsoftmax.analytic.softmax_jacobian)
 

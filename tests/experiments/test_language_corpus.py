@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import language_model
-from experiments._corpus import FEWEST_CHARACTERS, read_corpus
-from experiments._token_sequences import BOUNDARY, PADDING, batch_of, learned_tokenizer, sequences, token_data
+from experiments.__main__ import main as run_experiments
+from experiments.data.corpus import FEWEST_CHARACTERS, read_corpus
+from experiments.data.token_sequences import BOUNDARY, PADDING, batch_of, learned_tokenizer, sequences, token_data
 
 TEXT = Path(read_corpus.__code__.co_filename).read_text(encoding="utf-8")
 
@@ -102,7 +102,7 @@ def wrong(tmp_path):
 @pytest.mark.parametrize("name", ["missing", "empty", "short", "binary", "blank"])
 def test_wrong_corpus_is_one_line_and_exit_2(wrong, name, capsys):
     with pytest.raises(SystemExit, match="2"):
-        language_model.main(["--corpus", str(wrong / name), "--results", str(wrong / "results")])
+        run_experiments(["language_model", "--corpus", str(wrong / name), "--results", str(wrong / "results")])
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "argument --corpus" in error
@@ -113,7 +113,7 @@ def test_wrong_corpus_is_one_line_and_exit_2(wrong, name, capsys):
 @pytest.mark.parametrize("options", ["--steps 0", "--steps -1", "--steps 1.5", "--steps", "--corpus"])
 def test_wrong_option_is_one_line_and_exit_2(options, capsys):
     with pytest.raises(SystemExit, match="2"):
-        language_model.main(options.split())
+        run_experiments(["language_model", *options.split()])
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -121,7 +121,7 @@ def test_results_that_cannot_be_written_are_one_line_and_exit_2(tmp_path, capsys
     (tmp_path / "text").write_text("some words " * FEWEST_CHARACTERS)
     (tmp_path / "file").touch()
     arguments = ["--quick", "--corpus", str(tmp_path / "text"), "--results", str(tmp_path / "file")]
-    assert language_model.main(arguments) == 2
+    assert run_experiments(["language_model", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "cannot write results" in error

@@ -15,19 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import scipy.special
 
-from experiments._checkpoints import Checkpoints
-from experiments._corpus import Corpus
-from experiments._gradient_accumulation import Accumulation, Apart, accumulation, with_uneven_padding
-from experiments._language_runs import Kind, relative_differences
-from experiments._language_training import FUSED, LOSSES, MATERIALISED, Trainer, fused, materialised, train
-from experiments._step_costs import Costs, head_bytes
-from experiments._text_sample import sample
-from experiments._token_sequences import PADDING, batch_of, token_data
-from experiments._transformer import Sizes, nnx_model
-from experiments._transformer_equinox import equinox_model
-from experiments.language_model import CURVE_TOLERANCE, FULL, Findings, Job, judge
+from experiments.data.corpus import Corpus
+from experiments.data.token_sequences import PADDING, batch_of, token_data
+from experiments.language_model.claim import CURVE_TOLERANCE, FULL, Findings, Job, judge
+from experiments.language_model.gradient_accumulation import Accumulation, Apart, accumulation, with_uneven_padding
+from experiments.language_model.runs import Kind, relative_differences
+from experiments.language_model.step_costs import Costs, head_bytes
+from experiments.language_model.text_sample import sample
+from experiments.language_model.training import FUSED, LOSSES, MATERIALISED, Trainer, fused, materialised, train
+from experiments.models.transformer import Sizes, nnx_model
+from experiments.models.transformer_equinox import equinox_model
+from experiments.runner.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parents[2]
 SIZES = Sizes(vocabulary=300, length=32, embed=16, layers=1, heads=2, tied=True)
@@ -121,7 +120,7 @@ def test_loss_is_the_mean_over_the_tokens_that_are_not_padding(data):
     random = np.random.default_rng(0)
     hidden, kernel = random.normal(size=(*labels.shape, SIZES.embed)), random.normal(size=(SIZES.embed, 300))
     logits = hidden[real] @ kernel
-    expected = np.mean(scipy.special.logsumexp(logits, axis=1) - logits[np.arange(real.sum()), labels[real]])
+    expected = np.mean(np.logaddexp.reduce(logits, axis=1) - logits[np.arange(real.sum()), labels[real]])
     found = losses_by_name(hidden.astype(np.float32), kernel.astype(np.float32), labels)
     np.testing.assert_allclose(found["materialised"], expected, rtol=1e-6)
     np.testing.assert_allclose(found["fused"], expected, rtol=1e-6)
@@ -190,7 +189,7 @@ def test_killed_command_started_again_gives_the_curves_of_one_that_ran_through(t
     results = {name: tmp_path / name for name in ("through", "killed")}
     corpus = tmp_path / "corpus"
     corpus.write_text("\n\n".join(written_paragraphs(400)))
-    command = [sys.executable, "-m", "experiments.language_model", "--quick", "--corpus", str(corpus)]
+    command = [sys.executable, "-m", "experiments", "language_model", "--quick", "--corpus", str(corpus)]
     commands = {name: [*command, "--results", str(place)] for name, place in results.items()}
     with subprocess.Popen(commands["killed"], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         in_the_second_run = f".language_model.{FUSED}-tied-*.checkpoints/[0-9][0-9]"

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments._cs231n_loops import csdn_native, csdn_vectorized, guangcity_naive
-from experiments._digits_training import standardised_digits
-from experiments.linear_classifier import IMPLEMENTATIONS, TOLERANCE_ULPS, compare
+from experiments.data.digits import standardised_digits
+from experiments.linear_classifier.claim import IMPLEMENTATIONS, TOLERANCE_ULPS, compare
+from experiments.linear_classifier.cs231n_loops import csdn_native, csdn_vectorized, guangcity_naive
 
 
 @pytest.fixture(scope="module")

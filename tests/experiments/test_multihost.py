@@ -12,11 +12,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import multihost
-from experiments._digits_training import standardised_digits
-from experiments._job import shape_over
-from experiments._processes import ProcessDiedError, ProcessGroup
-from experiments._sharded_training import (
+from experiments.__main__ import main as run_experiments
+from experiments.data.digits import standardised_digits
+from experiments.multihost import claim as multihost
+from experiments.multihost import worker
+from experiments.multihost.job import shape_over
+from experiments.multihost.sharded_training import (
     BATCH,
     Batch,
     Run,
@@ -27,6 +28,7 @@ from experiments._sharded_training import (
     train_on_mesh,
     ulps_apart,
 )
+from experiments.runner.processes import ProcessDiedError, ProcessGroup
 from tests.experiments.process_table import TABLE, children_of, runs, seconds_until
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +51,7 @@ def report_nothing(step, loss):
 
 
 def measured(directory, *options):
-    assert multihost.main(["--quick", "--results", str(directory), *options]) == 0
+    assert run_experiments(["multihost", "--quick", "--results", str(directory), *options]) == 0
     return json.loads((directory / "multihost.json").read_text())["measurements"]
 
 
@@ -116,13 +118,20 @@ def test_default_mesh_is_as_square_as_possible(devices, shape):
 
 
 WRONG = ["--processes 0", "--processes x", "--processes 65", "--mesh 3x2 --processes 4", "--mesh 2xx", "--mesh 0x4"]
-WRONG += ["--steps 0", "--steps 1.5", "--worker --mesh 4", "--worker --processes 0"]
+WRONG += ["--steps 0", "--steps 1.5"]
 
 
 @pytest.mark.parametrize("options", WRONG)
 def test_wrong_input_is_one_line_and_exit_2(options, capsys):
     with pytest.raises(SystemExit, match="2"):
-        multihost.main(options.split())
+        run_experiments(["multihost", *options.split()])
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("options", ["--mesh 4", "--processes 0", "--worker"])
+def test_wrong_input_to_a_worker_is_one_line_and_exit_2(options, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        worker.main(options.split())
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -130,7 +139,7 @@ def test_wrong_input_is_one_line_and_exit_2(options, capsys):
 def job(tmp_path):
     """A launcher of two processes in the midst of their steps."""
     endless = ["--processes", "2", "--steps", "100000000", "--results", str(tmp_path / "results")]
-    command = [sys.executable, "-m", "experiments.multihost", *endless]
+    command = [sys.executable, "-m", "experiments", "multihost", *endless]
     here, pipes = os.environ | {"TMPDIR": str(tmp_path)}, {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=ROOT, env=here, text=True, **pipes) as launcher:
         try:
@@ -147,7 +156,7 @@ def test_killed_process_ends_the_job_with_its_name_in_seconds(job, tmp_path):
     os.kill(workers[1], signal.SIGKILL)
     output, error = job.communicate(timeout=15)
     assert (job.returncode, output) == (1, "")
-    named = f"experiments.multihost: error: process 1 (pid {workers[1]}) was killed by SIGKILL;"
+    named = f"experiments multihost: error: process 1 (pid {workers[1]}) was killed by SIGKILL;"
     assert error.startswith(named)
     assert not any(map(runs, workers))
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
@@ -158,7 +167,7 @@ def test_killed_process_ends_the_job_with_its_name_in_seconds(job, tmp_path):
 @pytest.mark.skipif(signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="children inherit the ignored SIGINT")
 @pytest.mark.parametrize(
     ("sent", "code", "said"),
-    [(signal.SIGKILL, -9, ""), (signal.SIGTERM, -15, ""), (signal.SIGINT, 130, "experiments.multihost: interrupted\n")],
+    [(signal.SIGKILL, -9, ""), (signal.SIGTERM, -15, ""), (signal.SIGINT, 130, "experiments multihost: interrupted\n")],
 )
 def test_no_process_outlives_its_launcher(sent, code, said, job):
     workers = children_of(job.pid)
@@ -171,7 +180,7 @@ def test_no_process_outlives_its_launcher(sent, code, said, job):
 
 FAILING = """
 import sys
-from experiments import _multihost_worker as worker
+from experiments.multihost import worker
 
 def five(each):
     for _ in range(5):
@@ -204,7 +213,7 @@ def test_worker_without_flags_joins_the_others_of_a_slurm_job_and_compares():
     port = 61440 + os.getpid() % 4096
     job = {"SLURM_JOB_ID": str(port - 61440), "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_NODES": "1"}
     environment = multihost._environment(port) | job | {"SLURM_NTASKS": "2"}
-    command = [sys.executable, "-m", "experiments.multihost", "--worker", "--mesh", "1x2", "--steps", str(STEPS)]
+    command = [sys.executable, "-m", "experiments.multihost.worker", "--mesh", "1x2", "--steps", str(STEPS)]
     tasks = [
         subprocess.Popen(command, cwd=ROOT, env=environment | place, stdout=subprocess.PIPE, text=True)
         for place in ({"SLURM_PROCID": str(task), "SLURM_LOCALID": str(task)} for task in range(2))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import _processes
-from experiments._processes import ProcessDiedError, ProcessGroup
+from experiments.runner import processes as _processes
+from experiments.runner.processes import ProcessDiedError, ProcessGroup
 from tests.experiments.process_table import runs, seconds_until
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends signals")
@@ -20,11 +20,11 @@ SAY_PID = "import os, sys, time; print(os.getpid(), flush=True);"
 SLEEP = SAY_PID + "time.sleep(60)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + SLEEP
 FAIL = "import sys; print('the reason', file=sys.stderr); sys.exit(3)"
-FOLLOW = "from experiments._processes import end_with_parent; end_with_parent();" + SLEEP
+FOLLOW = "from experiments.runner.processes import end_with_parent; end_with_parent();" + SLEEP
 LAUNCH = f"""
 import os, sys
 from pathlib import Path
-from experiments._processes import ProcessGroup
+from experiments.runner.processes import ProcessGroup
 with ProcessGroup([[sys.executable, "-c", {FOLLOW!r}]] * 2, os.environ, Path.cwd()) as group:
     for line in group.lines():
         print(line, flush=True)

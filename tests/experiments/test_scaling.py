@@ -6,7 +6,8 @@ from itertools import chain
 
 import pytest
 
-from experiments._cost_model import (
+from experiments.scaling.claim import Found, judge, of_model, of_pod_model
+from experiments.scaling.cost_model import (
     ACCELERATOR,
     CPU,
     Machine,
@@ -20,10 +21,9 @@ from experiments._cost_model import (
     temporary_bound,
     told,
 )
-from experiments._hlo import Collective, UnreadableHloError, device_work
-from experiments._scaling_tables import DOCUMENT, RESULTS, tables, with_tables
-from experiments._scaling_worker import cost
-from experiments.scaling import Found, judge, of_model, of_pod_model
+from experiments.scaling.hlo import Collective, UnreadableHloError, device_work
+from experiments.scaling.tables import DOCUMENT, RESULTS, tables, with_tables
+from experiments.scaling.worker import cost
 
 pytestmark = pytest.mark.usefixtures("fresh_compilation")
 HEAD = Program(1024, 256, 32768, 2, 2)

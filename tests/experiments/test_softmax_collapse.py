@@ -8,10 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import _collapse_training as training
-from experiments import softmax_collapse
-from experiments._checkpoints import Checkpoints
-from experiments._collapse_training import (
+from experiments.__main__ import main as run_experiments
+from experiments.data.modular_addition import Sums, initial_layers, logits_of, split_table
+from experiments.runner.checkpoints import Checkpoints
+from experiments.softmax_collapse import claim as softmax_collapse
+from experiments.softmax_collapse import training
+from experiments.softmax_collapse.training import (
     DOUBLE,
     LIBRARY,
     METHODS,
@@ -27,7 +29,6 @@ from experiments._collapse_training import (
     start,
     train_all,
 )
-from experiments._modular_addition import Sums, initial_layers, logits_of, split_table
 
 SMALL = Setting(modulus=5, width=8, rate=4e-3, steps=2 * STEPS_A_CALL, seeds=(3,))
 
@@ -203,5 +204,5 @@ def test_one_label_that_loses_its_gradient_once_is_noticed():
 @pytest.mark.parametrize("options", ["--steps 0", "--steps 150", "--steps x", "--seeds 0", "--seeds 1.5"])
 def test_wrong_input_is_one_line_and_exit_2(options, capsys):
     with pytest.raises(SystemExit, match="2"):
-        softmax_collapse.main(options.split())
+        run_experiments(["softmax_collapse", *options.split()])
     assert capsys.readouterr().err.count("\n") == 1

@@ -4,8 +4,8 @@ import mpmath
 import numpy as np
 import pytest
 
-from experiments._fifty_digits import fifty_digits, loss_and_label_gradient, relative_error
-from experiments.stability import Sweep, gap_logits, scale_logits
+from experiments.judges.fifty_digits import fifty_digits, loss_and_label_gradient, relative_error
+from experiments.stability.claim import Sweep, gap_logits, scale_logits
 
 LAGS = np.array([[0.0, 0.5, 1.0]])
 STEPS = np.array([1.0, 2.0, 4.0])

@@ -1,0 +1,1 @@
+"""What the experiments learn from: handwritten digits, a table of sums, text."""

@@ -1,0 +1,1 @@
+"""The source documents' derivations, executed line by line."""

@@ -1,0 +1,1 @@
+"""A teacher's probabilities as float labels."""

@@ -1,0 +1,1 @@
+"""Users' programs with their loss's import line replaced."""

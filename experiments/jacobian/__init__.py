@@ -1,0 +1,1 @@
+"""Every way of differentiating gives one matrix."""

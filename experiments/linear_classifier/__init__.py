@@ -1,0 +1,1 @@
+"""A linear softmax classifier on handwritten digits."""

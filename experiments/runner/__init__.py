@@ -1,0 +1,1 @@
+"""What every experiment shares: its command line, progress, results, checkpoints and processes."""

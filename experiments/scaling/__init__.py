@@ -1,0 +1,1 @@
+"""What the head over a mesh costs each device."""

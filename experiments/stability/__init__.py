@@ -1,0 +1,1 @@
+"""Where each way of writing the loss ends."""
