@@ -38,9 +38,13 @@ from jaxsoftmax._sparse_labels import (
     term_weights,
 )
 from jaxsoftmax._token_labels import token_labels
+from jaxsoftmax._twins import by_rules
 
 
+@by_rules(CUSTOM_VJP_RULES)
 def cross_entropy(
+    _rules: LossRules,
+    /,
     logits: Float[ArrayLike, "*batch vocab"],
     labels: Int[ArrayLike, "*batch"] | Float[ArrayLike, "*batch vocab"] | SparseLabels,
     *,
@@ -110,22 +114,6 @@ def cross_entropy(
      [ 0.5 -0.5]]
     """
     options = loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
-    arrays = logits, labels, class_weights, token_weights
-    return cross_entropy_with(CUSTOM_VJP_RULES, options, reduction, has_aux, axis_name, *arrays)
-
-
-def cross_entropy_with(
-    rules: LossRules,
-    options: LossOptions,
-    reduction: str,
-    has_aux: Any,
-    axis_name: Any,
-    logits: Any,
-    labels: Any,
-    class_weights: Any,
-    token_weights: Any,
-) -> Any:
-    """Validate the arguments of `cross_entropy`, choose the equations by the kind of the labels, and reduce."""
     require_reduction(reduction)
     shards = shards_of_axis(axis_name)
     logits = _checks.as_floating("logits", logits)
@@ -135,9 +123,10 @@ def cross_entropy_with(
     *batch, local_vocab = logits.shape
     class_weights, token_weights = as_weights(class_weights, token_weights, batch, local_vocab)
     labels, of_labels = _validate_labels(options, logits, labels)
-    task = _Task(rules, reduction, _checks.as_flag("has_aux", has_aux), shards)
+    task = _Task(_rules, reduction, _checks.as_flag("has_aux", has_aux), shards)
     loss, parts = of_labels(task, options, logits, labels, class_weights, token_weights)
-    return (loss, parts) if task.has_aux else loss
+    formed: Any = (loss, parts) if task.has_aux else loss
+    return formed
 
 
 def _validate_labels(options: LossOptions, logits: Array, labels: Any) -> tuple[Any, Callable[..., Any]]:

@@ -18,9 +18,13 @@ from jaxsoftmax._math.divergence import DIVERGENCES, Divergence
 from jaxsoftmax._math.loss_options import LossOptions
 from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._sharding import Shards, match_vma, require_sharded, shards_of_axis
+from jaxsoftmax._twins import by_rules
 
 
+@by_rules(divergences)
 def distillation(
+    _rule: Callable[..., Any],
+    /,
     logits: Float[ArrayLike, "*batch vocab"],
     teacher_logits: Float[ArrayLike, "*batch vocab"],
     *,
@@ -79,9 +83,17 @@ def distillation(
     >>> print((1e5 * jax.grad(distillation)(teacher * 2, teacher)).astype(int))
     [[ -7415 -12741  20157]]
     """
-    which = as_divergence(divergence, beta)
-    options = loss_options(temperature=temperature)
-    return distillation_with(divergences, which, options, token_weights, reduction, axis_name, logits, teacher_logits)
+    which, options = as_divergence(divergence, beta), loss_options(temperature=temperature)
+    require_reduction(reduction)
+    shards = shards_of_axis(axis_name)
+    logits = _checks.as_floating("logits", logits)
+    teacher_logits = _checks.as_floating("teacher_logits", teacher_logits)
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"logits: expected shape [*batch, vocab] with at least one class, got {logits.shape}")
+    _checks.require_shape("teacher_logits", teacher_logits, logits.shape, "the logits'")
+    require_sharded(shards, "logits", logits)
+    _, token_weights = as_weights(None, token_weights, logits.shape[:-1], logits.shape[-1])
+    return _of_rows(_rule, which, shards, reduction, options, logits, teacher_logits, token_weights)
 
 
 def as_divergence(kind: Any, beta: Any) -> Divergence:
@@ -92,29 +104,6 @@ def as_divergence(kind: Any, beta: Any) -> Divergence:
     if not 0 < number < 1:
         raise ValueError(f"beta: expected a number in (0, 1), got {number}")
     return Divergence(kind, number) if kind == "jensen_shannon" else Divergence(kind)
-
-
-def distillation_with(
-    rule: Callable[..., Any],
-    divergence: Divergence,
-    options: LossOptions,
-    token_weights: Any,
-    reduction: Any,
-    axis_name: Any,
-    logits: Any,
-    teacher_logits: Any,
-) -> Array:
-    """Validate the arrays of `distillation`, and hand over to the rule."""
-    require_reduction(reduction)
-    shards = shards_of_axis(axis_name)
-    logits = _checks.as_floating("logits", logits)
-    teacher_logits = _checks.as_floating("teacher_logits", teacher_logits)
-    if logits.ndim == 0 or logits.shape[-1] == 0:
-        raise ValueError(f"logits: expected shape [*batch, vocab] with at least one class, got {logits.shape}")
-    _checks.require_shape("teacher_logits", teacher_logits, logits.shape, "the logits'")
-    require_sharded(shards, "logits", logits)
-    _, token_weights = as_weights(None, token_weights, logits.shape[:-1], logits.shape[-1])
-    return _of_rows(rule, divergence, shards, reduction, options, logits, teacher_logits, token_weights)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))

@@ -21,6 +21,7 @@ from jaxsoftmax._objective import Objective
 from jaxsoftmax._row_rules import row_outputs
 from jaxsoftmax._sharding import NOT_SHARDED, match_vma
 from jaxsoftmax._token_labels import token_labels
+from jaxsoftmax._twins import by_rules
 
 
 class LossRules(NamedTuple):
@@ -34,7 +35,10 @@ CUSTOM_VJP_RULES = LossRules(row_outputs, float_label_losses)
 _PLAIN = LossOptions()
 
 
+@by_rules(CUSTOM_VJP_RULES)
 def softmax_cross_entropy(
+    _rules: LossRules,
+    /,
     logits: Float[ArrayLike, "..."],
     labels: Real[ArrayLike, "..."],
     axis: int | tuple[int, ...] | None = -1,
@@ -73,10 +77,20 @@ def softmax_cross_entropy(
     >>> print(jax.grad(softmax_cross_entropy)(logits, labels))
     [-2.0611537e-09  2.0611537e-09]
     """
-    return softmax_cross_entropy_with(CUSTOM_VJP_RULES, logits, labels, axis, where)
+    logits = _checks.as_floating("logits", logits)
+    labels = _checks.as_real("labels", labels)
+    if not jnp.issubdtype(labels.dtype, jnp.floating):
+        _checks.require_shape("labels", labels, logits.shape, "an integer weight for every logit")
+        labels = labels.astype(logits.dtype)
+    shape = _checks.broadcast_shape({"logits": logits, "labels": labels})
+    axes = _checks.as_axes(axis, len(shape))
+    return _drop_in_float_labels(_rules, axes, logits, labels, _as_mask_of_classes(where, shape, axes))
 
 
+@by_rules(CUSTOM_VJP_RULES)
 def softmax_cross_entropy_with_integer_labels(
+    _rules: LossRules,
+    /,
     logits: Float[ArrayLike, "..."],
     labels: Int[ArrayLike, "*batch"],
     axis: int | tuple[int, ...] = -1,
@@ -118,19 +132,14 @@ def softmax_cross_entropy_with_integer_labels(
     >>> print(jax.grad(softmax_cross_entropy_with_integer_labels)(logits, 0))
     [-2.0611537e-09  2.0611537e-09]
     """
-    return integer_labels_with(CUSTOM_VJP_RULES, logits, labels, axis, where)
-
-
-def softmax_cross_entropy_with(rules: LossRules, logits: Any, labels: Any, axis: Any, where: Any) -> Array:
-    """Validate the arguments of `softmax_cross_entropy`, and hand over to the rule."""
     logits = _checks.as_floating("logits", logits)
-    labels = _checks.as_real("labels", labels)
-    if not jnp.issubdtype(labels.dtype, jnp.floating):
-        _checks.require_shape("labels", labels, logits.shape, "an integer weight for every logit")
-        labels = labels.astype(logits.dtype)
-    shape = _checks.broadcast_shape({"logits": logits, "labels": labels})
-    axes = _checks.as_axes(axis, len(shape))
-    return _drop_in_float_labels(rules, axes, logits, labels, _as_mask_of_classes(where, shape, axes))
+    if axis is None:
+        raise ValueError("axis: expected an int or a tuple of ints, got None")
+    axes = _checks.as_axes(axis, logits.ndim)
+    mask = _as_mask_of_classes(where, logits.shape, axes)
+    batch = [n for i, n in enumerate(logits.shape) if i not in axes]
+    labels = class_indices(labels, batch, math.prod(logits.shape[i] for i in axes))
+    return _drop_in_integer_labels(_rules, axes, logits, labels, mask)
 
 
 # Without jit, an eager call would compile its branches each time.
@@ -144,18 +153,6 @@ def _drop_in_float_labels(
     (logits, labels, mask), _ = match_vma(NOT_SHARDED, (logits, labels, mask), ())
     losses, _ = rules.float_labels(NOT_SHARDED, False, _PLAIN, logits, labels, None, mask)
     return _zero_if_masked(losses, mask)
-
-
-def integer_labels_with(rules: LossRules, logits: Any, labels: Any, axis: Any, where: Any) -> Array:
-    """Validate the arguments of `softmax_cross_entropy_with_integer_labels`, and hand over to the rule."""
-    logits = _checks.as_floating("logits", logits)
-    if axis is None:
-        raise ValueError("axis: expected an int or a tuple of ints, got None")
-    axes = _checks.as_axes(axis, logits.ndim)
-    mask = _as_mask_of_classes(where, logits.shape, axes)
-    batch = [n for i, n in enumerate(logits.shape) if i not in axes]
-    labels = class_indices(labels, batch, math.prod(logits.shape[i] for i in axes))
-    return _drop_in_integer_labels(rules, axes, logits, labels, mask)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxsoftmax._integer_labels import TokenParts
-from jaxsoftmax._logsumexp import masked_logits
+from jaxsoftmax._log_sums import masked_logits
 from jaxsoftmax._math import token_loss
 from jaxsoftmax._math.classes import weights_over
 from jaxsoftmax._math.loss_options import LossOptions, loss_logits, loss_logits_slope

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsoftmax._logsumexp import masked_logits
+from jaxsoftmax._log_sums import masked_logits
 from jaxsoftmax._math import token_loss
 from jaxsoftmax._math.classes import class_numbers, weights_over
 from jaxsoftmax._math.loss_options import LossOptions, loss_logits, loss_logits_slope

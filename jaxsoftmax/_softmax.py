@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from jaxsoftmax import _checks
-from jaxsoftmax._logsumexp import masked_logits
+from jaxsoftmax._log_sums import masked_logits
 from jaxsoftmax._math.lse_state import LseState
 from jaxsoftmax._math.softmax import log_probabilities, probabilities
 from jaxsoftmax._reduction import schedules

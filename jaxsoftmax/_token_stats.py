@@ -18,9 +18,13 @@ from jaxsoftmax._row_rules import row_outputs
 from jaxsoftmax._row_stats import STATS, TokenStats
 from jaxsoftmax._sharding import Shards, match_vma, require_sharded, shards_of_axis
 from jaxsoftmax._token_labels import token_labels
+from jaxsoftmax._twins import by_rules
 
 
+@by_rules(row_outputs)
 def token_stats(
+    _rule: Callable[..., Any],
+    /,
     logits: Float[ArrayLike, "*batch vocab"],
     labels: Int[ArrayLike, "*batch"],
     *,
@@ -74,20 +78,13 @@ def token_stats(
     [-4.1223075e-08  4.1223075e-08]
     """
     options = loss_options(ignore_index, logit_softcap=logit_softcap, temperature=temperature)
-    return token_stats_with(row_outputs, options, axis_name, logits, labels)
-
-
-def token_stats_with(
-    rule: Callable[..., Any], options: LossOptions, axis_name: Any, logits: Any, labels: Any
-) -> TokenStats:
-    """Validate the arguments of `token_stats`, and hand over to the rule."""
     shards = shards_of_axis(axis_name)
     logits = _checks.as_floating("logits", logits)
     if logits.ndim == 0:
         raise ValueError("logits: expected shape [*batch, vocab], got ()")
     require_sharded(shards, "logits", logits)
     labels = class_indices(labels, logits.shape[:-1], logits.shape[-1])
-    return _of_rows(rule, shards, options, logits, labels)
+    return _of_rows(_rule, shards, options, logits, labels)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

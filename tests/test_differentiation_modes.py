@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 import jaxsoftmax
-from jaxsoftmax import _float_labels, _logsumexp, _row_rules, forward_mode
+from jaxsoftmax import _float_labels, _log_sums, _row_rules, forward_mode
 from tests.tolerances import ORDINARY_ROWS, array, assert_close, exact_softmax, precision
 
 # Constants of 32 bits serve in either precision.
@@ -94,8 +94,8 @@ def test_softmax_calls_a_custom_jvp(name):
 
 
 RULES = {
-    "logsumexp": (_logsumexp, "plain_gradient", 1),
-    "weighted logsumexp": (_logsumexp, "weighted_gradients", 2),
+    "logsumexp": (_log_sums, "plain_gradient", 1),
+    "weighted logsumexp": (_log_sums, "weighted_gradients", 2),
     "integer labels": (_row_rules, "gradient", 1),
     "float labels": (_float_labels, "logits_gradient", 1),
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # A module may import those of the rows above its own.
 ARROWS = [
-    ["_checks", "_tangents", "_math.precision", "_math.classes", "_math.lse_state", "_math.signed_sum"],
+    ["_checks", "_tangents", "_twins", "_math.precision", "_math.classes", "_math.lse_state", "_math.signed_sum"],
     ["_math.loss_options", "_math.softmax"],
     ["_math.token_loss", "_math.row_stats", "_math.divergence"],
     ["_math.log_ratio", "_math.sparse_loss"],
@@ -16,9 +16,9 @@ ARROWS = [
     ["_reduction.schedules"],
     ["_reduction.row_state", "_reduction.signed_state"],
     ["_sharding"],
-    ["_logsumexp", "_token_labels", "_loss_arguments", "_objective", "_predictions"],
-    ["_softmax", "_forward_logsumexp", "_integer_labels", "_row_rules", "_divergence"],
-    ["_float_labels", "_sparse_labels", "_row_stats", "_loss_parts", "_distillation"],
+    ["_log_sums", "_token_labels", "_loss_arguments", "_objective", "_predictions"],
+    ["_logsumexp", "_softmax", "_integer_labels", "_row_rules", "_divergence"],
+    ["_forward_logsumexp", "_float_labels", "_sparse_labels", "_row_stats", "_loss_parts", "_distillation"],
     ["_drop_in_losses", "_token_stats"],
     ["_cross_entropy"],
     ["_head.chunk_sizes", "_head.chunk_layout", "_head.chunk_loop", "_head.auto_sharding"],

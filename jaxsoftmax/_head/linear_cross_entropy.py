@@ -1,17 +1,24 @@
 """The training loss of hidden @ kernel + bias, with the logits of some tokens or classes at a time (M16, M24-M27)."""
 
+from typing import Any
+
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, Int, Real
 
 from jaxsoftmax._head.arguments import PrecisionLike, as_settings, validate
-from jaxsoftmax._head.loss import head_task, linear_cross_entropy_with
-from jaxsoftmax._head.rules import CUSTOM_VJP_RULES
+from jaxsoftmax._head.loss import head_loss, head_task
+from jaxsoftmax._head.rules import CUSTOM_VJP_RULES, HeadRules
 from jaxsoftmax._loss_arguments import loss_options
+from jaxsoftmax._sharding import require_sharded, require_unsharded, shards_of_axis
 from jaxsoftmax._sparse_labels import SparseLabels
+from jaxsoftmax._twins import by_rules
 
 
+@by_rules(CUSTOM_VJP_RULES)
 def linear_cross_entropy(
+    _rules: HeadRules,
+    /,
     hidden: Float[ArrayLike, "*batch embed"],
     kernel: Float[ArrayLike, "embed vocab"] | Float[ArrayLike, "vocab embed"],
     labels: Int[ArrayLike, "*batch"] | SparseLabels,
@@ -109,5 +116,10 @@ def linear_cross_entropy(
     options = loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
     settings = as_settings(chunk_size, memory_budget, schedule, dtype, precision, transposed_kernel)
     arguments = validate(settings, options, hidden, kernel, labels, bias, class_weights, token_weights)
-    task = head_task(CUSTOM_VJP_RULES, reduction, has_aux, settings)
-    return linear_cross_entropy_with(task, options, axis_name, arguments)
+    task = head_task(_rules, reduction, has_aux, settings)
+    shards = shards_of_axis(axis_name)
+    require_unsharded(arguments, "sharded_linear_cross_entropy")
+    require_sharded(shards, "kernel", arguments.kernel)
+    loss, parts = head_loss(task, shards, options, arguments)
+    formed: Any = (loss, parts) if task.has_aux else loss
+    return formed

@@ -21,9 +21,13 @@ from jaxsoftmax._math.divergence import Divergence
 from jaxsoftmax._math.loss_options import LossOptions
 from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._sharding import Shards, match_vma, require_sharded, require_unsharded, shards_of_axis
+from jaxsoftmax._twins import by_rules
 
 
+@by_rules(CUSTOM_VJP_DISTILLATION_RULES)
 def linear_distillation(
+    _rules: DistillationRules,
+    /,
     hidden: Float[ArrayLike, "*batch embed"],
     kernel: Float[ArrayLike, "embed vocab"],
     teacher_hidden: Float[ArrayLike, "*batch teacher_embed"],
@@ -92,8 +96,13 @@ def linear_distillation(
     arguments = validate_heads(
         settings, hidden, kernel, teacher_hidden, teacher_kernel, bias, teacher_bias, token_weights
     )
-    task = DistillationTask(CUSTOM_VJP_DISTILLATION_RULES, which, reduction, settings)
-    return linear_distillation_with(task, options, axis_name, arguments)
+    task = DistillationTask(_rules, which, reduction, settings)
+    require_reduction(reduction)
+    shards = shards_of_axis(axis_name)
+    require_unsharded(arguments, "jax.shard_map, and axis_name in it")
+    require_sharded(shards, "kernel", arguments.kernel)
+    require_sharded(shards, "teacher_kernel", arguments.teacher_kernel)
+    return _of_heads(task, shards, options, arguments)
 
 
 class DistillationTask(NamedTuple):
@@ -140,18 +149,6 @@ def validate_heads(
     bias, teacher_bias = validate_bias("bias", bias, vocab), validate_bias("teacher_bias", teacher_bias, vocab)
     _, token_weights = as_weights(None, token_weights, batch, vocab)
     return DistillationArguments(hidden, kernel, teacher_hidden, teacher_kernel, bias, teacher_bias, token_weights)
-
-
-def linear_distillation_with(
-    task: DistillationTask, options: LossOptions, axis_name: Any, arguments: DistillationArguments
-) -> Array:
-    """The loss of validated arguments, on one device or inside of a `jax.shard_map`."""
-    require_reduction(task.reduction)
-    shards = shards_of_axis(axis_name)
-    require_unsharded(arguments, "jax.shard_map, and axis_name in it")
-    require_sharded(shards, "kernel", arguments.kernel)
-    require_sharded(shards, "teacher_kernel", arguments.teacher_kernel)
-    return _of_heads(task, shards, options, arguments)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from typing import Any
 
 import jax
 from jax import Array
@@ -20,9 +19,13 @@ from jaxsoftmax._objective import Objective
 from jaxsoftmax._row_stats import STATS, TokenStats
 from jaxsoftmax._sharding import Shards, match_vma, require_sharded, require_unsharded, shards_of_axis
 from jaxsoftmax._token_labels import token_labels
+from jaxsoftmax._twins import by_rules
 
 
+@by_rules(CUSTOM_VJP_RULES)
 def linear_token_stats(
+    _rules: HeadRules,
+    /,
     hidden: Float[ArrayLike, "*batch embed"],
     kernel: Float[ArrayLike, "embed vocab"] | Float[ArrayLike, "vocab embed"],
     labels: Int[ArrayLike, "*batch"],
@@ -87,17 +90,10 @@ def linear_token_stats(
     options = loss_options(ignore_index, logit_softcap=logit_softcap, temperature=temperature)
     settings = as_settings(chunk_size, memory_budget, None, dtype, precision, transposed_kernel)
     arguments = validate(settings, options, hidden, kernel, labels, bias, sparse=False)
-    return linear_token_stats_with(CUSTOM_VJP_RULES, settings, options, axis_name, arguments)
-
-
-def linear_token_stats_with(
-    rules: HeadRules, settings: Settings, options: LossOptions, axis_name: Any, arguments: HeadArguments
-) -> TokenStats:
-    """The statistics of validated arguments, on one device or inside of a `jax.shard_map`."""
     shards = shards_of_axis(axis_name)
     require_unsharded(arguments, "jax.shard_map, and axis_name in it")
     require_sharded(shards, "kernel", arguments.kernel)
-    return _of_tokens(rules, settings, shards, options, arguments)
+    return _of_tokens(_rules, settings, shards, options, arguments)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

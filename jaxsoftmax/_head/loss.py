@@ -19,7 +19,7 @@ from jaxsoftmax._loss_arguments import require_reduction
 from jaxsoftmax._loss_parts import LossParts, loss_parts
 from jaxsoftmax._math import token_loss
 from jaxsoftmax._math.loss_options import LossOptions
-from jaxsoftmax._sharding import Shards, match_vma, require_sharded, require_unsharded, shards_of_axis
+from jaxsoftmax._sharding import Shards, match_vma
 
 
 class HeadTask(NamedTuple):
@@ -35,15 +35,6 @@ def head_task(rules: HeadRules, reduction: Any, has_aux: Any, settings: Settings
     """The task, if the arguments are right."""
     require_reduction(reduction)
     return HeadTask(rules, reduction, _checks.as_flag("has_aux", has_aux), settings)
-
-
-def linear_cross_entropy_with(task: HeadTask, options: LossOptions, axis_name: Any, arguments: HeadArguments) -> Any:
-    """The loss of validated arguments, on one device or inside of a `jax.shard_map`; with its parts, if wanted."""
-    shards = shards_of_axis(axis_name)
-    require_unsharded(arguments, "sharded_linear_cross_entropy")
-    require_sharded(shards, "kernel", arguments.kernel)
-    loss, parts = head_loss(task, shards, options, arguments)
-    return (loss, parts) if task.has_aux else loss
 
 
 # Without jit, an eager call would compile its loops each time.

@@ -14,6 +14,7 @@ from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
 from jaxsoftmax._head import programs, residuals
+from jaxsoftmax._head.auto_sharding import sharded_as_given
 from jaxsoftmax._head.chunk_sizes import Settings
 from jaxsoftmax._head.problem import HeadInputs
 from jaxsoftmax._math import token_loss
@@ -27,6 +28,7 @@ class HeadRules(NamedTuple):
 
     total: Callable[..., Any]  # Σ <scale, outputs>, a scalar; and the extras
     outputs: Callable[..., Any]  # outputs and extras [tokens, ...]
+    sharded_as_given: Callable[[Array], Array]  # an argument on Auto axes, its gradient sharded as it is
 
 
 def weighted_total(scale: Any, outputs: Any) -> Array:
@@ -90,4 +92,4 @@ def _outputs_bwd(shards, settings, left, bars):
 _outputs.defvjp(_outputs_fwd, _outputs_bwd, symbolic_zeros=True)
 
 
-CUSTOM_VJP_RULES = HeadRules(_total, _outputs)
+CUSTOM_VJP_RULES = HeadRules(_total, _outputs, sharded_as_given)

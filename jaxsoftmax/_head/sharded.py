@@ -11,17 +11,20 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, Int, Real
 
 from jaxsoftmax._head.arguments import HeadArguments, PrecisionLike, as_settings, validate
-from jaxsoftmax._head.auto_sharding import sharded_like
 from jaxsoftmax._head.loss import HeadTask, head_loss, head_task
 from jaxsoftmax._head.mesh_plan import AxisNames, MeshPlan, mesh_plan
-from jaxsoftmax._head.rules import CUSTOM_VJP_RULES
+from jaxsoftmax._head.rules import CUSTOM_VJP_RULES, HeadRules
 from jaxsoftmax._loss_arguments import loss_options
 from jaxsoftmax._math.loss_options import LossOptions
 from jaxsoftmax._sharding import Shards
 from jaxsoftmax._sparse_labels import SparseLabels
+from jaxsoftmax._twins import by_rules
 
 
+@by_rules(CUSTOM_VJP_RULES)
 def sharded_linear_cross_entropy(
+    _rules: HeadRules,
+    /,
     hidden: Float[ArrayLike, "*batch embed"],
     kernel: Float[ArrayLike, "embed vocab"] | Float[ArrayLike, "vocab embed"],
     labels: Int[ArrayLike, "*batch"] | SparseLabels,
@@ -103,21 +106,13 @@ def sharded_linear_cross_entropy(
     settings = as_settings(chunk_size, memory_budget, schedule, dtype, precision, transposed_kernel)
     arguments = validate(settings, options, hidden, kernel, labels, bias, class_weights, token_weights)
     plan = mesh_plan(mesh, token_axes, vocab_axis, len(arguments.batch))
-    arguments = arguments._replace(
-        hidden=_sharded_as_given(plan, arguments.hidden),
-        kernel=_sharded_as_given(plan, arguments.kernel),
-        bias=None if arguments.bias is None else _sharded_as_given(plan, arguments.bias),
-    )
-    task = head_task(CUSTOM_VJP_RULES, reduction, has_aux, settings)
-    return sharded_linear_cross_entropy_with(task, plan, options, arguments)
-
-
-def sharded_linear_cross_entropy_with(
-    task: HeadTask, plan: MeshPlan, options: LossOptions, arguments: HeadArguments
-) -> Any:
-    """The loss of validated arguments; with its parts, if wanted."""
+    if plan.axes(AxisType.Auto):  # of an Explicit axis JAX sees to it itself
+        given = {name: getattr(arguments, name) for name in ("hidden", "kernel", "bias")}
+        arguments = arguments._replace(**jax.tree.map(_rules.sharded_as_given, given))
+    task = head_task(_rules, reduction, has_aux, settings)
     loss, parts = _of_mesh(task, plan, options, arguments)
-    return (loss, parts) if task.has_aux else loss
+    formed: Any = (loss, parts) if task.has_aux else loss
+    return formed
 
 
 @partial(jax.jit, static_argnums=(0, 1))  # without jit, a `jax.shard_map` doesn't take symbolic zeros
@@ -213,24 +208,3 @@ def _among(axes: tuple[str, ...], entry: AxisNames | None) -> tuple[str, ...]:
 def _names(entry: AxisNames | None) -> tuple[str, ...]:
     """The axes that an entry of a `PartitionSpec` names."""
     return (entry,) if isinstance(entry, str) else entry or ()
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sharded_as_given(plan: MeshPlan, argument: Array) -> Array:
-    """The argument, whose gradient comes back sharded as the argument is.
-
-    Of an Explicit axis JAX sees to that itself. Of an Auto axis no spec is known before compilation: see
-    `sharded_like`.
-    """
-    return argument
-
-
-def _sharded_as_given_fwd(_plan, argument):
-    return argument, argument
-
-
-def _sharded_as_given_bwd(plan, argument, argument_bar):
-    return (sharded_like(argument_bar, argument) if plan.axes(AxisType.Auto) else argument_bar,)
-
-
-_sharded_as_given.defvjp(_sharded_as_given_fwd, _sharded_as_given_bwd)

@@ -1,45 +1,12 @@
 """The fused heads for pure forward mode."""
 
-from jax import Array
-from jax.sharding import AbstractMesh, Mesh, PartitionSpec
-from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Float, Int, Real
-
-from jaxsoftmax._distillation import as_divergence
-from jaxsoftmax._head.arguments import PrecisionLike, as_settings, validate
-from jaxsoftmax._head.linear_distillation import DistillationTask, linear_distillation_with, validate_heads
-from jaxsoftmax._head.linear_token_stats import linear_token_stats_with
-from jaxsoftmax._head.loss import head_task, linear_cross_entropy_with
-from jaxsoftmax._head.mesh_plan import AxisNames, mesh_plan
-from jaxsoftmax._head.sharded import sharded_linear_cross_entropy_with
-from jaxsoftmax._loss_arguments import loss_options
-from jaxsoftmax._row_stats import TokenStats
-from jaxsoftmax._sparse_labels import SparseLabels
+from jaxsoftmax._head import linear_cross_entropy, linear_distillation, linear_token_stats, sharded
+from jaxsoftmax._twins import twin_of
 from jaxsoftmax.forward_mode._rules import CUSTOM_JVP_DISTILLATION_RULES, CUSTOM_JVP_HEAD_RULES
 
 
-def linear_cross_entropy(
-    hidden: Float[ArrayLike, "*batch embed"],
-    kernel: Float[ArrayLike, "embed vocab"] | Float[ArrayLike, "vocab embed"],
-    labels: Int[ArrayLike, "*batch"] | SparseLabels,
-    *,
-    bias: Float[ArrayLike, " vocab"] | None = None,
-    class_weights: Real[ArrayLike, " vocab"] | None = None,
-    token_weights: Real[ArrayLike, "*batch"] | None = None,
-    ignore_index: int | None = None,
-    label_smoothing: float | Float[Array, ""] = 0.0,
-    z_loss: float | Float[Array, ""] = 0.0,
-    logit_softcap: float | Float[Array, ""] | None = None,
-    reduction: str = "mean",
-    has_aux: bool = False,
-    transposed_kernel: bool = False,
-    dtype: DTypeLike | None = None,
-    precision: PrecisionLike = None,
-    chunk_size: int | None = None,
-    memory_budget: int | None = None,
-    schedule: str | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
-) -> Float[Array, "*batch"]:
+@twin_of(linear_cross_entropy.linear_cross_entropy, CUSTOM_JVP_HEAD_RULES)
+def linear_cross_entropy() -> None:
     """`jaxsoftmax.linear_cross_entropy` with a forward-mode rule: a tangent of logits, then <gradient, v> (M25).
 
     Args, Returns, Raises, Source: as `jaxsoftmax.linear_cross_entropy`; but a chunk has by default the size that it
@@ -54,29 +21,10 @@ def linear_cross_entropy(
     >>> print(jax.jacfwd(linear_cross_entropy)(jnp.array([[1.0]]), kernel + jnp.array([2.0, 0.0]), labels))
     [[-0.23840584]]
     """
-    options = loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
-    settings = as_settings(chunk_size, memory_budget, schedule, dtype, precision, transposed_kernel)
-    arguments = validate(settings, options, hidden, kernel, labels, bias, class_weights, token_weights)
-    task = head_task(CUSTOM_JVP_HEAD_RULES, reduction, has_aux, settings)
-    return linear_cross_entropy_with(task, options, axis_name, arguments)
 
 
-def linear_token_stats(
-    hidden: Float[ArrayLike, "*batch embed"],
-    kernel: Float[ArrayLike, "embed vocab"] | Float[ArrayLike, "vocab embed"],
-    labels: Int[ArrayLike, "*batch"],
-    *,
-    bias: Float[ArrayLike, " vocab"] | None = None,
-    temperature: float | Float[Array, ""] = 1.0,
-    logit_softcap: float | Float[Array, ""] | None = None,
-    ignore_index: int | None = None,
-    transposed_kernel: bool = False,
-    dtype: DTypeLike | None = None,
-    precision: PrecisionLike = None,
-    chunk_size: int | None = None,
-    memory_budget: int | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
-) -> TokenStats:
+@twin_of(linear_token_stats.linear_token_stats, CUSTOM_JVP_HEAD_RULES)
+def linear_token_stats() -> None:
     """`jaxsoftmax.linear_token_stats` with a forward-mode rule: the tangent of each logit, then <gradient, v> (M28).
 
     Args, Returns, Raises, Source: as `jaxsoftmax.linear_token_stats`; but a chunk has by default the size that it has
@@ -89,36 +37,10 @@ def linear_token_stats(
     >>> print(jax.jacfwd(lambda h: linear_token_stats(h, kernel, labels).log_prob)(jnp.array([[1.0]])))
     [[[0.23840584]]]
     """
-    options = loss_options(ignore_index, logit_softcap=logit_softcap, temperature=temperature)
-    settings = as_settings(chunk_size, memory_budget, None, dtype, precision, transposed_kernel)
-    arguments = validate(settings, options, hidden, kernel, labels, bias, sparse=False)
-    return linear_token_stats_with(CUSTOM_JVP_HEAD_RULES, settings, options, axis_name, arguments)
 
 
-def sharded_linear_cross_entropy(
-    hidden: Float[ArrayLike, "*batch embed"],
-    kernel: Float[ArrayLike, "embed vocab"] | Float[ArrayLike, "vocab embed"],
-    labels: Int[ArrayLike, "*batch"] | SparseLabels,
-    *,
-    mesh: Mesh | AbstractMesh,
-    token_axes: AxisNames | PartitionSpec,
-    vocab_axis: AxisNames | None = None,
-    bias: Float[ArrayLike, " vocab"] | None = None,
-    class_weights: Real[ArrayLike, " vocab"] | None = None,
-    token_weights: Real[ArrayLike, "*batch"] | None = None,
-    ignore_index: int | None = None,
-    label_smoothing: float | Float[Array, ""] = 0.0,
-    z_loss: float | Float[Array, ""] = 0.0,
-    logit_softcap: float | Float[Array, ""] | None = None,
-    reduction: str = "mean",
-    has_aux: bool = False,
-    transposed_kernel: bool = False,
-    dtype: DTypeLike | None = None,
-    precision: PrecisionLike = None,
-    chunk_size: int | None = None,
-    memory_budget: int | None = None,
-    schedule: str | None = None,
-) -> Float[Array, "*batch"]:
+@twin_of(sharded.sharded_linear_cross_entropy, CUSTOM_JVP_HEAD_RULES)
+def sharded_linear_cross_entropy() -> None:
     """`jaxsoftmax.sharded_linear_cross_entropy` with a forward-mode rule, as `linear_cross_entropy` has it here (M25).
 
     Args, Returns, Raises, Source: those of `jaxsoftmax.sharded_linear_cross_entropy`; but over Auto axes XLA has the
@@ -133,31 +55,10 @@ def sharded_linear_cross_entropy(
     >>> print(jax.jvp(lambda h: head(h, jnp.array([[2.0, 0.0]])), (jnp.ones((1, 1)),), (jnp.ones((1, 1)),))[1])
     -0.23840584
     """
-    options = loss_options(ignore_index, label_smoothing, z_loss, logit_softcap)
-    settings = as_settings(chunk_size, memory_budget, schedule, dtype, precision, transposed_kernel)
-    arguments = validate(settings, options, hidden, kernel, labels, bias, class_weights, token_weights)
-    plan = mesh_plan(mesh, token_axes, vocab_axis, len(arguments.batch))
-    task = head_task(CUSTOM_JVP_HEAD_RULES, reduction, has_aux, settings)
-    return sharded_linear_cross_entropy_with(task, plan, options, arguments)
 
 
-def linear_distillation(
-    hidden: Float[ArrayLike, "*batch embed"],
-    kernel: Float[ArrayLike, "embed vocab"],
-    teacher_hidden: Float[ArrayLike, "*batch teacher_embed"],
-    teacher_kernel: Float[ArrayLike, "teacher_embed vocab"],
-    *,
-    bias: Float[ArrayLike, " vocab"] | None = None,
-    teacher_bias: Float[ArrayLike, " vocab"] | None = None,
-    divergence: str = "forward_kl",
-    beta: float = 0.5,
-    temperature: float | Float[Array, ""] = 1.0,
-    token_weights: Real[ArrayLike, "*batch"] | None = None,
-    reduction: str = "mean",
-    chunk_size: int | None = None,
-    memory_budget: int | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
-) -> Float[Array, "..."]:
+@twin_of(linear_distillation.linear_distillation, CUSTOM_JVP_DISTILLATION_RULES)
+def linear_distillation() -> None:
     """`jaxsoftmax.linear_distillation` with a forward-mode rule: the tangent is <gradient, v> (M29, M30).
 
     Args, Returns, Raises, Source: as `jaxsoftmax.linear_distillation`; but a chunk has by default the size that it has
@@ -171,10 +72,3 @@ def linear_distillation(
     >>> print(round(float(slope[0, 0]), 4))
     -0.1497
     """
-    which, options = as_divergence(divergence, beta), loss_options(temperature=temperature)
-    settings = as_settings(chunk_size, memory_budget)
-    arguments = validate_heads(
-        settings, hidden, kernel, teacher_hidden, teacher_kernel, bias, teacher_bias, token_weights
-    )
-    task = DistillationTask(CUSTOM_JVP_DISTILLATION_RULES, which, reduction, settings)
-    return linear_distillation_with(task, options, axis_name, arguments)

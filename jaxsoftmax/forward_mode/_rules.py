@@ -105,5 +105,12 @@ def _distillation_total(
 
 
 CUSTOM_JVP_RULES = LossRules(forward_row_outputs, _float_label_losses)
-CUSTOM_JVP_HEAD_RULES = HeadRules(_head_total, _head_outputs)
+
+
+def _as_it_is(argument: Array) -> Array:
+    """An argument on Auto axes: XLA has the choice how its gradient is sharded."""
+    return argument
+
+
+CUSTOM_JVP_HEAD_RULES = HeadRules(_head_total, _head_outputs, _as_it_is)
 CUSTOM_JVP_DISTILLATION_RULES = DistillationRules(_distillation_total, _distillation_losses)

@@ -1,0 +1,34 @@
+"""A function of `forward_mode` has the signature of the one in `jaxsoftmax`, and both hide the rules that they take."""
+
+import inspect
+import pickle
+
+import jax.numpy as jnp
+import pytest
+
+import jaxsoftmax
+from jaxsoftmax import forward_mode
+
+NAMES = [name for name in forward_mode.__all__ if getattr(forward_mode, name) is not getattr(jaxsoftmax, name)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_twin_has_the_signature_and_a_docstring_of_its_own(name):
+    function, twin = getattr(jaxsoftmax, name), getattr(forward_mode, name)
+    assert inspect.signature(function) == inspect.signature(twin)
+    assert function.__annotations__.keys() == inspect.signature(function).parameters.keys() | {"return"}
+    assert "_rule" not in str(inspect.signature(function))
+    assert twin.__doc__.startswith(f"`jaxsoftmax.{name}` with a forward-mode rule")
+    assert twin.__module__.startswith("jaxsoftmax.")
+    assert pickle.loads(pickle.dumps(twin)) is twin
+
+
+@pytest.mark.parametrize("library", [jaxsoftmax, forward_mode])
+def test_error_counts_the_arguments_that_a_caller_gave(library):
+    x = jnp.zeros((1, 2))
+    with pytest.raises(TypeError, match=r"^linear_cross_entropy\(\) takes at most 3 positional arguments, got 4$"):
+        library.linear_cross_entropy(x, x, x, x)
+    with pytest.raises(TypeError, match=r"linear_cross_entropy\(\) missing 1 required positional argument: 'labels'"):
+        library.linear_cross_entropy(x, x)
+    with pytest.raises(TypeError, match=r"linear_cross_entropy\(\) got an unexpected keyword argument 'weight'"):
+        library.linear_cross_entropy(x, x, x, weight=1)
