@@ -7,6 +7,10 @@ price is that the gradient [*batch, vocab] is saved for a later transpose, where
 the `linear_...` functions nothing is saved: each chunk's logits are formed again), and that the derivative in a float
 label at a logit of -inf, which is infinite, makes even a tangent of 0 in that label a NaN.
 
+Some libraries ask for forward mode though their user calls `jax.grad` at most: optimistix where it differentiates a
+root, lineax in a `JacobianLinearOperator`, NumPyro's NUTS with `forward_mode_differentiation=True`, least-squares
+solvers of optimistix and jaxopt. Their losses belong here.
+
 >>> import jax, jax.numpy as jnp
 >>> logits, v = jnp.array([0.0, -20.0]), jnp.array([1.0, 0.0])
 >>> loss, slope = jax.jvp(lambda x: softmax_cross_entropy_with_integer_labels(x, 0), (logits,), (v,))

@@ -1,0 +1,32 @@
+"""The programs of docs/modes.md that differentiate a loss in forward mode run with the twin, and with it alone."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.frameworks.recipes import framework
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+PAGE = Path(__file__).parents[2] / "docs" / "modes.md"
+SECTION = PAGE.read_text("utf-8").partition("## Solvers and samplers")[2].partition("\n## ")[0]
+SHARED, *PROGRAMS = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+BY_LIBRARY = dict(zip(("optimistix", "lineax", "numpyro", "jaxopt"), PROGRAMS, strict=True))
+TWIN, WITHOUT = "from jaxsoftmax import forward_mode\n", "import jaxsoftmax as forward_mode\n"
+
+
+@pytest.fixture(params=BY_LIBRARY)
+def program(request):
+    framework(request.param, f"needs {request.param}: install the extra `frameworks`")
+    return BY_LIBRARY[request.param]
+
+
+def test_program_runs_with_the_twin(program, capsys):
+    assert TWIN in SHARED
+    exec(SHARED + program, {})
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_program_is_refused_without_it(program):
+    with pytest.raises(TypeError, match="can't apply forward-mode autodiff"):
+        exec(SHARED.replace(TWIN, WITHOUT) + program, {})
