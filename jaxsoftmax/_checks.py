@@ -32,7 +32,7 @@ def as_array(name: str, value: Any) -> Array:
 
 
 def as_labels(name: str, value: Any) -> Array:
-    """`value` as a real array; ValueError if JAX would make an integer another one, while `jax_enable_x64` is off."""
+    """`value` as a real array; ValueError if an integer overflows JAX's dtype (`jax_enable_x64` off)."""
     array = as_array(name, value)
     changed = _narrowed(value, array)
     if changed.size:
@@ -41,13 +41,13 @@ def as_labels(name: str, value: Any) -> Array:
 
 
 def as_real(name: str, value: Any) -> Array:
-    """`value` as a real array; NumPy's integers that JAX would make other ones are floats, rounded."""
+    """`value` as a real array; as float32 if an integer in it overflows JAX's integer dtype."""
     array = as_array(name, value)
     return jnp.asarray(np.asarray(value).astype(np.float32)) if _narrowed(value, array).size else array
 
 
 def _narrowed(value: Any, array: Array) -> np.ndarray:
-    """Those integers of a value that are others in the array that JAX makes of it."""
+    """The integers in `value` that changed when JAX converted it to `array`."""
     nothing = np.zeros(0, np.int64)
     if not jnp.issubdtype(array.dtype, jnp.integer) or not isinstance(value, (np.ndarray, np.generic, list, tuple)):
         return nothing
@@ -64,7 +64,7 @@ def as_inexact(name: str, value: Any) -> Array:
 
 
 def inexact_dtype(*arrays: Array) -> jnp.dtype:
-    """The dtype jax.nn gives a function of these: theirs together, or the floating type of an integer's width."""
+    """jax.nn's result dtype: the promoted dtype; for integers float64 if that has 64 bits, else float32."""
     dtype = jnp.result_type(*arrays)
     if jnp.issubdtype(dtype, jnp.floating):
         return dtype

@@ -144,7 +144,7 @@ def _validate_labels(options: LossOptions, logits: Array, labels: Any) -> tuple[
 
 
 class _Task(NamedTuple):
-    """What is formed of the logits, and how."""
+    """The static settings of a call of `cross_entropy`."""
 
     rules: LossRules
     reduction: str
@@ -214,7 +214,7 @@ def _of_sparse_labels(
 def _reduced(
     task: _Task, losses: Array, token_weights: Array | None, normalizers: Array, parts: TokenParts | None
 ) -> tuple[Array, LossParts | None]:
-    """Losses [*batch] reduced: mean = Σ_t u_t l_t / Σ_t u_t n_t (M27); and their parts alike.
+    """Losses [*batch] reduced: mean = Σ_t u_t l_t / Σ_t u_t n_t (M27); and their parts, reduced in the same way.
 
     `normalizers` is w_y for integer labels, 1 for float targets, and 0 where the token is ignored.
     """

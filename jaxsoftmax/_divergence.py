@@ -111,7 +111,7 @@ def _sums(shards: Shards, terms: Iterable[Array]) -> list[Array]:
 def _centre(
     shards: Shards, temperature: Number, logits: Array, state: LseState, s: Array, ratio: Array | None, kl: Array
 ) -> Centre | None:
-    """The centre of a row's log-ratios, of which the mean is the divergence `kl` without a dominant entry."""
+    """The `Centre` of a row's log-ratios; without a dominant entry its mean is the divergence `kl`."""
     if ratio is None:
         return None
     dominant = is_dominant(logits / temperature, state)
@@ -169,7 +169,10 @@ def _log_ratio(temperature: Number, u: Array, z: Array, shift: Shift, states: St
 
 @_log_ratio.defjvp
 def _log_ratio_jvp(primals, tangents):
-    """(du_j - dL_u) - (dz_j - dL_z), with dL by the states: the shift is L_u - L_z."""
+    """Tangent of delta_j: (du_j / T - dL_u) - (dz_j / T - dL_z), with dL from the states' tangents.
+
+    That of `shift` isn't used: L_u - L_z is a function of the states.
+    """
     temperature, u, z, _, states = primals
     _, u_dot, z_dot, _, states_dot = tangents
     teacher, student = (

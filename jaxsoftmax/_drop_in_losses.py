@@ -25,7 +25,7 @@ from jaxsoftmax._twins import by_rules
 
 
 class LossRules(NamedTuple):
-    """The functions that carry a derivative: in reverse mode here, in both modes in `forward_mode`."""
+    """The functions with a derivative rule: `custom_vjp` in `jaxsoftmax`, `custom_jvp` in `forward_mode`."""
 
     rows: Callable[..., Any]  # as `row_outputs`
     float_labels: Callable[..., Any]  # as `float_label_losses`

@@ -21,7 +21,7 @@ from jaxsoftmax._token_labels import TokenLabels
 
 
 class LabelledTokens(NamedTuple):
-    """What the losses of tokens with integer labels take of each token."""
+    """Integer labels, and an optional mask of the logits that count."""
 
     labels: TokenLabels  # [*batch]
     where: Any = None  # which logits count, [*batch, local_vocab]; None for all
@@ -68,7 +68,7 @@ def losses_of_shards(objective: Objective, shards: Shards, own: ShardStats, loca
     if shards.classes:
         dtype = state.maximum.dtype
         on_this_shard = is_on_this_shard(labels, local_vocab)[..., None]
-        # Of this shard's classes, padding among them if there are no class weights.
+        # Σ w_j over this shard's classes; padding has weight 0.
         weight = total_weight(NOT_SHARDED, class_weights, local_vocab, dtype) if options.smooths else None
         margins = (jnp.where(on_this_shard, label_margin, 0), weighted_margin)
         weights = (on_this_shard.astype(dtype), weight)
@@ -107,7 +107,7 @@ def _is_predicted(objective: Objective, shards: Shards, logits: Array, stats: Ro
     if shards.classes:
         vocab = logits.shape[-1]
         here = predictions(shards, logits) == local + shards.class_offset(vocab)
-        # All shards agree; by the sum JAX's types say so.
+        # The psum tells JAX's types that all shards agree.
         return shards.psum((here & is_on_this_shard(objective.tokens.labels, vocab)).astype(jnp.int32)) > 0
     return schedules.is_first_maximum(logits, local, stats.label_margin, stats.state)[..., 0]
 
@@ -220,7 +220,7 @@ def total_weight(shards: Shards, class_weights: Array | None, local_vocab: int, 
 
 
 def capped(options: LossOptions, shards: Shards, x: Array, first: Array | int) -> Array:
-    """z, and -inf in a column that is no class; `first` is the number of x's first class."""
+    """The loss's logits z, -inf in padding columns; `first` is x's first class in the vocabulary."""
     z = loss_logits(options, x)
     if shards.unpadded is None:
         return z

@@ -18,10 +18,10 @@ from jaxsoftmax._sharding import Shards
 
 
 class LogsumexpRules(NamedTuple):
-    """The two functions that carry a derivative: in reverse mode here, in both modes in `forward_mode`."""
+    """The functions with a derivative rule: `custom_vjp` in `jaxsoftmax`, `custom_jvp` in `forward_mode`."""
 
-    plain: Callable[..., Any]  # of a shard of classes, and axes, `a` and `where`: the logarithm
-    weighted: Callable[..., Any]  # of rows of `a`, `b` and `where`: the logarithm and the sign
+    plain: Callable[..., Any]  # plain(shards, axes, a, where): the log-sum-exp
+    weighted: Callable[..., Any]  # weighted(a, b, where), over the last axis: log |sum| and the sign
 
 
 def masked_logits(a: Array, where: Array | None) -> Array:

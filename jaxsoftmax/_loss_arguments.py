@@ -14,7 +14,7 @@ from jaxsoftmax._math.token_loss import REDUCTIONS
 
 
 def require_reduction(reduction: object) -> None:
-    """ValueError unless it is one of those there are."""
+    """ValueError unless `reduction` is one of `REDUCTIONS`."""
     if not isinstance(reduction, str) or reduction not in REDUCTIONS:
         raise ValueError(f"reduction: expected one of {REDUCTIONS}, got {reduction!r}")
 
@@ -26,7 +26,7 @@ def loss_options(
     logit_softcap: Any = None,
     temperature: Any = 1.0,
 ) -> LossOptions:
-    """The constants, each in its range; of traced ones that isn't known."""
+    """The validated constants of a loss; the range of a traced one isn't checked."""
     if ignore_index is not None:
         ignore_index = _checks.as_int("ignore_index", ignore_index)
     label_smoothing = as_constant("label_smoothing", label_smoothing, "a number in [0, 1]", lambda n: 0 <= n <= 1)

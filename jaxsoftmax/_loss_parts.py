@@ -1,4 +1,4 @@
-"""What a loss is made of, for the log: from the pass that forms the loss (M33)."""
+"""The terms of a loss, to monitor training; they come from the same pass as the loss (M33)."""
 
 from typing import NamedTuple
 
@@ -13,14 +13,14 @@ from jaxsoftmax._sharding import NOT_SHARDED, Shards
 
 
 class LossParts(NamedTuple):
-    """What a loss is made of, as `cross_entropy` and `linear_cross_entropy` return it with `has_aux=True` (M33).
+    """The terms of a loss, as `cross_entropy` and `linear_cross_entropy` return them with `has_aux=True` (M33).
 
     Each is a scalar; with `reduction="none"` it is [*batch]. No gradient flows through them. With weights u of tokens
     and w of classes, and targets p of float or sparse labels:
 
     Attributes:
-      nll: u w_y nll_y, or Σ_j u w_j p_j (L - z_j); without smoothing, reduced as the loss is. Of a mean it is what
-        perplexity is the exponential of.
+      nll: u w_y nll_y, or Σ_j u w_j p_j (L - z_j); without smoothing, reduced as the loss is. With "mean", exp(nll) is
+        the perplexity.
       z_loss: u zeta w_y L^2, or u zeta L^2; reduced as the loss is.
       weight: the divisor of a mean: Σ u w_y over the tokens that aren't ignored, or Σ u.
       correct: Σ u over the tokens whose prediction is the label, or the class of the largest weight; the prediction is

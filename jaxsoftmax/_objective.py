@@ -1,4 +1,4 @@
-"""What is formed of rows of logits, and differentiated in them: an interface, over whole logits and in the fused head.
+"""The interface of a differentiable function of logits, whole or a chunk at a time in the fused head.
 
 To add a function of rows, write its equations in a module beside `_integer_labels`. A rule attaches their gradient to
 logits (`_row_rules`), and the fused head takes them through its chunks.
@@ -17,7 +17,7 @@ from jaxsoftmax._math.loss_options import LossOptions
 
 
 class Formed(NamedTuple):
-    """What rows of logits give."""
+    """The results of a forward pass over rows of logits."""
 
     outputs: Any  # arrays [*batch, ...] that are differentiated in the logits
     extras: Any  # arrays [*batch, ...] that aren't; None where there are none
@@ -32,8 +32,8 @@ class Equations(NamedTuple):
     # coefs(objective, shards, x, stats, outputs_bar): numbers per row, [*batch, ...], that the gradient is made of.
     # An output without a cotangent has None in `outputs_bar`.
     coefs: Callable[..., Any]
-    # entries(objective, shards, x, stats, coefs, offset, first=0): the gradient in consecutive logits of the shard. It
-    # begins at class number `offset`, and x at its class number `first`.
+    # entries(objective, shards, x, stats, coefs, offset, first=0): the gradient in x, consecutive classes of the shard.
+    # `offset` is the shard's first class in the vocabulary, `first` is x's first class in the shard.
     entries: Callable[..., Array]
     # ignored(objective, outputs_bar): the tokens that add nothing to Σ <outputs_bar, outputs> whatever their logits,
     # [*batch]; without cotangents those whose outputs and extras are 0. None for none.
@@ -68,9 +68,9 @@ class Objective:
     def of_ignored(self, dtype: jnp.dtype) -> tuple[Any, Any]:
         """The outputs and extras of tokens that are all ignored."""
         of_ignored = self.equations.of_ignored
-        assert of_ignored is not None  # or none would be
+        assert of_ignored is not None  # equations without `of_ignored` have `ignored` return None
         return of_ignored(self, dtype)
 
     def ignored(self, outputs_bar: Any = None) -> Array | None:
-        """The tokens that add nothing under these cotangents; without them, whose outputs are 0. None for none."""
+        """Which tokens add nothing under these cotangents, or without them have outputs and extras of 0; or None."""
         return self.equations.ignored(self, outputs_bar)

@@ -24,7 +24,7 @@ def row_outputs(shards: Shards, logits: Array, objective: Objective) -> tuple[An
 def _fwd(shards, logits, objective):
     logits, objective = primal_values((logits, objective))
     formed = objective.equations.form(objective, shards, logits, shared=True)
-    return (formed.outputs, formed.extras), (logits, objective, formed.stats)  # the arguments; some numbers a row
+    return (formed.outputs, formed.extras), (logits, objective, formed.stats)  # the arguments, and the row statistics
 
 
 def _bwd(shards, residuals, bars):
@@ -32,7 +32,7 @@ def _bwd(shards, residuals, bars):
     if not jax.tree.leaves(outputs_bar):
         return None, None
     logits, objective, stats = residuals
-    # What labels and weights are differentiated in is formed of the outputs.
+    # The objective gets no cotangent: weights of labels and tokens multiply the outputs outside of this rule.
     return gradient(objective, shards, logits, stats, outputs_bar).astype(logits.dtype), None
 
 

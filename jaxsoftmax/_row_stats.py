@@ -44,7 +44,7 @@ class TokenStats(NamedTuple):
 
 
 class StatsOutputs(NamedTuple):
-    """What is differentiated, [*batch] each; as cotangents, None of those that aren't used."""
+    """The differentiable statistics, [*batch] each; as a cotangent, None where a statistic isn't used."""
 
     log_prob: Any
     entropy: Any
@@ -136,7 +136,7 @@ def _tangents(
 
 
 def _ignored(objective: Objective, outputs_bar: StatsOutputs | None) -> Array | None:
-    """The ignored tokens; none in a forward pass, or under cotangents of their log-sum-exps, which they have too."""
+    """Which tokens are ignored; None in a forward pass, and if log-sum-exps, which all tokens have, get cotangents."""
     if outputs_bar is None or outputs_bar.log_sum_exp is not None or objective.options.ignore_index is None:
         return None
     return objective.tokens.ignored

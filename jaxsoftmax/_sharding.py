@@ -62,7 +62,7 @@ class Shards:
         return lax.psum(moved, self.classes)
 
     def first_of_largest(self, values: Array, numbers: Array) -> Array:
-        """The smallest of `numbers` among the classes' shards whose value is the largest, or NaN."""
+        """The smallest of `numbers` over the shards with the largest value; NaN counts as the largest."""
         leads = (values == lax.pmax(values, self.classes)) | jnp.isnan(values)
         return lax.pmin(jnp.where(leads, numbers, jnp.iinfo(numbers.dtype).max), self.classes)
 
@@ -128,7 +128,7 @@ def pvary(arrays: Any, axes: frozenset[str]) -> Any:
 
 
 def pvary_with(shards: Shards, arrays: Any, others: Any) -> Any:
-    """Arrays over classes, typed as varying over the classes' axes, and those that one of them or of `others` does."""
+    """`arrays`, typed as varying over the class axes and every axis that an array of either argument varies over."""
     return pvary(arrays, vma_of((arrays, others)).union(shards.classes))
 
 
@@ -143,7 +143,7 @@ def require_sharded(shards: Shards, name: str, array: Array) -> None:
 def require_unsharded(arrays: Any, instead: str) -> None:
     """ValueError if the type of an array says that it is sharded, over an Explicit axis of a mesh.
 
-    `arrays` is a NamedTuple of arguments, by whose names they are called.
+    `arrays` is a NamedTuple of arguments; the error names its field.
     """
     for path, array in jax.tree_util.tree_leaves_with_path(arrays):
         if any(axes is not None for axes in jax.typeof(array).sharding.spec):
@@ -153,9 +153,7 @@ def require_unsharded(arrays: Any, instead: str) -> None:
 
 
 def match_vma(shards: Shards, of_classes: Any, of_tokens: Any) -> tuple[Any, Any]:
-    """Arrays over classes and over tokens, all typed as varying over every axis that one of them varies over.
-
-    Only those over tokens don't vary over the classes' axes.
+    """Types arrays as varying over every axis that one of them varies over; tokens not over the class axes.
 
     Raises:
       ValueError: the tokens differ from shard to shard of the classes.
@@ -180,8 +178,8 @@ def psum_to_vma(axes: frozenset[str], gradient: Array) -> Array:
 def _merged(
     axes: tuple[str, ...] | None, state: LseState, margins: tuple[Any, ...], weights: tuple[Any, ...]
 ) -> tuple[LseState, tuple[Any, ...]]:
-    # Right without the rule below too, which JAX 0.10 leaves out in forward mode over the reverse mode of a scan:
-    # hence a maximum that is constant, and a drop of 0 whose derivative isn't.
+    # Must differentiate correctly without the rule below: JAX 0.10 skips it in forward mode over a scan's reverse mode.
+    # So the maximum is a constant, and a drop of 0 still has a derivative.
     maximum = _largest(lax.stop_gradient(state.maximum), axes)
     leads = state.maximum == maximum
     drop = jnp.where(leads & jnp.isinf(maximum), 0, maximum - state.maximum)

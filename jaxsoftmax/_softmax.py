@@ -132,12 +132,12 @@ def _log_softmax_jvp(axes, primals, tangents):
     return log_probabilities(wide, state), _log_softmax_tangent(axes, x, where, state, index, x_dot)
 
 
-# Of all that these two compute, their arguments are saved: one array of x's shape and dtype, and three numbers a row.
+# `jax.checkpoint` saves only the arguments of these two: an array like x, and three numbers a row.
 @partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
 def _softmax_tangent(
     axes: tuple[int, ...], saved: Array, where: Array | None, state: LseState, index: Array | None, x_dot: Array
 ) -> Array:
-    """J v = s * (v - <s, v>) (M5, M6, M21). `saved` is s; or x, where s has a wider dtype, and is formed again."""
+    """J v = s * (v - <s, v>) (M5, M6, M21). `saved` is s, or x if s has a wider dtype: then s is recomputed."""
     s = saved
     if saved.dtype != state.remainder.dtype:
         s = probabilities(masked_logits(saved, where), schedules.forgotten(state))

@@ -64,27 +64,27 @@ def sparse_labels(
 
 
 class SparseTokens(NamedTuple):
-    """The classes of tokens."""
+    """The classes that `SparseLabels` name, counted from this shard's first class."""
 
     local: Array  # int32 [*batch, k], the number on this shard; outside of [0, local_vocab) if it is on another
     invalid: Array  # bool [*batch], whether one isn't in [0, V)
 
 
 def sparse_tokens(shards: Shards, indices: Array, local_vocab: int) -> SparseTokens:
-    """The classes of tokens, counted from this shard's first class."""
+    """The `SparseTokens` of the labels' indices."""
     local, in_vocab = local_classes(shards, indices, local_vocab)
     return SparseTokens(local, jnp.any(~in_vocab, -1))
 
 
 class SparseOutputs(NamedTuple):
-    """The terms of tokens' losses."""
+    """The terms of each token's loss, before they are multiplied by the label weights."""
 
     nll: Any  # w_c (L - z_c) of each class c that is named, [*batch, k]
     others: Any  # (eps / V) Σ_j w_j (L - z_j) + zeta L^2, [*batch]; None without smoothing and z-loss
 
 
 class SparseParts(NamedTuple):
-    """What is logged of tokens (M33)."""
+    """Per-token terms that `parts_of` turns into `TokenParts` (M33)."""
 
     nll: Array  # w_c (L - z_c), [*batch, k]
     z_loss: Array  # zeta L^2, [*batch]
@@ -99,7 +99,7 @@ class _Stats(NamedTuple):
 
 
 def term_weights(options: LossOptions, labels: SparseLabels, scale: Array) -> SparseOutputs:
-    """By what the outputs of tokens with these losses' weights [*batch] are multiplied: the loss is linear in them."""
+    """The weights of the terms `SparseOutputs` in Σ_t scale_t l_t, which is linear in the terms."""
     smoothing = 1 - options.label_smoothing if options.smooths else 1
     others = scale if options.smooths or options.has_z_loss else None
     return SparseOutputs(scale[..., None] * (smoothing * labels.weights.astype(scale.dtype)), others)
@@ -219,7 +219,7 @@ def _tangents(objective: Objective, shards: Shards, logits: Array, stats: _Stats
 
 
 def _none_ignored(objective: Objective, outputs_bar: Any) -> None:
-    """No token is ignored by its classes."""
+    """None: `SparseLabels` have no `ignore_index`."""
     del objective, outputs_bar
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and failing imports while `jaxsoftmax.cli` isn't yet imported, or has returned.
+"""The command's handling of Ctrl-C and failed imports before `cli` is imported, and of Ctrl-C at exit.
 
 `cli` is imported after the package, and so after JAX, which takes seconds. Where the package is imported by
 another program than `jaxsoftmax`, this module changes nothing.
@@ -18,13 +18,13 @@ from jaxsoftmax import _terminal
 
 
 def hand_over_to_cli() -> None:
-    """Has Ctrl-C raise KeyboardInterrupt, and errors go where they go in any program."""
+    """Restores Python's own handling of Ctrl-C and of uncaught exceptions."""
     sys.excepthook = sys.__excepthook__
     _replace_handler(_interrupted, signal.default_int_handler)
 
 
 def end_quietly_on_ctrl_c() -> None:
-    """Has Ctrl-C end the process without a word: Python's own end would make a traceback of it."""
+    """Makes Ctrl-C end the process silently: while exiting, Python would print a traceback."""
     _replace_handler(signal.default_int_handler, signal.SIG_DFL)
 
 
@@ -34,7 +34,7 @@ def _replace_handler(before: Any, after: Any) -> None:
 
 
 def _is_program(argv: list[str], orig_argv: list[str]) -> bool:
-    """Returns whether this process runs `jaxsoftmax` or `python -m jaxsoftmax`; its workers have `argv` alone of it."""
+    """Returns whether this process is `jaxsoftmax` or `python -m jaxsoftmax`; its workers share `argv` alone."""
     if argv[:1] == ["-m"]:  # what Python puts there until it has imported the package of the module to run
         return "-m" in orig_argv and orig_argv[orig_argv.index("-m") :][1:2] == ["jaxsoftmax"]
     return bool(argv) and PurePath(argv[0]).stem == "jaxsoftmax" and argv[0] in orig_argv
@@ -49,7 +49,7 @@ def _failed(kind: type[BaseException], error: BaseException, trace: TracebackTyp
 
 
 def _raise_again(dropped: Any) -> None:
-    """Has a Ctrl-C come again that Python has dropped, as whatever is raised in a finaliser or a callback."""
+    """Interrupts again if Python dropped a KeyboardInterrupt, as it does in finalisers and callbacks."""
     if issubclass(dropped.exc_type, KeyboardInterrupt):
         threading.Timer(0.1, _thread.interrupt_main).start()  # not at once: the finaliser is still running
     else:

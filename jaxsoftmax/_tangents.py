@@ -1,4 +1,4 @@
-"""Tangents of the twins: a gradient's product with what may be no tangent at all."""
+"""Directional derivatives in forward-mode rules, where a tangent may be symbolically zero."""
 
 from typing import Any
 

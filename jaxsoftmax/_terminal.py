@@ -1,4 +1,4 @@
-"""What the commands share: refusals in one line, packages that may be missing, consoles, progress, whole files."""
+"""What the commands share: one-line errors, optional packages, consoles, progress, atomic file writes."""
 
 import importlib
 import io
@@ -37,7 +37,7 @@ def require(extra: str, *packages: str) -> None:
 
 
 def devices() -> list[Any]:
-    """Returns the devices that JAX sees, of which there must be one."""
+    """Returns the devices that JAX sees; refuses if there is none."""
     import jax
 
     try:
@@ -96,24 +96,24 @@ def _lines(title: str) -> Advance:
 
 
 class _GuardedStream:
-    """A standard stream that goes on into nowhere where it fails."""
+    """A standard stream that discards its output once a write has failed."""
 
     def __init__(self, stream: Any, refusal: str = "") -> None:
-        """Takes what a failure is refused with, unless it is a closed pipe; "" if no failure is."""
+        """`refusal` is the message of a failed write; "" ignores it. A closed pipe is always ignored."""
         self._stream = stream
         self._refusal = refusal
 
     def __getattr__(self, name: str) -> Any:
-        """Returns the stream's own."""
+        """Returns the wrapped stream's attribute."""
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Writes as far as anybody reads."""
+        """Writes; drops the text once the stream has failed."""
         self._attempt(self._stream.write, text)
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Writes as far as anybody reads."""
+        """Writes each line; drops the text once the stream has failed."""
         for line in lines:
             self.write(line)
 
@@ -122,7 +122,7 @@ class _GuardedStream:
         self._attempt(self._stream.flush)
 
     def close(self) -> None:
-        """Stays open: a stream of the process is not for a module that is judged to close."""
+        """Flushes only: code under test must not close the process's streams."""
         self.flush()
 
     def _attempt(self, call: Callable[..., Any], *arguments: str) -> None:
@@ -137,7 +137,7 @@ class _GuardedStream:
 
 
 def guard_streams() -> None:
-    """Has no failure of stdout or stderr cost a traceback or a verdict.
+    """Keeps a failing stdout or stderr from causing a traceback, and from hiding the verdict.
 
     Where the reader of a pipe has gone, the rest is dropped without a word and the exit code stays that of the run, as
     ripgrep does it: 141, with which SIGPIPE ends other tools, would hide whether the certificate holds. A stdout that

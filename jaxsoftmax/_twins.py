@@ -1,4 +1,4 @@
-"""One function by two kinds of rules: of `jax.custom_vjp` in `jaxsoftmax`, of `jax.custom_jvp` in `forward_mode`."""
+"""Binds a public function to its derivative rules: `jax.custom_vjp`, or `jax.custom_jvp` for `forward_mode`."""
 
 import functools
 import inspect
@@ -13,7 +13,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def by_rules(rules: Rules) -> Callable[[Callable[Concatenate[Rules, Arguments], Result]], Callable[Arguments, Result]]:
-    """Decorate a function of rules and arguments: what a caller sees is a function of the arguments."""
+    """Binds `rules` to the decorated function's first parameter, and hides that from the signature."""
 
     def decorate(function: Callable[Concatenate[Rules, Arguments], Result]) -> Callable[Arguments, Result]:
         return _bound(function, rules, function)
@@ -22,7 +22,7 @@ def by_rules(rules: Rules) -> Callable[[Callable[Concatenate[Rules, Arguments], 
 
 
 def twin_of(function: Function, rules: Any) -> Callable[[Callable[[], None]], Function]:
-    """Decorate a docstring: the function that it describes is one of `by_rules`, by other rules."""
+    """Replaces a function that is a docstring alone by `function`, bound to other rules."""
 
     def decorate(documented: Callable[[], None]) -> Function:
         return _bound(inspect.unwrap(function), rules, documented)

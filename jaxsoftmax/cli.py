@@ -3,8 +3,8 @@
 What a command needs beyond the package's own dependencies is imported when it runs: `--help` needs none of it, and a
 missing extra costs one line instead of a traceback. Exit codes: 0 the certificate holds or the benchmark has run, 1 the
 certificate fails, or a benchmark has become worse or could not run this library, 2 nothing could be judged, measured or
-written, 70 an error of jaxsoftmax itself, which comes with its traceback, 130 interrupted. `main` makes a line and a
-code of what is refused; `command` adds what concerns a process: its streams, its signals and its bugs.
+written, 70 an error of jaxsoftmax itself, which comes with its traceback, 130 interrupted. `main` turns a refusal into
+one line and an exit code; `command` also handles streams, signals and crashes.
 """
 
 import argparse
@@ -67,12 +67,12 @@ def command() -> NoReturn:
         _startup.end_quietly_on_ctrl_c()
     except SystemExit:
         raise
-    except KeyboardInterrupt:  # a second one, while the first was told
+    except KeyboardInterrupt:  # a second one, while the first was being reported
         code = _terminal.INTERRUPTED
     except BaseException:
         traceback.print_exc()
         code = _terminal.CRASHED
-    if code == _terminal.INTERRUPTED:  # at once: XLA may be computing still, on what an orderly end would take away
+    if code == _terminal.INTERRUPTED:  # exit at once: XLA may still use memory that an orderly exit frees
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -185,7 +185,7 @@ def _count(text: str) -> int:
 
 
 def _number(text: str) -> int:
-    """Returns a whole number from 1 to `LARGEST`; 0 of any other text."""
+    """Returns a whole number from 1 to `LARGEST`; 0 for any other text."""
     number = int(text) if text.isdecimal() and len(text) <= len(str(LARGEST)) else 0
     return number if number <= LARGEST else 0
 

@@ -42,6 +42,7 @@ def _theorem(number: str, repository: str) -> str:
         _proof(entry.get("proof", ())),
         f"**In code:** {_places(number, repository)}.\n",
         _steps(number),
+        _checked(number, repository),
         *(_certified(theorem) for name, theorem in THEOREMS.items() if name.partition("-")[0] == number),
     ]
     return "\n".join(part for part in parts if part)
@@ -105,6 +106,13 @@ def _chain(chain: Mapping[str, Any]) -> str:
     return f"{plain(title[:1].upper() + title[1:])} ({cited}, in Chinese):\n\n" + fenced(
         "text", "\n".join(line["formula"] for line in chain["lines"])
     )
+
+
+def _checked(number: str, repository: str) -> str:
+    """Returns the command of a theorem's certificate, and the files with tests of it."""
+    files = ", ".join(f"[`{path}`]({url_of(repository, path)})" for path in marks.tests_of(number))
+    said = f"`jaxsoftmax verify --theorem {number} --verbose`"
+    return f"**Checked by:** {said}{'; ' if files else ''}{files}.\n"
 
 
 def _certified(theorem: Theorem) -> str:

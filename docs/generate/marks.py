@@ -40,6 +40,13 @@ def of_source_documents() -> tuple[Mark, ...]:
     return tuple(mark for mark in found if mark.function != _PLANTED)
 
 
+def tests_of(theorem: str) -> list[str]:
+    """Returns the test files, from the repository's root, with a comment `# (M5)` of the theorem."""
+    comment = re.compile(rf"# \(.*\b{theorem}\b")
+    paths = sorted((ROOT / "tests").rglob("test_*.py"))
+    return [path.relative_to(ROOT).as_posix() for path in paths if comment.search(path.read_text("utf-8"))]
+
+
 def numbers_in(text: str) -> list[str]:
     """Returns the theorems that a text names, those between the ends of a span too.
 

@@ -39,7 +39,11 @@ def functions(module: ModuleType) -> Mapping[str, Function]:
             x, _LABELS[: len(x)]
         ),
         "cross_entropy": lambda x: module.cross_entropy(x, _LABELS[: len(x)]),
+        "token_stats": lambda x: module.token_stats(x, _LABELS[: len(x)]).entropy,
+        "distillation": lambda x: module.distillation(x, 2 * x),
         "linear_cross_entropy": lambda x: module.linear_cross_entropy(x, _KERNEL, _LABELS[: len(x)]),
+        "linear_token_stats": lambda x: module.linear_token_stats(x, _KERNEL, _LABELS[: len(x)]).entropy,
+        "linear_distillation": lambda x: module.linear_distillation(x, _KERNEL, 2 * x, _KERNEL),
         "sharded_linear_cross_entropy": lambda x: module.sharded_linear_cross_entropy(
             x, _KERNEL, _LABELS[: len(x)], mesh=_mesh(), token_axes=_AXIS
         ),

@@ -1,1 +1,1 @@
-"""The fused head: the loss of hidden @ kernel + bias, a chunk of tokens at a time."""
+"""The fused head: losses, statistics and distillation of hidden @ kernel + bias, never with all logits."""

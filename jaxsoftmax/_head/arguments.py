@@ -17,7 +17,7 @@ PrecisionLike = str | lax.Precision | lax.DotAlgorithmPreset | None
 
 
 class HeadArguments(NamedTuple):
-    """The arrays of a head's call."""
+    """The array arguments of a head."""
 
     hidden: Any  # [*batch, embed]
     labels: Any  # [*batch], or SparseLabels
@@ -47,7 +47,7 @@ def validate(
     token_weights: Any = None,
     sparse: bool = True,
 ) -> HeadArguments:
-    """The arrays, if their dtypes and shapes fit together; else the error that names what doesn't.
+    """Validates dtypes and shapes; an error names the argument at fault.
 
     Labels may be `SparseLabels` if `sparse`.
     """
@@ -64,7 +64,7 @@ def validate(
 
 
 def validate_product(settings: Settings, hidden: Any, kernel: Any, prefix: str = "") -> tuple[Any, Any]:
-    """Hidden states and kernel, if they can be multiplied; their names begin with `prefix`."""
+    """Validates hidden states and kernel; errors put `prefix` before their names."""
     of_hidden, of_kernel = f"{prefix}hidden", f"{prefix}kernel"
     hidden, kernel = _checks.as_floating(of_hidden, hidden), _checks.as_floating(of_kernel, kernel)
     if hidden.ndim == 0:
@@ -79,7 +79,7 @@ def validate_product(settings: Settings, hidden: Any, kernel: Any, prefix: str =
 
 
 def validate_bias(name: str, bias: Any, vocab: int) -> Any:
-    """The bias, if it is one; None if there is none."""
+    """Validates the bias, which may be None."""
     if bias is None:
         return None
     bias = _checks.as_floating(name, bias)
@@ -95,7 +95,7 @@ def as_settings(
     precision: Any = None,
     transposed_kernel: Any = False,
 ) -> Settings:
-    """How the caller wants the head to run, if the arguments say so."""
+    """Validates the options of a call, and returns them as `Settings`."""
     sizes = {
         "chunk_size": None if chunk_size is None else _checks.as_int("chunk_size", chunk_size),
         "memory_budget": None if memory_budget is None else _checks.as_int("memory_budget", memory_budget, bits=64),

@@ -11,9 +11,9 @@ from jax import Array, lax
 def scan_chunks(
     step: Callable[..., Any], init: Any, xs: Any, first_step: Callable[..., Any] | None = None
 ) -> tuple[Any, Any]:
-    """`lax.scan(step, init, xs)`; with a first step that stands before the loop, if it is given.
+    """`lax.scan(step, init, xs)`, with the first iteration peeled off if `first_step` is given.
 
-    Then XLA sees that zeros are added to, and writes the sum. Inputs are read, and outputs written, in place: no part
+    Peeled, it writes its sums instead of adding them to zeros. Inputs are read, and outputs written, in place: no part
     of them is held twice.
     """
     chunks = jax.tree.leaves(xs)[0].shape[0]
@@ -25,7 +25,7 @@ def scan_chunks(
     def body(state: Any, i: Array) -> tuple[Any, None]:
         carry, outs = state
         x = jax.tree.map(lambda array: lax.dynamic_index_in_dim(array, i, keepdims=False), xs)
-        # In memory: a product that reads its slice itself is slower, on TPU. One by one, as they vary over other axes.
+        # A barrier per slice: on TPU a product that reads its own slice is slower. Slices may vary over different axes.
         carry, out = step(carry, jax.tree.map(lax.optimization_barrier, x))
         return (carry, jax.tree.map(lambda whole, one: whole.at[i].set(one), outs, out)), None
 

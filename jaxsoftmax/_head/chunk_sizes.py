@@ -1,9 +1,9 @@
 """How much the fused head holds at a time: by what a platform takes by default, or within a budget of bytes.
 
-Of a chunk of c tokens the head holds the logits and their gradient, c V numbers each. If the kernel's gradient is
-added up over chunks in a wider dtype than its own, that sum of D V numbers comes on top. Where even that is too much,
-all tokens are taken through a block of classes at a time, and the logits are formed twice: four products of 2 N D V
-flops, and not three.
+Of a chunk of c tokens the head holds c V logits, and their gradient for all classes or, on a CPU, for a block of them.
+If the kernel's gradient is summed over chunks in a wider dtype than its own, that sum of D V numbers comes on top.
+Under a `memory_budget` too small for that, losses of integer labels take all tokens through a block of classes at a
+time, and compute the logits twice: four products of 2 N D V flops instead of three.
 """
 
 from typing import Any, NamedTuple
@@ -27,12 +27,12 @@ class Settings(NamedTuple):
 class Budget(NamedTuple):
     """What a platform takes by default."""
 
-    whole: int  # bytes of logits: so few are formed at once, and not in chunks and blocks
-    tokens: int  # in a chunk; more don't make the products faster
+    whole: int  # bytes; logits that fit are computed at once, without chunks or blocks
+    tokens: int  # in a chunk, at most; more don't make the products faster
     bytes: int  # of a chunk's logits
-    classes: int | None  # in a block of a chunk's gradient, which are added up one by one; None: all at once
-    block: int  # bytes of a block of classes of all tokens; a larger one isn't faster
-    widens: bool  # whether XLA widens the operands of a product, where they are narrow
+    classes: int | None  # in a block of a chunk's gradient; None: all at once
+    block: int  # bytes of a block of classes of all tokens, at most; a larger one isn't faster
+    widens: bool  # whether XLA casts low-precision operands of a product to float32
 
 
 class HeadSize(NamedTuple):
@@ -43,8 +43,8 @@ class HeadSize(NamedTuple):
     vocab: Any
     dtype: jnp.dtype  # of the logits and of sums
     product_dtype: jnp.dtype  # of the logits' gradient
-    sums_hidden: bool = False  # whether hidden's gradient, if added up, takes an array besides the result
-    sums_kernel: bool = False  # the same of the kernel's
+    sums_hidden: bool = False  # whether hidden's gradient needs a sum besides the result
+    sums_kernel: bool = False  # whether the kernel's gradient needs a sum besides the result
     in_blocks: bool = True  # whether all tokens may be taken through a block of classes at a time
 
 

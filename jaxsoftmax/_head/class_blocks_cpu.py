@@ -25,10 +25,10 @@ def transposed(hidden: Array) -> Array:
 
 
 def logits(hidden: Array, inputs: HeadInputs) -> Array:
-    """The chunk's logits, in memory: of a product and its sum with a bias, which it would fuse, XLA CPU holds both.
+    """The chunk's logits, behind a barrier: XLA CPU would otherwise hold both x W and x W + b.
 
-    So are hidden states of a low precision: of two operands that are both transposed, XLA CPU transposes the result of
-    their product instead, and then can't run it.
+    Low-precision hidden states get one too: where both operands are transposed, XLA CPU transposes the product instead,
+    and then can't run it.
     """
     hidden = hidden if hidden.dtype.itemsize > 2 else lax.optimization_barrier(hidden)
     return lax.optimization_barrier(problem.logits_of(hidden, inputs))
@@ -44,8 +44,7 @@ def add_products(
 ) -> HeadGrads:
     """The chunk's dx, and `sums` of dW and db with its part added; None where `sums` has None.
 
-    `entries` are those of G at a block of classes, so many of which are held at a time, whether the chunk is `alone` or
-    not.
+    `entries(block)` is G at a block of classes; `classes` of them are held at a time. `alone` has no effect.
     """
     del alone
     vocab = inputs.kernel.shape[1]
@@ -76,7 +75,7 @@ def _with_products(inputs: HeadInputs, chunk: TokenChunk, sums: HeadGrads, first
 
 
 def _product(a: Array, b: Array, b_axis: int = 0) -> Array:
-    """`dot`, of narrow operands in memory: XLA CPU folds a transpose of the result into it, and then can't run it."""
+    """`dot`, with a barrier after a low-precision product: XLA CPU can't run it with a transpose folded in."""
     product = dot(a, b, b_axis=b_axis)
     narrow = a.dtype == b.dtype != product.dtype
     return lax.optimization_barrier(product) if narrow else product

@@ -29,12 +29,12 @@ class Head(NamedTuple):
     """One of the two heads."""
 
     inputs: HeadInputs
-    saved: HeadGrads  # the dtypes that gradients are saved in; None of those not wanted
-    factor: Array | None  # the loss scale, by which gradients are multiplied at the end; None for 1
+    saved: HeadGrads  # the dtypes that gradients are saved in; None for those not wanted
+    factor: Array | None  # multiplies the gradients at the end; None for 1
 
     @property
     def sums(self) -> HeadGrads:
-        """The dtypes in which gradients are added up; None of those not wanted."""
+        """The dtypes in which gradients are summed; None for those not wanted."""
         return sum_dtypes(self.inputs, self.saved)
 
     @property

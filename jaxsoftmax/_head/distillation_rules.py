@@ -28,14 +28,14 @@ from jaxsoftmax._sharding import Shards, pvary_with, vma_of
 
 
 class DistillationRules(NamedTuple):
-    """The functions that carry a derivative: in reverse mode here, in both modes in `forward_mode`."""
+    """The functions with a derivative rule: `custom_vjp` in `jaxsoftmax`, `custom_jvp` in `forward_mode`."""
 
     total: Callable[..., Any]  # Σ_t scale_t D_t
     losses: Callable[..., Any]  # D_t [tokens]
 
 
 class Heads(NamedTuple):
-    """What is differentiated."""
+    """The inputs of both heads."""
 
     student: HeadInputs
     teacher: HeadInputs
@@ -44,7 +44,7 @@ class Heads(NamedTuple):
 def sizes_of_heads(
     budget: Budget, settings: Settings, heads: Heads, saved: tuple[Any, ...] = (None, None)
 ) -> ChunkSizes:
-    """How much is held at a time, where four numbers of a class take the memory of one head's logit."""
+    """The `chunk_sizes` for two heads: a chunk holds four arrays [chunk, vocab] in place of one."""
     sizes = [head_size(inputs, grads) for inputs, grads in zip(heads, saved, strict=True)]
     both = sizes[0]._replace(
         embed=sizes[0].embed + sizes[1].embed,

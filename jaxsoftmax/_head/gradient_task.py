@@ -1,4 +1,4 @@
-"""What a loop of the fused head is to form, prepared alike for every loop: outputs and gradients."""
+"""The inputs of every gradient loop of the fused head."""
 
 from typing import Any, NamedTuple
 
@@ -15,15 +15,15 @@ class GradientTask(NamedTuple):
     """The outputs of an objective, and the gradients of Σ <outputs_bar, outputs>, whichever loop forms them."""
 
     shards: Shards
-    saved: HeadGrads  # the dtypes that gradients are saved in; None of those not wanted
+    saved: HeadGrads  # the dtypes that gradients are saved in; None for those not wanted
     inputs: HeadInputs  # hidden is 0 where the token is ignored
-    outputs_bar: Any  # without the loss scale, [tokens, ...]
+    outputs_bar: Any  # [tokens, ...], multiplied by the loss scale
     objective: Objective
-    factor: Array | None  # the loss scale, by which gradients are multiplied at the end; None for 1
+    factor: Array | None  # multiplies the gradients at the end; None for 1
 
     @property
     def sums(self) -> HeadGrads:
-        """The dtypes in which gradients are added up; None of those not wanted."""
+        """The dtypes in which gradients are summed; None for those not wanted."""
         return sum_dtypes(self.inputs, self.saved)
 
 

@@ -106,7 +106,7 @@ def linear_distillation(
 
 
 class DistillationTask(NamedTuple):
-    """What is to be formed, and how."""
+    """The static settings of a call of `linear_distillation`."""
 
     rules: DistillationRules
     divergence: Divergence
@@ -115,7 +115,7 @@ class DistillationTask(NamedTuple):
 
 
 class DistillationArguments(NamedTuple):
-    """The arrays of a call."""
+    """The array arguments of `linear_distillation`."""
 
     hidden: Any
     kernel: Any
@@ -136,7 +136,7 @@ def validate_heads(
     teacher_bias: Any,
     token_weights: Any,
 ) -> DistillationArguments:
-    """The arrays, if their dtypes and shapes fit together; else the error that names what doesn't."""
+    """Validates dtypes and shapes; an error names the argument at fault."""
     hidden, kernel = validate_product(settings, hidden, kernel)
     teacher_hidden, teacher_kernel = validate_product(settings, teacher_hidden, teacher_kernel, "teacher_")
     batch, vocab = hidden.shape[:-1], kernel.shape[1]

@@ -1,4 +1,4 @@
-"""The loss of the fused head: its tokens in a row, their labels normalised, and the rule of the reduction."""
+"""The loss of the fused head: tokens flattened, labels normalised, and the rule of the reduction."""
 
 import math
 from functools import partial
@@ -23,7 +23,7 @@ from jaxsoftmax._sharding import Shards, match_vma
 
 
 class HeadTask(NamedTuple):
-    """What the head is to form, and how."""
+    """The static settings of a call of the fused head's loss."""
 
     rules: HeadRules
     reduction: str
@@ -32,7 +32,7 @@ class HeadTask(NamedTuple):
 
 
 def head_task(rules: HeadRules, reduction: Any, has_aux: Any, settings: Settings) -> HeadTask:
-    """The task, if the arguments are right."""
+    """Validates `reduction` and `has_aux`, and returns the task."""
     require_reduction(reduction)
     return HeadTask(rules, reduction, _checks.as_flag("has_aux", has_aux), settings)
 
@@ -42,7 +42,7 @@ def head_task(rules: HeadRules, reduction: Any, has_aux: Any, settings: Settings
 def head_loss(
     task: HeadTask, shards: Shards, options: LossOptions, arguments: HeadArguments
 ) -> tuple[Array, LossParts | None]:
-    """Put the tokens in a row, normalise their labels, and hand over to the rule of the reduction."""
+    """Flatten the tokens, normalise their labels, and hand over to the rule of the reduction."""
     arguments = arguments.with_embed_first(task.settings)
     batch, (hidden, labels, token_weights, kernel, bias, class_weights) = arguments.batch, arguments
     tokens = math.prod(batch)

@@ -65,7 +65,7 @@ def shard_stats(shards: Shards, interpret: Any, inputs: HeadInputs, objective: O
 
 @shard_stats.defjvp
 def _shard_stats_jvp(shards, interpret, primals, tangents):
-    """The logits are formed after all: values are what the kernel is for."""
+    """The kernel gives values alone: derivatives compute the logits."""
     del interpret
     objective = primals[1]
 
@@ -113,7 +113,7 @@ def _reduce_block(options, classes, x, w, label, bias, weights, *sums):
         w_j = jnp.where(real, weights[...], 0)
         margins = jnp.where(w_j == 0, 0, w_j * (here.maximum - z))
         added = jnp.sum(w_j, 1, keepdims=True)
-        # What is m - z of each goes up with m.
+        # m - z of every class so far grows by as much as m.
         margin[...] += weight[...] * (joined.maximum - before.maximum) + jnp.sum(margins, 1, keepdims=True)
         margin[...] += added * (joined.maximum - here.maximum)
         weight[...] += added
@@ -126,7 +126,7 @@ def _classes_of_this_shard(shards: Shards, vocab: int) -> Array:
 
 
 def _block_sizes(tokens: int, embed: int, vocab: int, itemsize: int) -> tuple[int, int]:
-    """Tokens and classes of a block: as large as the chip's memory holds twice, beside a few blocks of logits."""
+    """Tokens and classes of a block: the largest that fits in VMEM, double buffered, with three blocks of logits."""
 
     def on_chip(rows: int, columns: int) -> int:
         return 2 * embed * (rows + columns) * itemsize + 3 * 4 * rows * columns

@@ -26,7 +26,7 @@ class HeadInputs(NamedTuple):
 
     @property
     def product_dtype(self) -> jnp.dtype:
-        """Of the logits' gradient, in products: hidden's and kernel's dtype, if they share one of 2 bytes or more."""
+        """The logits' gradient's dtype in products: hidden's and kernel's if equal and >= 2 bytes, else `dtype`."""
         shared = self.hidden.dtype == self.kernel.dtype and self.kernel.dtype.itemsize > 1
         return self.kernel.dtype if shared else self.dtype
 
@@ -69,7 +69,7 @@ def head_size(inputs: HeadInputs, saved: HeadGrads | None = None) -> HeadSize:
 
 
 def sum_dtypes(inputs: HeadInputs, saved: HeadGrads) -> HeadGrads:
-    """The dtypes in which gradients are added up that are then `saved` in others; None of those not wanted."""
+    """The dtypes in which gradients are summed before they are cast to `saved`; None for those not wanted."""
     return HeadGrads(*(None if dtype is None else inputs.dtype for dtype in saved))
 
 

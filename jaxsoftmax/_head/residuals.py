@@ -1,8 +1,7 @@
-"""What a forward pass of the fused head leaves for the backward pass, in a tree that is the same for every one.
+"""The residuals of the fused head, in a pytree whose structure doesn't depend on which gradients are wanted.
 
-Which gradients are wanted differs from pass to pass. It must not show in the tree of what is left: of several passes
-through one jitted function JAX takes the tree of the last, for the backward pass of any. It shows in shapes instead:
-in place of a gradient that isn't wanted stands an array of shape (0,), which no gradient has.
+After several forward passes through one jitted function, JAX uses the last pass's tree for every backward pass. So the
+tree can't say which gradients are wanted. Shapes do: a gradient that isn't wanted is an array of shape (0,).
 """
 
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ _NOT_WANTED = (0,)
 
 
 def specs_and_wanted(inputs: HeadInputs) -> tuple[GradSpecs, GradSpecs]:
-    """What each gradient shares with its input, of a forward pass with `symbolic_zeros`; and that of those wanted."""
+    """The `GradSpec` of every input, and of those whose gradient is wanted, from a pass with `symbolic_zeros`."""
     specs = GradSpecs(*(None if a is None else GradSpec.of(a.value) for a in inputs))
     wanted = (spec if a is not None and a.perturbed else None for a, spec in zip(inputs, specs, strict=True))
     return specs, GradSpecs(*wanted)
@@ -38,7 +37,7 @@ def wanted_among(specs: GradSpecs, arrays: HeadGrads) -> GradSpecs:
 
 
 def as_wanted(wanted: GradSpecs, gradients: HeadGrads) -> HeadInputs:
-    """Each gradient summed over the devices that share its argument, and then rounded as that is."""
+    """Each gradient, summed over the devices that share its argument, in the argument's dtype."""
 
     def as_specified(spec: GradSpec, g: Array) -> Array:
         return psum_to_vma(spec.axes, g).astype(spec.dtype)

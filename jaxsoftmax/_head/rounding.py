@@ -26,9 +26,9 @@ def saved_dtypes(wanted: GradSpecs, axes: frozenset[str]) -> HeadGrads:
 
 
 def loss_scale(inputs: HeadInputs, shards: Shards, outputs_bar: Any, class_weights: Array | None) -> Array | None:
-    """A power of two, about 2^-10 of the gradient's largest entry: multiples of it keep within float16's range.
+    """The inverse loss scale for float16 products, a power of two; None for other dtypes.
 
-    None of other dtypes.
+    It is about 2^-10 of the gradient's largest entry, which keeps scaled cotangents in float16's range.
     """
     if inputs.product_dtype != jnp.float16:
         return None

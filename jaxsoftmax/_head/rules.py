@@ -24,11 +24,11 @@ from jaxsoftmax._sharding import Shards
 
 
 class HeadRules(NamedTuple):
-    """The functions that carry a derivative: in reverse mode here, in both modes in `forward_mode`."""
+    """The functions with a derivative rule: `custom_vjp` in `jaxsoftmax`, `custom_jvp` in `forward_mode`."""
 
     total: Callable[..., Any]  # Σ <scale, outputs>, a scalar; and the extras
     outputs: Callable[..., Any]  # outputs and extras [tokens, ...]
-    sharded_as_given: Callable[[Array], Array]  # an argument on Auto axes, its gradient sharded as it is
+    sharded_as_given: Callable[[Array], Array]  # the argument, its gradient sharded as it is over Auto axes
 
 
 def weighted_total(scale: Any, outputs: Any) -> Array:

@@ -27,7 +27,7 @@ class Steps(NamedTuple):
     transposed: Callable[[Array], Array | None]
     # `columns(kernel, first, count)`: so many columns of the kernel from number `first` on.
     columns: Callable[[Array, Array, int], Array]
-    # Whether the first chunk stands before the loop: XLA sees that its dW is added to zeros, and writes it.
+    # Whether to peel the first chunk off the loop: XLA then writes its dW instead of adding it to zeros.
     first_apart: bool
 
 

@@ -155,7 +155,7 @@ def _padded(plan: MeshPlan, options: LossOptions, arguments: HeadArguments) -> H
 def _with_last_repeated(tokens: Array, times: list[int]) -> Array:
     """Hidden states or labels, padded in each batch dimension with its last token.
 
-    Hidden states of zeros would be NaN times an infinite kernel. A NaN that is ignored has to be ignored again.
+    Zero hidden states times an infinite kernel are NaN. Labels are repeated too, so that a copied NaN stays ignored.
     """
     for axis, missing in enumerate(times):
         size = tokens.shape[axis]

@@ -1,7 +1,7 @@
 """The loop of the fused head over chunks of tokens: only one chunk ever has its logits.
 
-Each chunk has its own outputs and dx; dW and db are sums over chunks. Ignored tokens, whose outputs and gradient are 0,
-come last: a chunk of them alone is skipped, unless it is the first and stands apart.
+Each chunk has its own outputs and dx; dW and db are sums over chunks. Ignored tokens are sorted last: a chunk of
+ignored tokens alone is skipped, unless it is the first and peeled off the loop.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def outputs_of_tokens(
     inputs = pvary_with(shards, inputs, objective.tokens)
     layout = chunk_layout(inputs.hidden.shape[0], objective.ignored(), chunk)
 
-    @jax.checkpoint  # around the choice too: within, it would save what the choice is between
+    @jax.checkpoint  # outside of the `cond`: inside, JAX would save the residuals of both branches
     def of_chunk(chunk: tuple[Array, Any]) -> Any:
         x, of_tokens = chunk[0], objective.of(chunk[1])
         nothing = partial(of_tokens.of_ignored, inputs.dtype)
@@ -41,7 +41,7 @@ def outputs_of_tokens(
 
 
 def outputs_and_gradients(steps: Steps, sizes: ChunkSizes, task: GradientTask) -> tuple[Any, Any, HeadGrads]:
-    """Outputs and extras [tokens, ...], and each device's own gradients; None of those not wanted."""
+    """Outputs and extras [tokens, ...], and each device's own gradients; None for those not wanted."""
     _, saved, inputs, outputs_bar, objective, factor = task
     layout = chunk_layout(inputs.hidden.shape[0], objective.ignored(outputs_bar), sizes.tokens)
     alone = isinstance(layout.tokens, int) and layout.tokens <= layout.chunk

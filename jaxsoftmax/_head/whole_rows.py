@@ -29,8 +29,7 @@ def add_products(
 ) -> HeadGrads:
     """The chunk's dx, and `sums` of dW and db with its part added; None where `sums` has None.
 
-    `entries` are those of G at a block of classes, of which all are held at once. A chunk may be `alone`, without
-    others.
+    `entries(ClassBlock())` is all of G. `alone`: the chunk is the only one. `classes` has no effect.
     """
     del classes
     g = entries(ClassBlock())

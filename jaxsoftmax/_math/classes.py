@@ -1,4 +1,4 @@
-"""Arrays over the classes, shaped to meet rows [*batch, vocab]: with 1s for the batch, as JAX may be set to demand."""
+"""Arrays over classes, reshaped to the rank of [*batch, vocab]: `jax_numpy_rank_promotion` may be "raise"."""
 
 import jax.numpy as jnp
 from jax import Array, lax

@@ -31,14 +31,14 @@ class RowPair(NamedTuple):
 
 
 class LogRatios(NamedTuple):
-    """Of each row to the row that it is measured against; None for a row that is measured against nothing."""
+    """Log-ratios of each row's probabilities to those it is compared with; None for a row that isn't compared."""
 
     teacher: Array | None  # log p - log q, or log p - log m of Jensen-Shannon
     student: Array | None  # log q - log p, or log q - log m
 
 
 class Sums(NamedTuple):
-    """Numbers of a pair of rows, [*batch, 1] each; 0 of a row that is measured against nothing."""
+    """The Kullback-Leibler divergence of each row, [*batch, 1]; 0 for a row that isn't compared."""
 
     teacher: Array  # as KL(p||q), or KL(p||m) of Jensen-Shannon
     student: Array  # as KL(q||p), or KL(q||m)
@@ -74,7 +74,7 @@ def excess(p: Array, q: Array, delta: Array) -> Array:
 
 
 def log_ratios(divergence: Divergence, delta: Array) -> LogRatios:
-    """Logs of ratios of probabilities; of the two to m = beta p + (1 - beta) q the second is the first less delta."""
+    """log(p / q), log(q / p), or for Jensen-Shannon log(p / m) and log(q / m), which differ by delta."""
     if divergence.kind == "forward_kl":
         return LogRatios(delta, None)
     if divergence.kind == "reverse_kl":
@@ -109,7 +109,7 @@ def divergence_value(divergence: Divergence, sums: Sums) -> Array:
 
 
 class Centre(NamedTuple):
-    """Of logs of ratios v, each [*batch, 1]: with them v_j - <s, v> keeps its tail at a dominant entry k (M21)."""
+    """Centres log-ratios v, [*batch, 1] each: v_j - <s, v> keeps its digits at a dominant entry k (M21)."""
 
     entry: Array  # v_k; 0 without a dominant entry
     mean: Array  # Σ_j s_j (v_j - v_k)

@@ -19,15 +19,15 @@ class States(NamedTuple):
 
 
 class Shift(NamedTuple):
-    """Parts of L_u - L_z = (m_u - m_z) + approximate + rest, which d_j = (u_j - z_j) / T is less; each [*batch, 1]."""
+    """The parts of L_u - L_z = (m_u - m_z) + approximate + rest, [*batch, 1] each; delta_j = d_j - (L_u - L_z)."""
 
-    approximate: Array  # log1p(r_u) - log1p(r_z), and what the rounding of m_u - m_z left
+    approximate: Array  # log1p(r_u) - log1p(r_z), plus the rounding error of m_u - m_z
     rest: Array  # D = -log1p(Σ_j p_j expm1(-(d_j - (m_u - m_z) - approximate)))
     tail: Array  # delta_k of an entry k that dominates both rows
 
 
 def approximate_shift(states: States) -> Array:
-    """(L_u - L_z) - (m_u - m_z) but for roundings, and what the rounding of m_u - m_z left; 0 where not finite."""
+    """log1p(r_u) - log1p(r_z), plus the rounding error of m_u - m_z; 0 where that isn't finite."""
     (m_u, _), (m_z, _) = states
     shift = (log_denominator(states.teacher) - log_denominator(states.student)) + _rounding(m_u, m_z)
     return jnp.where(jnp.isfinite(shift), shift, 0)
@@ -50,7 +50,7 @@ def shifted_difference(temperature: Number, u: Array, z: Array, approximate: Arr
 
 
 def shift_terms(temperature: Number, u: Array, z: Array, approximate: Array, states: States) -> tuple[Array, Array]:
-    """p_j expm1(-(d_j - ...)), to be added up, and the same without an entry that dominates both rows."""
+    """p_j expm1(-d'_j), d' the `shifted_difference`; and the same, 0 at an entry that dominates both rows."""
     p, q = probabilities(u / temperature, states.teacher), probabilities(z / temperature, states.student)
     terms = excess(p, q, shifted_difference(temperature, u, z, approximate, states))
     return terms, jnp.where(_dominates_both(temperature, u, z, states), 0, terms)

@@ -1,4 +1,4 @@
-"""The constants of a loss, and the logits that it is of: those of the model under a soft cap and a temperature."""
+"""The constants of a loss, and its logits z: the model's under a soft cap and a temperature."""
 
 import math
 from dataclasses import dataclass, fields
@@ -26,7 +26,7 @@ class LossOptions:
     temperature: Number = 1.0
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """The data; and by field what is known, or that it is data."""
+        """The traced constants; and per field whether it is static, with its value if so."""
         values = [getattr(self, field.name) for field in fields(self)]
         known = [value is None or isinstance(value, (int, float)) for value in values]
         data = tuple(value for value, is_known in zip(values, known, strict=True) if not is_known)

@@ -1,4 +1,4 @@
-"""The state (m, r) of a log-sum-exp, on which every function of this package rests.
+"""The state (m, r) of a log-sum-exp, on which all functions but weighted log-sum-exps rest.
 
 For one row x let m = max x and r = Σ_j exp(x_j - m) with ONE maximum left out. Then
 

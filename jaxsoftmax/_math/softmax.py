@@ -43,10 +43,10 @@ def jacobian_product(s: Array, state: LseState, v: Array, axes: tuple[int, ...])
 
 
 def centred_subtract_mean(x: Array, state: LseState, v: Array, axes: tuple[int, ...]) -> Array:
-    """`subtract_mean` of v that are 0 at the dominant entry k of x, with a transpose that is right of others too (M21).
+    """v - <s, v> for v that is 0 at the dominant entry k of x; the transpose is right for any cotangent (M21).
 
-    <s, v> is Σ_{j != k} s_j v_j - v_k r / (1 + r), and the entry at k -<s, v>. Which entry is the maximum is asked of x
-    and m alone: so the sums of the transpose don't wait for r, and can share a pass with those for r.
+    At k it equals -<s, v>, with <s, v> = Σ_{j != k} s_j v_j - v_k r / (1 + r). k is found from x and m alone, so the
+    transpose's sums can share a pass with the sum for r.
     """
     near, confident = near_maximum(x, state.maximum), is_confident(state)
     dominant = near & confident

@@ -1,7 +1,7 @@
 """One token's loss and its gradient from the statistics of its row (M24-M26), and the reductions over tokens (M27).
 
-Nothing here knows where the logits come from: the statistics are the state (m, r), the label's logit, and at most one
-weighted sum, so a head that never holds a whole row can use the same equations block by block.
+Nothing here knows where the logits come from. The input is the row's state (m, r), the margin m - z_y or sums over the
+targets, and class weights, so a head that never holds a whole row can use the same equations block by block.
 """
 
 from typing import Any, NamedTuple
@@ -56,8 +56,8 @@ def integer_label_loss(options: LossOptions, stats: RowStats, weighted_margin: A
 def label_nll(stats: RowStats, weight: Array) -> Array:
     """`weight` times the label's negative log-likelihood.
 
-    A label at -inf adds nothing under weight 0; a logit of +inf makes the loss NaN under it, as the gradient is. That
-    of NaN is NaN, though it be left out of the maximum, as by XLA's over several devices.
+    A label at -inf with weight 0 adds nothing. A row with +inf gives NaN under weight 0, as its gradient is. A row with
+    NaN gives NaN, even where XLA's maximum over devices drops the NaN.
     """
     nll = negative_log_likelihood(stats.state, stats.label_margin)
     drops_out = (weight == 0) & (nll == jnp.inf) & (stats.state.maximum < jnp.inf)
@@ -162,12 +162,12 @@ def drop_infinite_if_unweighted(weights: Array | float, losses: Array) -> Array:
 
 
 def mean_weights(token_weights: Array, normalizer: Array) -> Array:
-    """v_t with mean = Σ_t v_t l_t, which is u_t / Σ_t u_t n_t, or 0 of nothing (M27); `normalizer` is that sum."""
+    """v_t with mean = Σ_t v_t l_t: u_t / Σ_t u_t n_t, or 0 for an empty sum (M27); `normalizer` is that sum."""
     nothing = normalizer == 0
     return jnp.where(nothing, 0, token_weights / jnp.where(nothing, 1, normalizer))
 
 
 def mean(total: Array, normalizer: Array) -> Array:
-    """Σ_t u_t l_t / Σ_t u_t n_t, or 0 of nothing (M27), from the two sums; NaN of a NaN."""
+    """Σ_t u_t l_t / Σ_t u_t n_t (M27), from the two sums; 0 for an empty sum, NaN if the total is NaN."""
     nothing = (normalizer == 0) & ~jnp.isnan(total)
     return jnp.where(nothing, 0, total / jnp.where(nothing, 1, normalizer))

@@ -1,1 +1,1 @@
-"""How rows are reduced: schedules for the equations of `_math`, their choice by platform, and one derivative rule."""
+"""How rows are reduced: a schedule per platform for the equations of `_math`, and the derivative rules."""

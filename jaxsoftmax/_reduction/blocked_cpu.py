@@ -1,7 +1,7 @@
 """The schedule of a row reduction for XLA's CPU compiler, of rows that lie whole on one device.
 
 What differs from the default: long rows are summed in pieces; confident rows alone are summed again without their
-maximum; an entry is fetched, not looked for; results are kept in memory where XLA would compute them again.
+maximum; entries are gathered, not found with a one-hot mask; results are kept in memory where XLA would recompute them.
 """
 
 import math
@@ -34,8 +34,9 @@ from jaxsoftmax._reduction.centring import subtract_centre
 SHORT_ROW = 32  # up to here XLA CPU forms two sums at once in the time of one; in longer rows it is slow at that
 LONG_ROW = 1 << 12  # from here on sums of pieces cost no more than that of a row, and far less where that is very long
 PIECE = 1 << 11  # the length of a piece, or the divisor of the row's length nearest to it
-_COPIES_OPERANDS = jax.__version_info__ < (0, 11)  # of a conditional, where they are overwritten after it
-BLOCK = 1 << 18  # entries of the chosen rows that are looked at again at a time
+# Whether XLA copies a conditional's operands that are overwritten later.
+_COPIES_OPERANDS = jax.__version_info__ < (0, 11)
+BLOCK = 1 << 18  # entries of the selected rows that are read again at a time
 
 
 def fits(rows: Array) -> bool:
@@ -59,7 +60,7 @@ def _on_one_device() -> bool:
 def lse_state(x: Array, axes: tuple[int, ...], shared: bool) -> LseState:
     """The state of x over `axes`, which are kept with size 1.
 
-    `shared` exponentials are those of whole rows, as a gradient has them too: XLA forms them once.
+    With `shared`, exponentials of whole rows, which XLA computes once for the state and the gradient.
     """
     maximum = _maximum(x, axes)
     e = jnp.exp(x - maximum)
@@ -147,7 +148,7 @@ def materialised(array: Array) -> Array:
 
 
 def over_rows(of_rows: Callable[..., Array]) -> Callable[..., Array]:
-    """A function of arrays [*batch, ...], the first with one dimension more, as one of arrays [tokens, ...].
+    """Wraps `of_rows`: flattens its arguments' batch to [tokens], and restores the batch in the result.
 
     For the gradient of a kernel XLA CPU transposes a gradient [batch, sequence, vocab] of logits. Where each entry is
     formed in that shape it forms them all twice, which takes three times the logits' memory. As [tokens, vocab] they
@@ -161,9 +162,9 @@ def over_rows(of_rows: Callable[..., Array]) -> Callable[..., Array]:
             return array.reshape(math.prod(batch), *array.shape[len(batch) :])
 
         def kept(part: Any) -> Any:
-            """In memory, or XLA would form it again for every entry; but of a state it is to see whose it is.
+            """Puts an argument behind a barrier, or XLA would recompute it for every entry.
 
-            Then it takes the exponentials for those that it has summed, and forms them once.
+            A state gets none: then XLA recognises its exponentials, and computes them once for sum and gradient.
             """
             part = jax.tree.map(flat, part)
             return part if isinstance(part, LseState) else lax.optimization_barrier(part)
@@ -175,7 +176,7 @@ def over_rows(of_rows: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def _first_maxima(x: Array, chosen: Array) -> Array:
-    """The number of the first maximum of each row that is `chosen` [rows]; -1 of the others."""
+    """The index of the first maximum of each row that is `chosen` [rows]; -1 for the others."""
     nothing = jnp.full_like(chosen, -1, jnp.int32)
     if not x.size:
         return nothing
@@ -190,7 +191,7 @@ def _first_maxima(x: Array, chosen: Array) -> Array:
 def _maximum(x: Array, axes: tuple[int, ...]) -> Array:
     """`finite_maximum` as one reduction, which XLA CPU fuses with the exponentials of x - m.
 
-    Not over one entry: there XLA takes that for the result, and leaves out what the reduction begins with.
+    Over a single entry XLA ignores the initial value: there `finite_maximum` is used.
     """
     if math.prod(x.shape[axis] for axis in axes) <= 1:
         return finite_maximum(x, axes)
@@ -201,8 +202,7 @@ def _maximum(x: Array, axes: tuple[int, ...]) -> Array:
 def _remainder(e: Array, axes: tuple[int, ...], x: Array | None) -> Array:
     """r of rows over `axes` from their exponentials e.
 
-    Of confident rows e is formed again from the logits x, if these are given, so that XLA needs not keep all of e; from
-    a maximum that is found again too, so that it needs not keep that of all rows, and fuses it with e.
+    Given the logits x, it recomputes e and the maximum for confident rows, so that XLA need not keep them for all rows.
     """
     if axes != (e.ndim - 1,) or not e.size:
         return remainder(*(jnp.sum(terms, axes, keepdims=True) for terms in (e, _without_maximum(e))))
@@ -222,7 +222,7 @@ def _remainder(e: Array, axes: tuple[int, ...], x: Array | None) -> Array:
 
 
 def _remainder_of_pieces(x: Array, maximum: Array, axes: tuple[int, ...]) -> Array | None:
-    """r of long rows, cut into pieces of equal length, from sums over these; None of other rows.
+    """r of long rows, cut into pieces of equal length, from sums over these; None for other rows.
 
     Of a confident row only that piece is summed again that has the maximum: all others add up to less than 0.875.
     """
@@ -246,9 +246,9 @@ def _remainder_of_pieces(x: Array, maximum: Array, axes: tuple[int, ...]) -> Arr
 
 
 def _with_sums_of_others(sums: Array, confident: Array, exponentials: Callable[[Array], Array], width: int) -> Array:
-    """Sums [*batch, 1] of `width` exponentials each, in confident rows of those without the maximum.
+    """Sums [*batch, 1] of `width` exponentials each; in confident rows without the maximum.
 
-    `exponentials` [rows, width] are asked for by the rows' numbers.
+    `exponentials(indices)` returns the rows [len(indices), width].
     """
 
     def sums_of_others(indices: Array) -> Array:

@@ -16,7 +16,7 @@ from jaxsoftmax._math.precision import accumulation_dtype
 
 
 def subtract_centre(v: Array, index: Array | None, dominant: Array, axes: tuple[int, ...]) -> Array:
-    """P v in the accumulation dtype; v itself in rows without a dominant entry.
+    """v - v_k (P v of M21) for the dominant entry k, in the accumulation dtype; v itself where there is none.
 
     `index` [*batch, 1] is that of the dominant entry, and -1 where there is none. It is None where rows can't be read
     at an index: then they are read once more, by the mask `dominant`.
@@ -32,12 +32,12 @@ def subtract_centre(v: Array, index: Array | None, dominant: Array, axes: tuple[
 
 
 def centred(v: Array, index: Array | None, dominant: Array, axes: tuple[int, ...]) -> Array:
-    """P v, which JAX transposes to v: for products J P v, whose transpose is J as it stands."""
+    """v - v_k (P v of M21), transposed as the identity: correct inside of J P v, where J P = J = J^T."""
     return _with_transpose(lambda h: subtract_centre(h.astype(v.dtype), index, dominant, axes), _unchanged, _widen(v))
 
 
 def jacobian_product(s: Array, state: LseState, index: Array | None, v: Array, axes: tuple[int, ...]) -> Array:
-    """J v over `axes`, J the Jacobian of the softmax s; its transpose takes numbers of v's dtype (M6, M21)."""
+    """J v over `axes`, J the Jacobian of softmax (M6, M21). A cotangent is first cast to v's dtype."""
     dominant = is_dominant_probability(s, state)
     product = softmax.jacobian_product(s, state, centred(v, index, dominant, axes), axes)
     return _with_transpose(_unchanged, lambda h: subtract_centre(h.astype(v.dtype), index, dominant, axes), product)

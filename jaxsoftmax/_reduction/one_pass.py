@@ -18,7 +18,7 @@ from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._math.token_loss import TargetSums
 from jaxsoftmax._reduction.centring import centred
 
-FEW = 8  # entries of a row: so many are compared with every class number; more are fetched, and scattered
+FEW = 8  # indices a row: so many by a one-hot mask, more by gather and scatter
 
 
 def lse_state(x: Array, axes: tuple[int, ...], shared: bool = False) -> LseState:
@@ -74,13 +74,12 @@ def entries_at(rows: Array, index: Array) -> Array:
 
 def margins_at(z: Array, _x: Array, index: Array, _state: LseState, _options: LossOptions) -> Array:
     """m - z[..., index] for each index [*batch, k], where z = loss_logits(x); 0 where it is outside of the row."""
-    # Of the same differences that the exponentials are formed of, and from a maximum without the state's barrier, the
-    # entries are looked for in the pass that sums the exponentials.
+    # From the differences of the exponentials, and a maximum outside of the state's barrier: XLA fuses it with the sum.
     return _each(finite_maximum(z, (z.ndim - 1,)) - z, index)
 
 
 def _each(rows: Array, index: Array) -> Array:
-    """rows[..., index], 0 where it is outside of the row; a few are looked for in a pass over the row, not fetched."""
+    """rows[..., index], 0 where it is outside of the row; a few by a one-hot mask, more by gather."""
     numbers = class_numbers(rows)
     if index.shape[-1] <= FEW:
         columns = (index[..., i : i + 1] == numbers for i in range(index.shape[-1]))
@@ -104,8 +103,8 @@ def margin_sum(z: Array, state: LseState) -> Array:
 
 def is_first_maximum(x: Array, index: Array, margin: Array, _state: LseState) -> Array:
     """Whether x[..., index] is the first maximum of its row, as [*batch, 1]."""
-    # A sum of exponentials can share its pass with a minimum, not with an argmax. Where XLA formed x again, a rounding
-    # apart, no entry may equal the maximum; then one that is as near as that is taken for it.
+    # A sum of exponentials can share its pass with a minimum, not with an argmax. If XLA rounds x differently when it
+    # recomputes it, perhaps no entry equals the maximum: then a label within that rounding counts.
     vocab, maximum = x.shape[-1], finite_maximum(x, (x.ndim - 1,))
     numbers = class_numbers(x)
     if isinstance(vocab, int) and vocab <= 1 << 24:
@@ -133,7 +132,7 @@ def with_added_at(rows: Array, index: Array, addends: Array) -> Array:
 
 
 def over_rows(of_rows: Callable[..., Array]) -> Callable[..., Array]:
-    """A function of rows [*batch, vocab] as it is."""
+    """`of_rows` itself: this schedule doesn't flatten the batch."""
     return of_rows
 
 

@@ -1,4 +1,4 @@
-"""The state (m, r) of rows, and their softmax, with derivatives: one rule over every schedule."""
+"""Log-sum-exp state, softmax and margins of rows: one JVP rule for each, whatever the schedule."""
 
 from functools import partial
 

@@ -11,7 +11,7 @@ _UNIT = 2.0**-64
 
 @jax.custom_jvp
 def weights_in_units(b: Array) -> Weights:
-    """Weights of any size; subnormal ones are read from their bits, as programs for CPU and TPU take them for 0."""
+    """Weights of any size; subnormals are decoded from their bits, as XLA on CPU and TPU flushes them to zero."""
     info = jnp.finfo(b.dtype)
     bits = lax.bitcast_convert_type(b, f"uint{info.bits}")
     is_negative, exponent, mantissa = (

@@ -4,7 +4,8 @@ Nothing here carries a custom derivative rule, and nothing differentiates: each 
 public forward values. That makes them the reference against which the rules of the losses are judged.
 
 Dense forms map `[*batch, vocab]` to `[*batch, vocab, vocab]`; products with a vector (`_jvp`, `_vjp`, `_hvp`) need
-O(vocab) memory a row. Arithmetic is at least float32, and results have the dtype of the argument they differentiate.
+O(vocab) memory a row. Arithmetic is at least float32; a gradient in targets has the dtype of the logits, any other
+derivative that of the argument in which it is taken.
 
 `Source:` numbers such as (M5) are those of the theorems that `jaxsoftmax verify` states and judges.
 """

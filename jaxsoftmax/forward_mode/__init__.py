@@ -1,15 +1,16 @@
-"""The losses, statistics and log-sum-exp for pure forward mode: the same names, signatures and values.
+"""The functions of `jaxsoftmax` for pure forward mode: the same names, signatures and values.
 
-JAX refuses `jax.jvp`, `jax.jacfwd` and `jax.linearize` through a function whose gradient is attached with
-`jax.custom_vjp`, as the functions of `jaxsoftmax` are. These attach the same closed forms with `jax.custom_jvp`:
-the tangent is <gradient, v>, linear in v, and JAX transposes it for reverse mode. Both modes work to any order; the
-price is that the gradient [*batch, vocab] is saved for a later transpose, where `jaxsoftmax` saves row statistics (of
-the `linear_...` functions nothing is saved: each chunk's logits are formed again), and that the derivative in a float
-label at a logit of -inf, which is infinite, makes even a tangent of 0 in that label a NaN.
+JAX refuses `jax.jvp`, `jax.jacfwd` and `jax.linearize` through `jax.custom_vjp`, which the losses of `jaxsoftmax` use.
+Here the same closed forms are attached with `jax.custom_jvp`, as `softmax` and `log_softmax` have them in both: the
+tangent is <gradient, v>, linear in v, and JAX transposes it for reverse mode. Both modes work to any order.
 
-Some libraries ask for forward mode though their user calls `jax.grad` at most: optimistix where it differentiates a
-root, lineax in a `JacobianLinearOperator`, NumPyro's NUTS with `forward_mode_differentiation=True`, least-squares
-solvers of optimistix and jaxopt. Their losses belong here.
+The price: the gradient [*batch, vocab] is saved for a later transpose, where `jaxsoftmax` saves row statistics. The
+`linear_...` functions save nothing: they compute each chunk's logits again. In a float label at a logit of -inf the
+derivative is infinite, and even a tangent of 0 in that label gives a NaN.
+
+Some libraries ask for forward mode though you only call `jax.grad`: optimistix where it differentiates a root, lineax
+in a `JacobianLinearOperator`, NumPyro's NUTS with `forward_mode_differentiation=True`, least-squares solvers of
+optimistix and jaxopt. If your loss goes to one of these, take it from this module.
 
 >>> import jax, jax.numpy as jnp
 >>> logits, v = jnp.array([0.0, -20.0]), jnp.array([1.0, 0.0])

@@ -65,7 +65,7 @@ def _head_outputs(shards: Shards, settings: Settings, inputs: HeadInputs, object
         operands = as_operands(settings, narrow._replace(hidden=x))
         return forward_row_outputs(shards, logits_of(operands.hidden, operands), of_tokens)
 
-    # A chunk of one size on every platform: a derivative through a choice would save what each side of it needs.
+    # One chunk size on every platform: a derivative through a branch saves the residuals of all branches.
     size = head_size(as_operands(settings, inputs))._replace(in_blocks=False)
     chunk = chunk_sizes(schedules.ON_EVERY_PLATFORM, settings, size).tokens
     with with_precision(settings):

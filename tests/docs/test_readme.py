@@ -5,10 +5,11 @@ import re
 
 import pytest
 
-from docs.generate.repository import RESULTS
+from docs.generate.repository import RESULTS, ROOT
 from tests.docs.pages import PAGES, README, shown, tables
 
 COMPILED = {"TPU v5p": "tpu_v5p", "H200": "cuda_h200"}
+INSTALLATION = "python3 -m venv"  # a command that is printed whole, to be copied
 
 
 def test_readme_is_read_in_a_minute():
@@ -56,3 +57,17 @@ def test_status_says_what_was_run_and_what_was_not():
     status = re.search(r"\*Status\.\*(.*?)\n\n", README, re.DOTALL)
     assert status
     assert "compiled by their own compilers and not run" in " ".join(status[1].split())
+
+
+def test_code_on_pages_is_no_wider_than_they_are():
+    widest = 88  # what is shown at 1280 pixels
+    in_blocks = {
+        path.relative_to(ROOT): [
+            line
+            for block in re.findall(r"^ *```\w+\n(.*?)^ *```", path.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+            for line in block.splitlines()
+            if len(line) > widest and INSTALLATION not in line
+        ]
+        for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.joinpath("docs").rglob("*.md")]
+    }
+    assert {path: lines for path, lines in in_blocks.items() if lines} == {}
