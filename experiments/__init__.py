@@ -1,4 +1,4 @@
-"""Experiments: one claim a folder, each derived or measured again every time it runs.
+"""Experiments: each claim has its folder, NAME/claim.py; the other folders hold what they share.
 
 Run them all with ``python -m experiments``, or one with, for example, ``python -m experiments jacobian``.
 """

@@ -1,1 +1,1 @@
-"""What the site says that a file of the repository already knows: one module for each kind of it."""
+"""Generates parts of the site from files of the repository."""

@@ -1,4 +1,4 @@
-"""A table of what `jaxsoftmax bench --target --json` wrote under experiments/results/compiled."""
+"""The table and figure of what `jaxsoftmax bench --target --json` wrote under experiments/results/compiled."""
 
 import json
 import shlex

@@ -59,7 +59,7 @@ def _proof(steps: Sequence[Sequence[str]]) -> str:
 def places(number: str) -> Sequence[Mark]:
     """Returns where a theorem is computed, once a function: in the package, or else in the experiments.
 
-    Where there are lines of code it is these, and no docstrings.
+    Docstrings count only where no line of code carries the number.
     """
     of_package = [mark for mark in marks.of_package() if mark.theorem == number]
     found = of_package or [mark for mark in marks.of_source_documents() if mark.theorem == number]

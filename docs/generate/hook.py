@@ -94,5 +94,5 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 
 def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Has a tutorial's links lead to files."""
+    """Rewrites a tutorial's links to .html files."""
     return among_files(html, page.file.src_uri)

@@ -1,4 +1,4 @@
-"""Where links lead on the site: to files of the repository, to theorems, among tutorials. And: `>>>` is a doctest."""
+"""Markdown extensions: links to files of the repository and to theorems, and highlighting of doctests."""
 
 import posixpath
 import re
@@ -27,7 +27,7 @@ _TUTORIAL = re.compile(r'(<a class="reference internal" href=")(\w+)"')
 
 
 def among_files(html: str, page: str) -> str:
-    """Returns a page with the links that mkdocs-gallery writes, which are for pages that are folders, for files.
+    """Rewrites mkdocs-gallery's links, made for directory URLs, to .html files.
 
     >>> among_files('<a class="reference internal" href="train"> <img src="a.png" srcset="../a.png">', _TUTORIALS)
     '<a class="reference internal" href="train.html"> <img src="a.png">'

@@ -29,7 +29,7 @@ def _mesh() -> Mesh:
 
 
 def functions(module: ModuleType) -> Mapping[str, Function]:
-    """Returns the public functions of a module, each as one of an array [2, 3]."""
+    """Returns the functions of the table, each as a function of one array [2, 3]."""
     return {
         "logsumexp": lambda x: module.logsumexp(x, axis=-1),
         "softmax": module.softmax,

@@ -16,7 +16,7 @@ _WIDTH = "80"  # columns of the help's lines
 
 
 def public_names(module: str) -> list[str]:
-    """Returns the names that a module offers: its `__all__`, or else what it defines, or imports as what it is called.
+    """Returns a module's public names: its `__all__`, or what it defines or re-exports (`import x as x`).
 
     >>> "certify" in public_names("jaxsoftmax.verify")
     True
@@ -37,7 +37,7 @@ def public_names(module: str) -> list[str]:
 
 
 def module(name: str) -> str:
-    """Returns what has mkdocstrings write the page of a module."""
+    """Returns the mkdocstrings block of a module's page."""
     package = name == "jaxsoftmax"
     members = [member for member in public_names(name) if not (package and _is_module(f"{name}.{member}"))]
     listed = "".join(f"        - {member}\n" for member in members)

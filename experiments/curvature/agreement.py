@@ -27,7 +27,7 @@ NOTICEABLE = 1e-3
 
 @dataclass(frozen=True)
 class Agreement:
-    """Products with a few directions, each the worst of them."""
+    """Largest errors of Hessian-vector products over a few directions."""
 
     ulps: dict[str, float]  # by product, from `jax.hessian` times v
     forward_twice_ulps: float  # of vᵀHv, likewise
@@ -35,7 +35,7 @@ class Agreement:
 
     @property
     def holds(self) -> bool:
-        """Whether all are one product, and that the slope of the gradient."""
+        """Whether all products agree with jax.hessian and with central differences."""
         worst = max(*self.ulps.values(), self.forward_twice_ulps)
         return worst <= TOLERANCE_ULPS and self.difference <= DIFFERENCE_TOLERANCE
 
@@ -73,7 +73,7 @@ def agreement(products: dict[str, Product], model: Model, hessian: Matrix, direc
 
 @dataclass(frozen=True)
 class Split:
-    """Gauss–Newton's product and the rest of the Hessian's."""
+    """How Gauss–Newton products differ from Hessian products."""
 
     linear_ulps: float  # of Gauss–Newton's from the Hessian's, where the network is linear
     rest: float  # the norm of the rest of the network's, over that of the Hessian's product
@@ -85,7 +85,7 @@ class Split:
 
 
 def split(hessian_product: Product, linear: Model, network: Model, seed: int) -> Split:
-    """Returns whether the two are equal where they should be, and how different they are where they shouldn't."""
+    """Compares Gauss–Newton with Hessian products, for a linear model and for the network."""
 
     @partial(jax.jit, static_argnums=0)
     def both(part: Product, model: Model, v: Flat) -> tuple[Flat, Flat]:

@@ -138,7 +138,7 @@ def _optax_mean(logits: Logits, labels: Labels) -> Float[Array, ""]:
 
 
 OPTAX_PRODUCT = "jvp of grad, optax"
-# Each with what it is in float64.
+# Each with the float64 formula that it is compared with.
 PRODUCTS: dict[str, tuple[Product, Product]] = {
     "jvp of grad, jaxsoftmax": (forward_over_reverse, gauss_newton_and_the_rest),
     "Gauss–Newton by cross_entropy_hvp": (gauss_newton, gauss_newton),

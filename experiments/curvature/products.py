@@ -56,7 +56,7 @@ def model_of(
 
 
 def forward_over_reverse(model: Model, v: Flat, cross_entropy: Loss = jaxsoftmax.cross_entropy) -> Flat:
-    """Returns the slope of the gradient along v."""
+    """Returns Hv as the jvp of the gradient."""
     return jax.jvp(jax.grad(model.of(cross_entropy)), (model.point,), (v,))[1]
 
 

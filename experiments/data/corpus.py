@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 FEWEST_CHARACTERS = 20_000
-_HELD_OUT = 16  # one character in so many
+_HELD_OUT = 16  # 1/16 of the characters
 _NOT_THE_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 
 
@@ -29,8 +29,7 @@ class Corpus(NamedTuple):
 def read_corpus(path: Path | None, at_most: int | None = None) -> Corpus:
     """Reads a file or a folder of text, or the standard library's sources.
 
-    Files are shuffled, always alike; what is held out is the end of what then stands in line. A file that isn't UTF-8
-    is left out.
+    Files are shuffled with a fixed seed; the last 1/16 of the characters is held out. Files not in UTF-8 are skipped.
 
     Args:
         path: a file; a folder, of which hidden files are left out; or None for the standard library without its tests.

@@ -1,7 +1,8 @@
 """Every line of the source documents' derivations is an equality, executed in float64.
 
-Each derivation is a list of expressions e₁ = e₂ = … , one printed line each. The first is JAX's own derivative of the
-textbook formula, the last ones are this library. Wrong lines are planted too: a check that cannot fail proves nothing.
+Each derivation is a list of expressions e₁ = e₂ = … , one printed line each. The first is the textbook value, or its
+derivative by JAX; where the library computes it, the last lines are its. Wrong lines are planted too: a check that
+cannot fail proves nothing.
 """
 
 from collections.abc import Callable, Sequence

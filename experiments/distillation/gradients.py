@@ -1,7 +1,7 @@
 """Gradients of a distillation loss against 50 digits: in the student's logits, the teacher's probabilities and logits.
 
-Logits are multiples of 1/16 and the temperature is a power of two, so that all differences are exact. An error is one
-of an entry's terms: it is relative to the sum of their magnitudes, which is |entry| unless student and teacher agree.
+Logits are multiples of 1/16 and the temperature is a power of two, so that all differences are exact. An error is
+relative to the sum of the magnitudes of an entry's terms, which is |entry| unless student and teacher agree.
 """
 
 from collections.abc import Callable
@@ -65,7 +65,7 @@ SURE_LOGITS = "logits with the gap"
 
 
 def teachers() -> dict[str, np.ndarray]:
-    """Returns targets in float32 for a student who is sure of class 0."""
+    """Returns float64 targets by name, for a student confident of class 0."""
     halves = 0.5 ** np.arange(1.0, _CLASSES + 1)
     return {
         "sure: others 1e-20": np.where(np.arange(_CLASSES) == 0, 1.0, 1e-20),

@@ -41,7 +41,7 @@ def softmax_jacobian(row: np.ndarray) -> list[list[mpmath.mpf]]:
 
 
 class SoftLabelGradients(NamedTuple):
-    """Of −Σ tⱼ log sⱼ; ``magnitudes`` are the sums of |terms| whose sums ``by_logits`` are."""
+    """Gradients of −Σ tⱼ log sⱼ; ``magnitudes`` sum the absolute values of the terms of ``by_logits``."""
 
     by_logits: list[mpmath.mpf]
     magnitudes: list[mpmath.mpf]

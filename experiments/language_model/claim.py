@@ -2,7 +2,7 @@
 
     python -m experiments language_model --corpus ~/texts --steps 500
 
-The model is in Flax NNX, with its embeddings as the head's kernel and without; the same seeds give both losses the same
+The model is in Flax NNX, with tied and untied embeddings; the same seeds give both losses the same
 parameters and batches, and a step differs in the line of the loss alone. The first steps are taken by an Equinox module
 too, the gradients of a batch in parts are compared with the whole batch's, and at the end the model writes some lines.
 

@@ -39,7 +39,7 @@ class Apart:
 
 @dataclass(frozen=True)
 class Accumulation:
-    """A batch in parts with so many tokens each, that aren't padding, accumulated in the right way and the usual."""
+    """Errors of accumulating a batch's parts: by summed losses over all tokens, and by the mean of their means."""
 
     tokens: list[int]
     sums: Apart

@@ -72,7 +72,7 @@ class Kind:
 def relative_differences(
     losses: Float[np.ndarray, " steps"], others: Float[np.ndarray, " steps"]
 ) -> Float[np.ndarray, " steps"]:
-    """Returns that of each step, in float64; NaN if a loss is."""
+    """Returns the relative difference at each step, in float64; NaN where a loss is NaN."""
     return np.abs(losses.astype(np.float64) / others - 1.0)
 
 

@@ -40,7 +40,7 @@ def _written(
     keys: Array,
     temperature: Float[Array, ""],
 ) -> Int[Array, " length"]:
-    """Fills the places; all tokens are read anew for each, since they are few."""
+    """Generates tokens one by one, without a cache of keys and values."""
 
     def write(tokens: Int[Array, " length"], place_and_key: tuple[Array, Array]) -> tuple[Int[Array, " length"], None]:
         place, key = place_and_key

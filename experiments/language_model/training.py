@@ -15,8 +15,8 @@ from experiments.data.token_sequences import PADDING, Sequences
 from experiments.models.transformer import Hidden, Kernel, Model, Tokens
 from experiments.runner.checkpoints import Checkpoints
 
-# The rate at its highest, and the part of the steps that leads to it. Twice that rate amplifies rounding: an ulp in the
-# first parameters then moves the tied model's curve with optax by 1e-3 within 100 steps.
+# Peak learning rate, weight decay, and the fraction of steps in warm-up. Twice that rate amplifies rounding: an ulp in
+# the first parameters then moves the tied model's curve with optax by 1e-3 within 100 steps.
 _RATE, _WEIGHT_DECAY, _WARM_UP = 1e-3, 0.01, 0.1
 _TOKENS_A_CHUNK = 256
 
@@ -34,7 +34,7 @@ def materialised(hidden: Hidden, kernel: Kernel, labels: Int[Array, "batch lengt
 def fused(
     hidden: Hidden, kernel: Kernel, labels: Int[Array, "batch length"], reduction: str = "mean"
 ) -> Float[Array, ""]:
-    """Returns the same loss, without the logits of all tokens."""
+    """Returns the mean loss by the fused head, without all logits in memory."""
     return jaxsoftmax.linear_cross_entropy(
         hidden, kernel, labels, ignore_index=PADDING, reduction=reduction, chunk_size=_TOKENS_A_CHUNK
     )
@@ -105,7 +105,7 @@ def train(
     between: int,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Curve:
-    """Takes the steps, those of a checkpoint excepted.
+    """Runs the training steps, resuming from the checkpoint if there is one.
 
     Args:
         state: the first.
@@ -122,7 +122,7 @@ def train(
     advance(done)
     for number in range(done, steps):
         state, loss = step(state, batches(number))
-        losses[number] = jax.block_until_ready(loss)  # NumPy, waiting, would make a ValueError of Ctrl-C
+        losses[number] = jax.block_until_ready(loss)  # wait here: NumPy would turn Ctrl-C into a ValueError
         advance(1)
         if number + 1 == steps or (number + 1) % between == 0:
             checkpoints.save(number + 1, (state, losses))

@@ -35,7 +35,7 @@ class Model(NamedTuple):
 
 
 class Block(nnx.Module):
-    """Causal attention, then a perceptron; each reads the normalised states and adds to them."""
+    """A pre-norm block: causal attention, then an MLP, each with a residual connection."""
 
     def __init__(self, sizes: Sizes, rngs: nnx.Rngs) -> None:
         """Draws the parameters."""
@@ -56,7 +56,7 @@ class Block(nnx.Module):
 
 
 class Transformer(nnx.Module):
-    """Embeddings of tokens and places, blocks, and a last normalisation."""
+    """Embeddings of tokens and positions, blocks, and a last normalisation."""
 
     def __init__(self, sizes: Sizes, rngs: nnx.Rngs) -> None:
         """Draws the parameters."""

@@ -1,4 +1,4 @@
-"""The same transformer as an Equinox module, which takes over the parameters of the one in NNX."""
+"""The transformer of `transformer.py` as an Equinox module, with the NNX model's parameters."""
 
 from typing import Any
 

@@ -16,8 +16,8 @@ import jaxsoftmax
 from experiments.data.digits import CLASSES, Digits, Parameters
 
 BATCH = 128
-# In ulps of the largest loss, or of the largest entry. Processes add the digits and the classes up in another order,
-# which moves each step's gradient by an ulp or so; the updates add those up, with momentum ten at a time.
+# In ulps of the largest loss, or of the largest entry. Another summation order moves each gradient by about one ulp;
+# updates accumulate these, momentum tenfold.
 TOLERANCE_ULPS = 16.0
 _IGNORED = -1
 _LEARNING_RATE, _MOMENTUM, _WEIGHT_DECAY = 0.05, 0.9, 1e-3
@@ -109,7 +109,7 @@ def mesh_of(shape: tuple[int, int]) -> Mesh:
 def spread(mesh: Mesh, batch: Batch) -> tuple[Array, Array]:
     """Returns the batch as global arrays, of which each process makes its own rows alone.
 
-    A batch that is short, or that the mesh doesn't divide, is filled up with rows whose label is ignored.
+    A batch that is short, or that the mesh doesn't divide, is padded with rows whose label is ignored.
     """
     missing = -(-BATCH // mesh.shape["data"]) * mesh.shape["data"] - len(batch.y)
     x = np.pad(batch.x, [(0, missing), (0, 0)])

@@ -115,7 +115,7 @@ def _compare(run: Run, digits: Digits, seed: int, say: Callable[..., None]) -> i
 
 
 def _reports_alone() -> TextIO:
-    """Ends with the launcher, and returns standard output for reports alone: gloo prints there whom it is joined to."""
+    """Returns a private standard output, as gloo prints to the shared one; this process now ends with its launcher."""
     end_with_parent()
     reports = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -129,15 +129,15 @@ def _say(reports: TextIO, **facts: Any) -> None:
 
 
 def _say_nothing(**facts: Any) -> None:
-    """What every process but the first says."""
+    """Nothing: only the first process reports."""
 
 
 def _report_nothing(step: int, loss: float) -> None:
-    """Of the steps on one device."""
+    """Ignores the steps of the comparison run."""
 
 
 def _leave_at_once() -> NoReturn:
-    """Ends in an error without JAX's farewell, which would wait for the others, while they wait for this process."""
+    """Exits with an error at once: JAX's shutdown barrier would wait for processes that wait for this one."""
     traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()

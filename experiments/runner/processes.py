@@ -43,7 +43,7 @@ class ProcessGroup:
         """
         self._commands, self._environment, self._directory = commands, environment, directory
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._exits: queue.SimpleQueue[int] = queue.SimpleQueue()  # who ended, in that order
+        self._exits: queue.SimpleQueue[int] = queue.SimpleQueue()  # indices of ended processes, in order
 
     def __enter__(self) -> Self:
         """Starts them all."""
@@ -96,7 +96,7 @@ class ProcessGroup:
         threading.Thread(target=self._announce_exit, args=(index,), daemon=True).start()
 
     def _announce_exit(self, index: int) -> None:
-        """Waits in a thread of its own: polling would not tell who died first, and who of that."""
+        """Waits in its own thread: polling couldn't tell which process died first and caused the others to."""
         self._processes[index].wait()
         self._exits.put(index)
 

@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 DEFAULT_DIRECTORY = Path(__file__).parents[1] / "results"
-QUICK_DIRECTORY = DEFAULT_DIRECTORY / "quick"  # quick runs leave what full runs found
+QUICK_DIRECTORY = DEFAULT_DIRECTORY / "quick"  # so that quick runs don't overwrite full results
 _PACKAGES = (
     "jaxsoftmax",
     "jax",

@@ -55,7 +55,7 @@ class Found:
     model: dict[str, Any]  # the last as a bound
 
     def agrees(self, part: str) -> bool:
-        """Whether flops or bytes told are the model's, or the temporary memory within its bound."""
+        """Whether flops or bytes in collectives are the model's, or the temporary memory within its bound."""
         if part == "temporary":
             return 0 < self.measured[part] <= self.model[part]
         return self.measured[part] == self.model[part]

@@ -1,4 +1,4 @@
-"""What the head over a mesh costs each device, on paper: flops, bytes told to other devices, and memory.
+"""The cost of the sharded head per device, by formula: flops, bytes in collectives, and memory.
 
 N tokens of D numbers and V classes lie over p_t shards of tokens and p_v of classes. A device has n = N/p_t tokens and
 v = V/p_v classes, rounded up; it takes c tokens and b classes at a time. docs/scaling.md says where each term is from.
@@ -18,7 +18,7 @@ class Backend:
 
     block: int | None  # classes in a block of the logits' gradient; None: all
     widens: bool  # XLA CPU gathers bfloat16 as float32
-    # XLA TPU rounds a sum over devices before it, where the result is rounded after it, and nothing comes between.
+    # XLA TPU casts an all-reduce's operand to bfloat16 if its result is cast to bfloat16 next.
     rounds_sums: bool = False
 
 
@@ -39,8 +39,7 @@ class Program:
     # Over classes; over classes and, on the token axis, over embed ("FSDP"); or not at all ("whole"), as where the mesh
     # doesn't divide the classes.
     kernel: str = "classes"
-    # Over the token axis, and so the same on all devices of the class axis; or over both ("both"), as the layers below
-    # leave them that share out tokens among all devices.
+    # Tokens are sharded over the token axis, and so alike on all devices of the class axis; or over both axes ("both").
     hidden: str = "tokens"
     chunk: int = 512
     label_smoothing: float = 0.0
@@ -49,7 +48,7 @@ class Program:
 
     @property
     def devices(self) -> int:
-        """All of the mesh."""
+        """The number of devices of the mesh."""
         return self.token_shards * self.class_shards
 
     @property
@@ -59,12 +58,12 @@ class Program:
 
     @property
     def own_tokens(self) -> int:
-        """Of a device: n."""
+        """Tokens on one device, n."""
         return -(-self.tokens // self.token_shards)
 
     @property
     def own_classes(self) -> int:
-        """Of a device, with columns that are no classes where the mesh doesn't divide V: v."""
+        """Classes on one device, v, with padding columns where the mesh doesn't divide V."""
         return -(-self.vocab // self.class_shards)
 
     @property
@@ -84,7 +83,7 @@ class Program:
 
 
 def flops(program: Program, backend: Backend) -> int:
-    """Of one device's matrix products: 2 n D v of the logits, and 2 n D v of each of the gradients dX and dW."""
+    """Flops of the matrix products on one device: 2 n D v for the logits, the same for each of dX and dW."""
     columns = program.own_classes
     if program.gradients:
         block = program.block(backend)
@@ -93,7 +92,7 @@ def flops(program: Program, backend: Backend) -> int:
 
 
 def told(program: Program, backend: Backend) -> dict[str, int]:
-    """Bytes of one device's arrays that are summed, or gathered, over each axis; nothing over an axis of one device."""
+    """Bytes of one device's arrays in collectives, by kind and mesh axis; none over an axis of one device."""
     classes, tokens = _told_over_classes(program, backend), _told_over_tokens(program, backend)
     over = [("vocab", classes)] * (program.class_shards > 1) + [("data", tokens)] * (program.token_shards > 1)
     return {f"{kind} over {axis}": size for axis, of in over for kind, size in of.items() if size}
@@ -128,12 +127,12 @@ def _told_over_tokens(program: Program, backend: Backend) -> dict[str, int]:
 
 
 def kernel_entries(program: Program) -> int:
-    """Of one device's classes: D v."""
+    """Entries of one device's part of the kernel: D v."""
     return program.embed * program.own_classes
 
 
 def _sum_bytes(program: Program, backend: Backend) -> int:
-    """Of a number of dX or dW, where it is summed over devices."""
+    """Bytes of an entry of dX or dW where it is summed over devices."""
     return program.itemsize if backend.rounds_sums else FLOAT32
 
 
@@ -182,7 +181,7 @@ def pod_bound(program: Program) -> int:
 
 
 def _copies(program: Program, backend: Backend) -> int:
-    """W gathered or filled up, or, in low precision, copied for a loop; X gathered; dW made whole again."""
+    """W gathered or padded, or, in low precision, copied for a loop; X gathered; dW made whole again."""
     wire = _wire_bytes(program, backend)
     of_kernel = {"classes": 2 * (program.itemsize == 2), "FSDP": wire, "whole": program.itemsize}[program.kernel]
     gathered = _told_over_classes(program, backend)["all-gather"] if program.class_shards > 1 else 0
@@ -201,7 +200,7 @@ class Machine:
 
 
 def seconds(program: Program, machine: Machine) -> dict[str, float]:
-    """Of one value and gradient, nothing overlapped: of the products, of each sum, and of all together."""
+    """Seconds of one value and gradient, nothing overlapped: of the products, of each sum, and of all together."""
     parts = {"products": flops(program, ACCELERATOR) / machine.flops}
     near_classes = min(program.class_shards, machine.node)
     near_tokens = min(program.token_shards, max(1, machine.node // program.class_shards))
@@ -233,7 +232,7 @@ def _all_reduce_seconds(size: int, devices: int, near: int, machine: Machine) ->
 def of_large_model(devices: int, class_shards: int) -> Program:
     """Returns the head of a million classes, of 65536 tokens a step, over a trunk that shares them among all devices.
 
-    The chunk is the library's own of an accelerator.
+    The chunk is the library's default on a GPU: logits of at most 1 GiB and 4096 tokens.
     """
     tokens, embed, vocab = 65536, 8192, 1 << 20
     affordable = (1 << 30) // (FLOAT32 * math.ceil(vocab / class_shards)) // 128 * 128

@@ -3,7 +3,7 @@
     python -m experiments.scaling.worker '[{"tokens": 1024, ...}, ...]'
     python -m experiments.scaling.worker '[{"tokens": 1048576, ...}, ...]' tpu:v5e:16x16
 
-With a target for a machine that isn't here. One line of JSON a program: its flops, the bytes it tells the others, its
+With a target for a machine that isn't here. One line of JSON a program: its flops, the bytes of its collectives, its
 temporary memory.
 """
 

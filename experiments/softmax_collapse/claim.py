@@ -24,8 +24,8 @@ from experiments.runner.experiment import Experiment, Options, Outcome, OwnOptio
 from experiments.softmax_collapse.findings import Runs, at, collapse_figure, collapse_of, sentences, summary, table
 from experiments.softmax_collapse.training import LIBRARY, OPTAX, SCALE, STEPS_A_CALL, Setting, train_all
 
-# The share of labels that lose their gradient with optax, at least. Of the loss at the step where optax's own becomes
-# 0: what optax's networks keep ever after, at least, and what is left of this library's at the end, at most.
+# LOST: the least share of labels whose gradient becomes 0 with optax. At the step where optax's loss becomes 0:
+# STALL: optax's later losses stay above this fraction of the loss then; FALL: this library's ends below it.
 LOST, STALL, FALL = 0.1, 1e-2, 1e-3
 _STEPS, _STEPS_QUICK = 7000, 4000
 _SEEDS, _SEEDS_QUICK = 3, 1

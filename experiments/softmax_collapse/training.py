@@ -76,7 +76,7 @@ class Metrics(NamedTuple):
     mean_gap: Any  # between the label's logit and the largest other
     least_gap: Any
     label_zero: Any  # share of the examples whose gradient is exactly 0 in the label's logit
-    whole_zero: Any  # share of those whose gradient is exactly 0 in every logit
+    whole_zero: Any  # share of the examples whose gradient is exactly 0 in every logit
     test_accuracy: Any
 
 
@@ -106,7 +106,7 @@ def train_all(
             if record == 0:
                 carry = start(setting, *runs[run])
             carry, metrics = _several_steps(setting, *runs[run])(carry)
-            recorded[run, record] = jax.device_get(metrics)  # NumPy, waiting, would make a ValueError of Ctrl-C
+            recorded[run, record] = jax.device_get(metrics)  # wait here: NumPy would turn Ctrl-C into a ValueError
             advance(STEPS_A_CALL)
             is_last = call + 1 == len(runs) * records
             if is_last or time.monotonic() - saved_at >= _SECONDS_BETWEEN_CHECKPOINTS:

@@ -1,1 +1,1 @@
-"""Where each way of writing the loss ends."""
+"""Where each formula for the loss loses its accuracy."""

@@ -64,7 +64,7 @@ class Case:
 
     @property
     def base(self) -> str:
-        """The peer that ratios are taken to: optax, and jax for what optax has not; of PARTS the loss without them."""
+        """The base of ratios: optax if it has the function, else jax; of PARTS the loss without them."""
         if self.function == PARTS:
             return WITHOUT_PARTS
         return "optax" if self.function in (INTEGER, FLOAT, SEQUENCES, UNREDUCED, LEAN) else "jax"

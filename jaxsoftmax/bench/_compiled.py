@@ -1,4 +1,4 @@
-"""Every subject on every case, compiled for a machine that isn't here: time as told by its program, and memory."""
+"""Every subject on every case, compiled for a machine that isn't here: estimated time, and memory."""
 
 import json
 import math

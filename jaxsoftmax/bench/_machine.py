@@ -52,7 +52,7 @@ def _cpu() -> str:
 
 
 def _cores() -> int | None:
-    """Those that this process may run on."""
+    """The CPU cores available to this process."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux

@@ -1,4 +1,4 @@
-"""Every subject on every case: compiled, timed in interleaved rounds, judged, and weighed in a process of its own."""
+"""Every subject on every case: compiled, timed in interleaved rounds, checked, and its peak memory measured."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -104,7 +104,7 @@ class _Measurement:
         ]
 
     def _inputs(self) -> tuple[tuple[np.ndarray, ...], list[jax.Array]]:
-        """Here, and on the device: one copy for all."""
+        """The inputs on the host and on the device, one copy for all subjects."""
         try:
             arrays = inputs(self.case)
             return arrays, jax.block_until_ready([jax.device_put(array) for array in arrays])
@@ -113,7 +113,7 @@ class _Measurement:
             return (), []
 
     def _runners(self, arrays: Sequence[jax.Array]) -> dict[str, Any]:
-        """Those that compile and run once."""
+        """Runners of the subjects that compiled, and ran once."""
         runners: dict[str, Any] = {}
         for name in self.subjects:
             self.steps.next(f"{self.case.label}: {name}")

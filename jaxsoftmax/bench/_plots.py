@@ -27,7 +27,7 @@ _POSITIONS = {"V": -1, "N": 0}  # of an axis in a shape
 _AXIS_NAMES = {"V": "classes V", "N": "tokens N"}
 _QUANTITIES: dict[str, Callable[[Row], float | None]] = {
     "time (ms)": lambda row: None if row.seconds is None else 1e3 * row.seconds.median,
-    # The floor holds all logits: it is none in memory.
+    # The floor holds all logits: no lower bound on memory.
     "temporary memory (MiB)": lambda row: (
         None if row.subject == FLOOR or not row.temp_bytes else row.temp_bytes / 2**20
     ),

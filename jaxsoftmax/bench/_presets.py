@@ -47,7 +47,7 @@ class Preset:
     quantities: dict[str, tuple[str, ...]]  # by kind
     confident: bool = False  # whether plain losses are measured on confident rows too
     functions: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by kind; integer labels where it has none
-    more: tuple[Case, ...] = ()  # unless shapes, functions or quick ones are asked for: of each value and gradient
+    more: tuple[Case, ...] = ()  # further cases; not with --shape, --function or --quick
     peers: tuple[str, ...] = PEERS
 
 
@@ -174,7 +174,7 @@ def _cases(preset: Preset, shape: Shape, dtypes: Sequence[str], function: str) -
 
 
 def _has(function: str, quantity: str) -> bool:
-    """Returns whether a quantity of a function is one of its own."""
+    """Returns whether a function is measured in that quantity."""
     if quantity == IN_GRAPH:
         return function == INTEGER
     return quantity == GRADIENT or function not in (UNREDUCED, LEAN, SPARSE, DISTILLATION, PARTS)

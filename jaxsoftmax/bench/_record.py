@@ -18,7 +18,7 @@ class Row:
     subject: str  # "jaxsoftmax", a peer, or "floor"
     rounds: int = 0
     seconds: Spread | None = None
-    to_base: Spread | None = None  # of the ratios, within each round, to optax; or to jax.nn, see `Case.base`
+    to_base: Spread | None = None  # quartiles of the time ratio to `Case.base`, within each round
     to_floor: Spread | None = None
     compile_seconds: float | None = None
     temp_bytes: int | None = None  # as XLA has planned them

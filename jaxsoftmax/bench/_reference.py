@@ -34,7 +34,7 @@ def judge(case: Case, arrays: Sequence[np.ndarray]) -> Callable[[Sequence[np.nda
 
     Args:
       case: what is differentiated.
-      arrays: its inputs in its dtype, labels last.
+      arrays: the case's inputs, as `_inputs.inputs` returns them.
     """
     if case.width is None:
         logits, other = arrays

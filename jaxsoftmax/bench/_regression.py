@@ -1,4 +1,4 @@
-"""The gate: whether jaxsoftmax has become slower, beside its base, or larger than in an earlier record."""
+"""The regression check: whether time relative to the base, memory or gradient error has become worse."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -23,7 +23,7 @@ class Worker:
     """
 
     def __init__(self, make: Callable[..., Any], *arguments: Any) -> None:
-        """Starts the process, which spares no thought for Ctrl-C: its parent ends it."""
+        """Starts the process, which ignores Ctrl-C: its parent ends it."""
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
@@ -82,7 +82,7 @@ def _serve(connection: Connection, make: Callable[..., Any], arguments: tuple[An
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """A process started here is born deaf to Ctrl-C, so that its imports leave no traceback either."""
+    """Processes started here ignore SIGINT from the start, even during their imports."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

@@ -82,7 +82,7 @@ def certify(
         signatures; those it lacks are skipped and listed. A `forward_mode` attribute is judged too.
       theorems: numbers such as "M5"; all if None. "M8" stands for its named parts too ("M8-empty").
       dtypes: of "float32", "float64", "bfloat16", "float16"; all if None.
-      quick: the main transformations only, and of claims after the first of a theorem one, without the twins.
+      quick: fewer transformations, and forward-mode variants for the first claim of each theorem or order only.
       progress: called as progress(done, total, label) after each step.
 
     Returns:
@@ -162,8 +162,8 @@ class _Plan(NamedTuple):
 def _tasks(implementation: Any, theorems: list[Theorem], dtypes: tuple[str, ...], quick: bool) -> _Plan:
     """Every claim on a function that is offered.
 
-    The first of each theorem and of each order on a function is seen under every transformation, the others under the
-    main ones; in a quick certificate, the first under the main ones, the others under one and without twins.
+    The first claim of each theorem, and of each function and order, runs under all transformations, later ones under
+    the main ones. If quick, under the main ones, and later ones under one, without the forward-mode variant.
     """
     tasks: list[Task] = []
     gaps: list[Gap] = []

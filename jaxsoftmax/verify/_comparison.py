@@ -37,7 +37,7 @@ class Comparison:
 
     @property
     def error(self) -> float:
-        """The worst."""
+        """The largest error, in ulps."""
         return float(np.max(self.errors, initial=0.0))
 
 
@@ -84,7 +84,7 @@ def _lost(seen: Comparison) -> np.ndarray:
 
 
 def _case(claim: Claim, inputs: Inputs, first: int, lost: np.ndarray) -> dict[str, Any]:
-    """The first failing input; where rows differ in their gap, that, the one before, and the first without digits."""
+    """The first failing input as text; of confident rows also its gap, the gap before, and where digits are lost."""
     arrays = [array[first] for array in inputs.arrays]
     shown = " and ".join(np.array2string(array, threshold=8, edgeitems=3, separator=", ") for array in arrays)
     shown = " ".join(shown.split())

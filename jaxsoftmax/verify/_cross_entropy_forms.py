@@ -57,7 +57,7 @@ def textbook_label_gradient(x, y):
 
 
 def one_hot_nll(x, t):
-    """The likelihood of the one class (M19)."""
+    """The NLL of the one-hot class (M19)."""
     return nll(x, int(np.argmax(t)))
 
 

@@ -12,7 +12,7 @@ ASPECTS: tuple[str, ...] = ("formula", "keywords", "transformations", "tails", "
 FORMULA, KEYWORDS, TRANSFORMATIONS, TAILS, INFINITIES, LOW, FLOAT64 = ASPECTS
 _INFINITE = ("-inf", "labels -1", "labels ignored", "weights 0")
 _FAR = ("confident", "[0] + [-17]", "[1e4, 9990", "[40, 0", "nearly constant", "p = 0.999", "far past the cap")
-_OF_TAILS = ("M18", "M19", "M20", "M21")  # where a shift is a matter of tails too: of differences beside large numbers
+_OF_TAILS = ("M18", "M19", "M20", "M21")  # a shifted row fails these by cancellation: that is a matter of tails
 _OF_ANY_CALL = {"mesh", "token_axes", "vocab_axis", "reduction"}  # keywords that say how a function is called
 LONGEST_DETAIL = 400
 

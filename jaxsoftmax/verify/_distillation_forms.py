@@ -139,7 +139,7 @@ def value(kind: Kind) -> Any:
 
 
 def gradient(kind: Kind) -> Any:
-    """Its gradient in the pair."""
+    """The oracle of the divergence's gradient in both rows."""
     return lambda pair: gradient_of(kind, ExactPair.of(pair))
 
 
@@ -159,7 +159,7 @@ def gradient_at_temperature(kind: Kind) -> Any:
 
 
 def kl_hessian(pair: np.ndarray) -> Expected:
-    """Of KL(p||q): diag(q) - q q^T in z twice, minus that of p in z and u, and in u twice the derivative of M29."""
+    """The Hessian of KL(p||q) in (z, u): J_q in zz, -J_p in zu, and the derivative of M29 in uu."""
     rows = ExactPair.of(pair)
     p, delta, size = rows.p.probs, rows.delta, len(rows.delta)
     kl = _mean(p, delta)
@@ -241,7 +241,7 @@ def confident(dtype: str) -> dict[str, np.ndarray]:
 
 
 def near(dtype: str) -> dict[str, np.ndarray]:
-    """Rows that agree but for 1e-4 of their logits, as a student at its end; and rows that are equal.
+    """Rows whose logits differ by 1e-4, as late in distillation, and equal rows.
 
     Of the confident ones even products of two tails, times 1e-4, are normal numbers.
     """

@@ -85,7 +85,7 @@ def textbook_sum(kind: Kind) -> Any:
 
 
 def head_tokens(dtype: str) -> list[Inputs]:
-    """Five tokens, of which the third is ignored."""
+    """Five tokens; the third has weight 0."""
     del dtype
     weights = np.array([1.0, 0.5, 0.0, 2.0, 0.25])
     theta = packed(*drawn(STUDENT, 51), *drawn(TEACHER, 52), weights)

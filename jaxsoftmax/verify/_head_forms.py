@@ -44,7 +44,7 @@ class Setting:
     vocab: int
     chunk: int | None = None
     reduction: str = "mean"
-    options: Options | None = None  # the plain likelihood, of which no label is ignored, if None
+    options: Options | None = None  # None: the plain NLL, without ignore_index
     weighted: bool = False  # whether tokens are
 
     def parts(self, theta: Any) -> Parts:
@@ -97,14 +97,14 @@ class ExactHead:
 
     @cached_property
     def _kinds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Tokens of which no two are alike, each token's place among them, and how often each occurs."""
+        """Distinct tokens, each token's index among them, and counts."""
         hidden, _, _, weights = self.setting.parts(self.theta)
         columns = [hidden, self.y, weights] if self.setting.weighted else [hidden, self.y]
         return _distinct(np.column_stack(columns))
 
     @cached_property
     def _class_kinds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The same of classes: those with a label or a weight of their own are like no other."""
+        """Distinct classes, each class's index among them, and counts; labelled or weighted classes stay distinct."""
         _, kernel, bias, _ = self.setting.parts(self.theta)
         classes = np.arange(self.setting.vocab)
         own = classes if self.setting.options else np.where(np.isin(classes, self.y), classes, self.setting.vocab)
@@ -165,7 +165,7 @@ class ExactHead:
 
     @property
     def gradient(self) -> Expected:
-        """Of the loss's sum over tokens, in theta (M16, M25, M27)."""
+        """The gradient in theta of the reduced loss; of the sum if the losses are unreduced (M16, M25, M27)."""
         by_logits = self._rows[1]
         scale = (self._parts.token_weights / self._divisor)[:, None]
         return self._joined(Expected(scale * by_logits.value, np.abs(scale) * by_logits.magnitude), self._by_weights)

@@ -1,4 +1,4 @@
-"""The fused head's data sets: small dyadic numbers, of which hidden @ kernel + bias is a machine number."""
+"""The fused head's data sets: small dyadic numbers, so that hidden @ kernel + bias is represented exactly."""
 
 from dataclasses import replace
 
@@ -17,8 +17,8 @@ TOKEN_WEIGHTS = np.array([1.0, 0.5, 0.0, 2.0, 1.0, 3.0, 0.25])
 
 RAGGED = Setting(5, 2, 131, chunk=2)  # a prime above 128
 
-# The logits of 512 tokens fill more than 16 MiB: their gradient is formed in blocks of 2048 classes on a CPU, of 8192
-# on others. Labels lie on the blocks' borders, and where the last block overlaps the one before.
+# 512 tokens' logits exceed 16 MiB, so XLA CPU forms their gradient in blocks of 2048 classes (others: all at once).
+# Labels lie on the borders of the blocks, and where the last block overlaps the one before.
 BLOCKS = Setting(520, 2, 8209, chunk=512, reduction="sum", weighted=True)
 BORDERS = np.array([0, 2047, 2048, 6160, 6161, 8191, 8192, 8208], np.int32)
 
@@ -28,7 +28,7 @@ ALIKE = Setting(200, 1, 3, chunk=1, reduction="sum")
 
 
 def packed(*parts: np.ndarray) -> np.ndarray:
-    """Theta."""
+    """Concatenates arrays into theta."""
     return np.concatenate([np.ravel(part) for part in parts])
 
 
@@ -69,7 +69,7 @@ def with_no_class(dtype: str) -> list[Inputs]:
 
 
 def moved(dtype: str) -> list[Inputs]:
-    """The same, with a direction in all that is differentiated."""
+    """The `weighted` data set with a direction in theta."""
     (data,) = weighted(dtype)
     theta, labels = data.arrays
     return [Inputs(data.regime, (theta, _regimes.directions(np.tile(theta, (2, 1)))[:1], labels))]

@@ -20,7 +20,7 @@ COTANGENTS = np.array([1.0, -2.0, 0.5, 4.0, -1.0, 2.0, -0.25])
 
 
 def gradient_of(setting: Setting):
-    """Its exact gradient."""
+    """The oracle of a setting's gradient in theta."""
     return lambda theta, y: ExactHead(setting, theta, y).gradient
 
 
@@ -57,7 +57,7 @@ def bare_mean(f, theta, y):
 
 
 def bare_gradient(theta, y):
-    """Its gradient: that of the sum with a bias of 0, over N."""
+    """The gradient of `bare_mean`: the sum's, with bias 0, over N."""
     head = ExactHead(replace(TAILS, weighted=False), np.append(theta, np.zeros(TAILS.vocab)), y)
     size, n = len(theta), TAILS.tokens
     return Expected(head.gradient.value[:size] / n, head.gradient.magnitude[:size] / n)

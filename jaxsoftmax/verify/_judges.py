@@ -20,7 +20,7 @@ TWIN = "forward_mode."
 MPMATH = "mpmath, 50 digits"
 TEXTBOOK = "textbook autodiff, float64"
 DIFFERENCES = "finite differences, float64"
-# Fourth-order central differences: h^4 f'''''/30 are truncated, some 1e-11 of f, and eps f/h rounded, far less.
+# Fourth-order central differences: truncation error h^4 f^(5)/30, about 1e-11 f; rounding error eps f/h is less.
 STEP, DIFFERENCES_BOUND = 2.0**-8, 1e-9 / 2.0**-52
 OTHER_JUDGES = {TEXTBOOK: 64.0, DIFFERENCES: DIFFERENCES_BOUND}  # with their bounds in ulps
 _TRACING = threading.Lock()  # two threads that trace one function at once may have JAX fail (StoreException)
@@ -35,7 +35,7 @@ class Task:
     claim: Claim
     functions: dict[str, Callable[..., Any]]  # by their dotted names
     dtype: str
-    transformations: tuple[tuple[str, ...], ...]  # those it is seen under in float32, by the claim's order
+    transformations: tuple[tuple[str, ...], ...]  # to run in float32, indexed by the claim's order
     first: bool = True  # of its theorem, or of its order on the function
     passed: dict[str, set[str]] = field(default_factory=dict)  # the keywords that each function was given
 
@@ -132,7 +132,7 @@ def _applicable(task: Task, name: str, length: int, first: bool) -> set[str]:
     order, every = task.claim.order, task.transformations == _transformations.ALL
     if task.claim.through:
         return set(task.claim.through)
-    if name.startswith(TWIN):  # whose own is the rule: the values are its namesake's
+    if name.startswith(TWIN):  # only its rules differ: the values are the plain function's
         return set(_of_twin(task, every and first)) if length <= LARGE else set()
     if length > LARGE:
         return {"jit"} if order < 2 else {"vmap"}
@@ -147,7 +147,7 @@ def _of_twin(task: Task, every: bool) -> tuple[str, ...]:
     if task.claim.order == 0:
         return ("jit",)
     if task.dtype in LOW_PRECISION:
-        return ("jacrev",)  # in forward mode, it is the loss's float32 that comes back
+        return ("jacrev",)  # forward mode returns the loss's dtype, float32
     return _transformations.TWIN if every and task.dtype == "float32" else _transformations.TWIN[:1]
 
 
@@ -192,7 +192,7 @@ def _results(
 
 
 def _pooled(arguments: list[list[list[jax.Array]]]) -> tuple[list[jax.Array], list[list[list[int]]]]:
-    """The arrays without repetition, that a compiler may see what calls share, and the places of each batch's."""
+    """Distinct arrays, so that XLA shares work between calls, and each batch's indices into them."""
     distinct: dict[tuple[str, tuple[int, ...], bytes], tuple[int, jax.Array]] = {}
 
     def place(array: jax.Array) -> int:
@@ -240,7 +240,7 @@ def _row(task: Task, name: str, judge: str, transformation: str, regime: str, er
 
 
 def _both(claim: Claim, function: Callable[..., Any], other: Callable[..., Any]) -> Callable[..., Any]:
-    """The first row's derivative, and the same as another judge has it."""
+    """The first row's derivative, and another oracle's value of it."""
 
     def derivatives(*columns):
         x, *constants = (column[0] for column in columns)
@@ -276,7 +276,7 @@ def _by_other_judge(task: Task, inputs: Inputs, expected: dict[int, _oracle.Expe
     magnitude = _oracle.exact(np.maximum(magnitude, np.max(magnitude) / 8))  # an absolute error, all but for the tails
     how = "jacrev" if task.claim.order == 1 else "hessian"
     own, other = (result, magnitude) if isinstance(result, BaseException) else result  # they come together
-    other = other if np.shape(other) == magnitude.shape else magnitude  # `own` is of that shape too, and refused
+    other = other if np.shape(other) == magnitude.shape else magnitude  # a wrong shape: `compared` reports it for `own`
     seen = compared(own, _oracle.Expected(_oracle.exact(other), magnitude), task.dtype)
     row = _row(task, task.claim.function, judge, how, inputs.regime, seen.error, OTHER_JUDGES[judge])
     if row.passed:

@@ -9,7 +9,7 @@ from jaxsoftmax.verify._training_loss_forms import CAP, Options
 INTEGER, FLOAT, SPARSE = "integer", "float", "sparse"
 REDUCTIONS = ("mean", "sum", "none")
 SENTINEL = "ignore_index={}".format
-SENTINELS = (-100, -1, 0, 3)  # two that are no class, and two that are; 0 is false
+SENTINELS = (-100, -1, 0, 3)  # two outside the classes, two inside; 0 because it is falsy
 WITHOUT_EFFECT = {"has_aux", "chunk_size", "transposed_kernel"}  # on the loss
 WEIGHTING = {"token_weights", "class_weights", *map(SENTINEL, SENTINELS)}
 _OF_OPTIONS = {"label_smoothing": 0.125, "z_loss": 0.0625, "class_weights": True, "logit_softcap": CAP}
@@ -45,7 +45,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """For a reader."""
+        """The call in words."""
         keywords = "all keywords" if len(self.given) > 2 else " and ".join(sorted(self.given)) or "no keyword"
         return f"{self.reduction}, {self.labels} labels, {keywords}"
 
@@ -56,7 +56,7 @@ class Case:
 
     @property
     def only_in_full(self) -> bool:
-        """Whether quick certificates and forward-mode variants go without the call: one keyword, unless in a mean."""
+        """Whether quick certificates and forward-mode variants skip it: at most two keywords, in a sum or unreduced."""
         return self.reduction != "mean" and len(self.given) < 3
 
     def narrowed(self, known: frozenset[str]) -> "Case | None":

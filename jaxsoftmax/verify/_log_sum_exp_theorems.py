@@ -32,7 +32,7 @@ def over_last(f, x, **kwargs):
 
 
 def weighted(f, a, b):
-    """The log of a weighted sum's size."""
+    """The log of the absolute value of a weighted sum of exponentials."""
     return f(a, axis=-1, b=b, return_sign=True)[0]
 
 

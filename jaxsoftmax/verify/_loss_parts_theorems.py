@@ -28,7 +28,7 @@ def of_loss(f: Any, x: Any, y: Any, u: Any, reduction: str) -> Any:
 
 
 def parts(reduction: str) -> Any:
-    """The likelihood, the z-loss, the weight and the right predictions, last."""
+    """NLL, z-loss, weight and right predictions, stacked on the last axis."""
     return lambda f, x, y, u: jnp.stack(list(of_loss(f, x, y, u, reduction)[1]), -1)
 
 
@@ -61,7 +61,7 @@ def parts_exactly(x, y, u):
 
 
 def head_parts_exactly(theta, y, u):
-    """Of hidden @ kernel + bias."""
+    """The parts for logits hidden @ kernel + bias."""
     hidden, kernel, bias, _ = TOKENS.parts(theta)
     return parts_exactly(hidden @ kernel + bias, y, u)
 

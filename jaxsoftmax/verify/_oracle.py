@@ -160,9 +160,8 @@ def end_to_end(*parts: Expected) -> Expected:
 def ulps(got: np.ndarray, expected: Expected, dtype: str) -> np.ndarray:
     """The error of each entry in ulps of the expected magnitude; infinite where a NaN or infinity is out of its place.
 
-    An ulp of y is eps |y|, with eps the distance from 1 to the next number: 2^-23 in float32. Below the smallest normal
-    number, which accelerators and XLA CPU flush to 0, it is that number. `got` is of the expected shape, and at least
-    as precise as `dtype` (see `mismatch`).
+    An ulp of y is eps |y|, with eps of `got`'s dtype, or the smallest normal number where |y| is below it: XLA CPU and
+    accelerators flush subnormal numbers to 0.
     """
     info, wide = jnp.finfo(got.dtype), got.astype(np.float64)
     smallest = float(info.smallest_normal)

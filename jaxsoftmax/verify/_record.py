@@ -7,8 +7,8 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
-DIFFERENTIAL = "jax.jvp"  # M1-M3 are about JAX's own differential: their rows are shown, and count for no function
-NO_ARGUMENT = "no argument "  # how the reason of a gap begins that is a keyword's, which follows
+DIFFERENTIAL = "jax.jvp"  # M1-M3 check JAX's own jvp; their rows don't affect the verdict
+NO_ARGUMENT = "no argument "  # prefix of a Gap's reason, followed by the missing keyword
 HOLDS, FAILS, NOT_JUDGED = "holds", "fails", "not judged"
 
 
@@ -28,9 +28,9 @@ class Row:
     keywords: tuple[str, ...] = ()  # those that were passed
     detail: str = ""  # of a row that fails: what came and what should have come, or the exception
     case: str = ""  # the first input that fails, where a row has several
-    gap: float | None = None  # of that input: by how much the largest logit is ahead, if that is the matter
-    holds_to: float | None = None  # the largest such gap at which the row still holds
-    lost_from: float | None = None  # the smallest at which no digit is right
+    gap: float | None = None  # of that input, in nats: by how much the largest logit is ahead
+    holds_to: float | None = None  # that of the input just before the first failing one
+    lost_from: float | None = None  # the first at which some entry has no correct digit
 
     @property
     def passed(self) -> bool:
@@ -52,7 +52,7 @@ _COLUMNS = tuple(field.name for field in fields(Row))
 
 @dataclass(frozen=True)
 class Gap:
-    """What no row says of a function that is offered, and why."""
+    """Claims or transformations that were not judged on a function, and why."""
 
     function: str
     reason: str  # "no argument bias", "forward mode is refused", ...
@@ -118,8 +118,8 @@ class Report:
     """
 
     implementation: str
-    offered: tuple[str, ...]  # the functions that the chosen theorems speak of, and that there are
-    missing: tuple[str, ...]  # those that there aren't
+    offered: tuple[str, ...]  # functions of the chosen theorems that the implementation has
+    missing: tuple[str, ...]  # those that it lacks
     rows: tuple[Row, ...]
     gaps: tuple[Gap, ...]
     device: str

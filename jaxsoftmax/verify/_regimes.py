@@ -7,7 +7,7 @@ of the inputs' own conditioning. For other logits the rounding of x_j - m moves 
 import numpy as np
 
 VOCAB = 7
-RAGGED = 2053  # a prime above every common block size
+RAGGED = 2053  # a prime, just above the block size 2048
 LONG = 17 * 4096  # reduced in pieces
 GAPS = (1, 5, 10, 17, 20, 30, 40, 60, 80)
 GAPS_FLOAT64 = (1, 10, 17, 37, 40, 80, 200, 500, 700)

@@ -80,7 +80,7 @@ def of_head(f: Any, theta: Any, v: Any, y: Any) -> jax.Array:
 
 
 def of_head_exactly(theta: np.ndarray, v: np.ndarray, y: np.ndarray) -> Expected:
-    """That product in mpmath: of the sum with a bias of 0 and token weights of 1, over N."""
+    """The Hessian-vector product of `of_head`, in mpmath: of the sum with bias 0 and token weights 1, over N."""
     n, bias = TOKENS.tokens, np.zeros(TOKENS.vocab)
     head = ExactHead(TOKENS, np.concatenate([theta, bias, np.ones(n)]), y)
     product = head.hessian_product(np.concatenate([v, bias, np.zeros(n)]))
@@ -96,7 +96,7 @@ def head_tokens(dtype: str) -> list[Inputs]:
 
 
 def statistics_hessian(x: np.ndarray, y: int) -> Expected:
-    """The Hessian of the sum of shares: (share_L - share_p) J, and the entropy's (M9, M15, M28)."""
+    """The Hessian of a weighted sum of statistics: (w_L - w_p) J, and the entropy's (M9, M15, M28)."""
     row, of_entropy = ExactRow(exact(x)), entropy_hessian(x, y)
     of_prob, share, of_lse = map(mpmath.mpf, SHARES)
     value = (of_lse - of_prob) * row.jacobian + share * of_entropy.value
@@ -104,13 +104,13 @@ def statistics_hessian(x: np.ndarray, y: int) -> Expected:
 
 
 def statistics_gradient(x: np.ndarray, y: int) -> Expected:
-    """The gradient of the sum of shares."""
+    """The gradient of a weighted sum of log-probability, entropy and log-sum-exp."""
     each = three_gradients(ExactRow(exact(x)), int(y))
     return Expected(*(np.tensordot(exact(np.array(SHARES)), part, (0, 0)) for part in (each.value, each.magnitude)))
 
 
 def shares(f: Any, *arguments: Any) -> Any:
-    """The sum of shares of a row's statistics, or of each row's."""
+    """A weighted sum of a row's statistics, or of each row's."""
     stats = f(*arguments)
     return SHARES[0] * stats.log_prob + SHARES[1] * stats.entropy + SHARES[2] * stats.log_sum_exp
 
@@ -172,13 +172,13 @@ def along_head(total: Any) -> Any:
 
 
 def of_linear_stats(x: Any, w: Any, x_dot: Any, w_dot: Any, y: Any) -> Expected:
-    """The sum of shares of the statistics of hidden @ kernel."""
+    """The exact Hessian-vector product of a weighted sum of the statistics of hidden @ kernel."""
     tokens = [(statistics_gradient(z, label), statistics_hessian(z, label)) for z, label in zip(x @ w, y, strict=True)]
     return hessian_through_product(x, w, x_dot, w_dot, tokens)
 
 
 def of_linear_distillation(x: Any, w: Any, x_dot: Any, w_dot: Any, tx: Any, tw: Any) -> Expected:
-    """The mean of KL(p||q), whose gradient and Hessian in z are q - p and J (M29)."""
+    """The exact Hessian-vector product of the mean KL(p||q); in z its gradient is q - p, its Hessian J (M29)."""
     pairs, n = [ExactPair.of(np.stack(rows)) for rows in zip(x @ w, tx @ tw, strict=True)], mpmath.mpf(len(x))
     return hessian_through_product(
         x,

@@ -128,7 +128,7 @@ def _of_tokens(theta: np.ndarray, *labels: np.ndarray) -> Any:
 
 
 def head_gradient(theta, indices, weights):
-    """Its gradients, and the losses as those in the token weights (M16, M31)."""
+    """Gradients of the fused head's loss; in a token's weight it is that token's loss (M16, M31)."""
     hidden, kernel, _, u = TOKENS.parts(theta)
     losses = Expected.stack([loss(*row) for row in _of_tokens(theta, indices, weights)])
     g = Expected.stack([gradient(*row) for row in _of_tokens(theta, indices, weights)])
@@ -137,7 +137,7 @@ def head_gradient(theta, indices, weights):
 
 
 def head_weights_gradient(weights, theta, indices):
-    """u_t times the likelihood of each class that is named (M12, M31)."""
+    """u_t times the NLL of each named class (M12, M31)."""
     u = exact(TOKENS.parts(theta).token_weights)[:, None]
     return itself(u * np.stack([ExactRow(exact(z)).nll[c] for z, c in _of_tokens(theta, indices)]))
 

@@ -39,7 +39,7 @@ class Claim:
     inputs: Callable[..., Any]  # (dtype) -> list of Inputs
     bound: float  # ulps of the expected magnitude
     dtypes: tuple[str, ...] = ("float32", "float64")
-    rowwise: bool = True  # whether the call takes a whole batch of rows at once
+    rowwise: bool = True  # whether `call` accepts a batch of rows; else it is mapped over rows
     devices: int = 0  # that its mesh has at least; 0 without a mesh
     requires: str = ""  # what else an implementation has to offer: the type of an argument
     textbook: Callable[..., Any] | None = None  # (x, *constants): the naive formula, for autodiff in float64
@@ -76,12 +76,12 @@ def value(
 def derivative(
     function: str, quantity: str, oracle: Callable[..., Any], inputs: Callable[..., Any], bound: float, **options: Any
 ) -> Claim:
-    """The claim that its derivative in the first array has a value."""
+    """A claim about the call's derivative in the first array."""
     return Claim(function, quantity, 1, options.pop("call", applied), oracle, inputs, bound, **options)
 
 
 def hessian(
     function: str, quantity: str, oracle: Callable[..., Any], inputs: Callable[..., Any], bound: float, **options: Any
 ) -> Claim:
-    """The claim that its Hessian in the first array has a value."""
+    """A claim about the call's Hessian in the first array."""
     return Claim(function, quantity, 2, options.pop("call", applied), oracle, inputs, bound, **options)

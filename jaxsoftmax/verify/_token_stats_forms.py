@@ -241,7 +241,7 @@ def weighted_sum(setting: Setting, shares: tuple[float, ...]) -> Any:
 
 
 def weighted_sum_exactly(setting: Setting, shares: tuple[float, ...]) -> Any:
-    """Its gradient in hidden states, kernel, bias and u (M16, M28)."""
+    """The oracle of the gradient of `weighted_sum` in hidden, kernel, bias and u (M16, M28)."""
 
     def gradient(theta, y):
         hidden, kernel, bias, weights = setting.parts(theta)

@@ -20,7 +20,7 @@ TOKEN_WEIGHTS = np.array([1.0, 0.5, 0.0, 2.0, 1.0, 3.0])
 
 @dataclass(frozen=True)
 class Options:
-    """One setting of the loss; the defaults are the plain likelihood."""
+    """Options of the loss; the defaults give the plain NLL."""
 
     name: str
     smoothing: float = 0.0
@@ -29,7 +29,7 @@ class Options:
     cap: float | None = None
 
     def keywords(self, dtype):
-        """Those of the loss that this setting takes, and nothing else."""
+        """Keyword arguments of these options."""
         given = {"label_smoothing": self.smoothing, "z_loss": self.z_loss, "logit_softcap": self.cap}
         given["class_weights"] = jnp.asarray(WEIGHTS, dtype) if self.weighted else None
         return {name: value for name, value in given.items() if isinstance(value, jax.Array) or value}
@@ -39,7 +39,7 @@ class Options:
         return f(x, y, **self.keywords(x.dtype), **keywords)
 
     def per_token(self, f, x, y):
-        """Unreduced."""
+        """The losses, unreduced."""
         return self.call(f, x, y, reduction="none")
 
     @property
@@ -59,7 +59,7 @@ class Options:
         return one if self.cap is None else np.array([mpmath.sech(v / self.cap) ** 2 for v in exact(x)], object)
 
     def rounding(self, row: ExactRow) -> mpmath.mpf:
-        """How far half-ulps of z, where z is itself a rounded function, reach into exp(z - m)."""
+        """The factor on the error bound from rounding z = c tanh(x / c); 1 without a cap."""
         return mpmath.mpf(1) if self.cap is None else 1 + 2 * max(np.abs(row.x))
 
 
