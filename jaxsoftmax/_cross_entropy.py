@@ -26,6 +26,7 @@ from jaxsoftmax._math.loss_options import LossOptions
 from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._objective import Objective
 from jaxsoftmax._reduction import schedules
+from jaxsoftmax._rule_binding import with_rules
 from jaxsoftmax._sharding import Shards, match_vma, require_sharded, shards_of_axis
 from jaxsoftmax._sparse_labels import (
     SPARSE_LOSSES,
@@ -38,10 +39,9 @@ from jaxsoftmax._sparse_labels import (
     term_weights,
 )
 from jaxsoftmax._token_labels import token_labels
-from jaxsoftmax._twins import by_rules
 
 
-@by_rules(CUSTOM_VJP_RULES)
+@with_rules(CUSTOM_VJP_RULES)
 def cross_entropy(
     _rules: LossRules,
     /,

@@ -19,9 +19,9 @@ from jaxsoftmax._loss_arguments import class_indices
 from jaxsoftmax._math.loss_options import LossOptions
 from jaxsoftmax._objective import Objective
 from jaxsoftmax._row_rules import row_outputs
+from jaxsoftmax._rule_binding import with_rules
 from jaxsoftmax._sharding import NOT_SHARDED, match_vma
 from jaxsoftmax._token_labels import token_labels
-from jaxsoftmax._twins import by_rules
 
 
 class LossRules(NamedTuple):
@@ -35,7 +35,7 @@ CUSTOM_VJP_RULES = LossRules(row_outputs, float_label_losses)
 _PLAIN = LossOptions()
 
 
-@by_rules(CUSTOM_VJP_RULES)
+@with_rules(CUSTOM_VJP_RULES)
 def softmax_cross_entropy(
     _rules: LossRules,
     /,
@@ -87,7 +87,7 @@ def softmax_cross_entropy(
     return _drop_in_float_labels(_rules, axes, logits, labels, _as_mask_of_classes(where, shape, axes))
 
 
-@by_rules(CUSTOM_VJP_RULES)
+@with_rules(CUSTOM_VJP_RULES)
 def softmax_cross_entropy_with_integer_labels(
     _rules: LossRules,
     /,

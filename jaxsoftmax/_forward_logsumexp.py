@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxsoftmax import _log_sums, _logsumexp
+from jaxsoftmax._rule_binding import variant_of
 from jaxsoftmax._sharding import Shards
 from jaxsoftmax._tangents import inner
-from jaxsoftmax._twins import twin_of
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -39,7 +39,7 @@ def _weighted_jvp(primals, tangents):
     return (log_sum, sign), (log_sum_dot[..., 0].astype(a.dtype), jnp.zeros_like(sign))
 
 
-@twin_of(_logsumexp.logsumexp, _log_sums.LogsumexpRules(_plain, _weighted))
+@variant_of(_logsumexp.logsumexp, _log_sums.LogsumexpRules(_plain, _weighted))
 def logsumexp() -> None:
     """`jaxsoftmax.logsumexp` with a forward-mode rule: the tangent is <softmax(a), v> (M8).
 

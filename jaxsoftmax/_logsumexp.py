@@ -12,8 +12,8 @@ from jaxtyping import Float, Num
 
 from jaxsoftmax import _checks
 from jaxsoftmax._log_sums import CUSTOM_VJP_RULES, LogsumexpRules
+from jaxsoftmax._rule_binding import with_rules
 from jaxsoftmax._sharding import Shards, match_vma, require_sharded, shards_of_axis
-from jaxsoftmax._twins import by_rules
 
 
 @overload
@@ -55,7 +55,7 @@ def logsumexp(
 ) -> Float[Array, "..."] | tuple[Float[Array, "..."], Float[Array, "..."]]: ...
 
 
-@by_rules(CUSTOM_VJP_RULES)
+@with_rules(CUSTOM_VJP_RULES)
 def logsumexp(
     _rules: LogsumexpRules,
     /,

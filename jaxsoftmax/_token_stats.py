@@ -16,12 +16,12 @@ from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._objective import Objective
 from jaxsoftmax._row_rules import row_outputs
 from jaxsoftmax._row_stats import STATS, TokenStats
+from jaxsoftmax._rule_binding import with_rules
 from jaxsoftmax._sharding import Shards, match_vma, require_sharded, shards_of_axis
 from jaxsoftmax._token_labels import token_labels
-from jaxsoftmax._twins import by_rules
 
 
-@by_rules(row_outputs)
+@with_rules(row_outputs)
 def token_stats(
     _rule: Callable[..., Any],
     /,

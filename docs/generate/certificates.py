@@ -72,7 +72,7 @@ def by_digits(rows: Iterable[Row]) -> list[Row]:
 
 def worst(rows: Iterable[Row]) -> Row | None:
     """Returns the row nearest its bound, or furthest beyond it; None of no rows."""
-    return max(rows, key=attrgetter("strain"), default=None)
+    return max(rows, key=attrgetter("bound_fraction"), default=None)
 
 
 def error_of(rows: Iterable[Row]) -> str:

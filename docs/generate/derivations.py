@@ -124,7 +124,8 @@ def _certified(theorem: Theorem) -> str:
         held += (
             f"; of those judged by 50 digits the worst is {in_figures(worst.error)} of {in_figures(worst.bound)} ulps"
         )
-    said = f"`{theorem.statement}`\n\nThe bound: {plain(theorem.reason)}. What breaks it: {plain(theorem.symptom)}.\n\n"
+    breaks = plain(theorem.typical_failure)
+    said = f"`{theorem.statement}`\n\nThe bound: {plain(theorem.reason)}. What breaks it: {breaks}.\n\n"
     kind = "success" if all(row.passed for row in rows) else "failure"
     return details(kind, f"Certified as {theorem.number}: {held}", said + _rows_table(theorem))
 
@@ -145,7 +146,7 @@ def _alike(claims: Iterable[Claim], function: str, quantity: str) -> list[Claim]
 
 
 def _worst_of(rows: Iterable[Row], number: str, function: str, quantity: str) -> str:
-    """Returns the worst error of a claim, on the function or on its twin."""
+    """Returns the worst error of a claim, on the function or on its forward-mode variant."""
     names = (function, f"forward_mode.{function}")
     of_claim = [row for row in rows if row.theorem == number and row.quantity == quantity and row.function in names]
     return certificates.error_of(certificates.by_digits(of_claim)) or "–"

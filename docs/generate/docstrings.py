@@ -37,11 +37,11 @@ class Docstrings(griffe.Extension):
             cls.docstring.value += "\n\nAttributes:\n" + "\n".join(said)
 
     def on_function_instance(self, *, node: Any, func: griffe.Function, agent: Any, **kwargs: Any) -> None:
-        """Reads a function's annotations again, with their strings as they are; not the rules of `by_rules`."""
+        """Reads a function's annotations again, with their strings as they are; not the rules of `with_rules`."""
         if not isinstance(node, ast.FunctionDef) or func.parent is None:
             return
         arguments = node.args
-        if any(_name_of(decorator) == "by_rules" for decorator in node.decorator_list):
+        if any(_name_of(decorator) == "with_rules" for decorator in node.decorator_list):
             del func.parameters[arguments.posonlyargs.pop().arg]
         for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
             if argument.annotation is not None:
@@ -50,10 +50,10 @@ class Docstrings(griffe.Extension):
             func.returns = _annotation(node.returns, func.parent, func.name)
 
     def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
-        """Has a function of `twin_of` take the parameters of the package's function of its name."""
+        """Has a function of `variant_of` take the parameters of the package's function of its name."""
         for module in _modules_of(pkg):
             for name, function in module.functions.items():
-                if not function.is_alias and any(map(_is_twin_of, function.decorators)):
+                if not function.is_alias and any(map(_is_variant_of, function.decorators)):
                     function.parameters, function.returns = pkg[name].parameters, pkg[name].returns
 
 
@@ -64,8 +64,8 @@ def _modules_of(module: griffe.Module) -> Iterator[griffe.Module]:
             yield from _modules_of(each)
 
 
-def _is_twin_of(decorator: griffe.Decorator) -> bool:
-    return str(decorator.value).startswith("twin_of(")
+def _is_variant_of(decorator: griffe.Decorator) -> bool:
+    return str(decorator.value).startswith("variant_of(")
 
 
 def _name_of(decorator: ast.expr) -> str:

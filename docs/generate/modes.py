@@ -86,7 +86,7 @@ def _outcome(f: Callable[[Array], Any]) -> str:
 
 
 def render() -> str:
-    """Returns a table of the functions, and one of their twins."""
+    """Returns a table of the functions, and one of their forward-mode variants."""
     return "\n".join(f"`{module.__name__}`:\n\n{_table(matrix(module))}" for module in (jaxsoftmax, forward_mode))
 
 

@@ -10,7 +10,7 @@ _DTYPES = ("float32", "float64", "bfloat16", "float16")
 _PARTS = {
     "": "",
     "analytic.": "The closed forms of `jaxsoftmax.analytic`",
-    "forward_mode.": "The twins of `jaxsoftmax.forward_mode`",
+    "forward_mode.": "The forward-mode variants, of `jaxsoftmax.forward_mode`",
 }
 _OF_JAX = "jax."
 _LEFT_OUT = "-keywords"  # theorems about calls with each keyword by itself

@@ -158,7 +158,7 @@ summary(reports["with a constant m"])
 
 figure, axes = plt.subplots(figsize=(7.0, 3.6), layout="constrained")
 for shift, (name, report) in zip((-0.3, -0.1, 0.1, 0.3), reports.items(), strict=True):
-    worst = [max((r for r in report.rows if r.theorem == n), key=lambda r: r.strain) for n in NUMBERS]
+    worst = [max((r for r in report.rows if r.theorem == n), key=lambda r: r.bound_fraction) for n in NUMBERS]
     heights = np.clip([row.error for row in worst], 0.1, 1e8)
     bars = axes.bar(np.arange(len(NUMBERS)) + shift, heights, width=0.18, label=name)
     for bar, row in zip(bars, worst, strict=True):

@@ -66,12 +66,12 @@ def reverse_over_reverse(model: Model, v: Flat) -> Flat:
     return jax.grad(lambda flat: jnp.vdot(gradient(flat), v))(model.point)
 
 
-def linearized_twin(model: Model, v: Flat) -> Flat:
+def linearized_variant(model: Model, v: Flat) -> Flat:
     """Returns the product by `jax.linearize`, whose linear map can be applied to many vectors."""
     return jax.linearize(jax.grad(model.of(forward_mode.cross_entropy)), model.point)[1](v)
 
 
-def reverse_over_forward_twin(model: Model, v: Flat) -> Flat:
+def reverse_over_forward_variant(model: Model, v: Flat) -> Flat:
     """Returns the gradient of the slope along v."""
     return jax.grad(lambda flat: _slope(model, flat, v))(model.point)
 
@@ -123,7 +123,7 @@ Product = Callable[[Model, Flat], Flat]
 HESSIAN_PRODUCTS: dict[str, Product] = {
     "jvp of grad": forward_over_reverse,
     "grad of ⟨grad, v⟩": reverse_over_reverse,
-    "linearize of the twin's grad": linearized_twin,
-    "grad of the twin's jvp": reverse_over_forward_twin,
+    "linearize of the variant's grad": linearized_variant,
+    "grad of the variant's jvp": reverse_over_forward_variant,
     "Gauss–Newton by cross_entropy_hvp, and the rest": gauss_newton_and_the_rest,
 }

@@ -25,13 +25,13 @@ from experiments.scaling.cost_model import (
     TPU,
     Machine,
     Program,
+    collectives,
     fastest,
     flops,
     over_pod,
     pod_bound,
     seconds,
     temporary_bound,
-    told,
 )
 from experiments.scaling.tables import figure
 
@@ -51,7 +51,7 @@ class Found:
     """What one program costs a device, compiled and by the model."""
 
     program: Program
-    measured: dict[str, Any]  # flops, told, temporary
+    measured: dict[str, Any]  # flops, collectives, temporary
     model: dict[str, Any]  # the last as a bound
 
     def agrees(self, part: str) -> bool:
@@ -64,7 +64,7 @@ class Found:
 def of_model(program: Program) -> dict[str, Any]:
     """Returns what the program costs a CPU device by the model."""
     bound = temporary_bound(program, CPU)
-    return {"flops": flops(program, CPU), "told": told(program, CPU), "temporary": bound}
+    return {"flops": flops(program, CPU), "collectives": collectives(program, CPU), "temporary": bound}
 
 
 def programs(quick: bool) -> list[Program]:
@@ -95,7 +95,7 @@ def programs(quick: bool) -> list[Program]:
 
 def of_pod_model(program: Program) -> dict[str, Any]:
     """Returns what the program costs a TPU by the model."""
-    return {"told": told(program, TPU), "temporary": pod_bound(program)}
+    return {"collectives": collectives(program, TPU), "temporary": pod_bound(program)}
 
 
 def pod_programs(quick: bool) -> dict[str, list[Program]]:
@@ -155,12 +155,14 @@ def judge(
     return Outcome(
         checks={
             "each program's flops are the model's": all(each.agrees("flops") for each in found),
-            "each program's bytes in each collective are the model's": all(each.agrees("told") for each in found),
+            "each program's bytes in each collective are the model's": all(
+                each.agrees("collectives") for each in found
+            ),
             "each program's temporary memory is within the model's bound": all(
                 each.agrees("temporary") for each in found
             ),
             "a forgotten vocab_axis is noticed in flops, bytes and memory": not any(
-                mistaken.agrees(part) for part in ("flops", "told", "temporary")
+                mistaken.agrees(part) for part in ("flops", "collectives", "temporary")
             ),
         }
         | _checks_of_pods(of_pods),
@@ -179,7 +181,9 @@ def _checks_of_pods(of_pods: Sequence[Found]) -> dict[str, bool]:
     if not of_pods:
         return {}
     return {
-        "over a pod, each program's bytes in each collective are the model's": all(e.agrees("told") for e in of_pods),
+        "over a pod, each program's bytes in each collective are the model's": all(
+            e.agrees("collectives") for e in of_pods
+        ),
         "over a pod, each program's temporary memory is within the model's bound": all(
             e.agrees("temporary") for e in of_pods
         ),
@@ -193,7 +197,7 @@ def _said_of_devices(found: Sequence[Found], mistaken: Found) -> list[str]:
     times = seconds(large, machine)
     return [
         f"{len(found)} programs for 1 to {_DEVICES} devices: flops and bytes in collectives are the model's to the "
-        f"last one in {sum(each.agrees('flops') and each.agrees('told') for each in found)} of them; temporary "
+        f"last one in {sum(each.agrees('flops') and each.agrees('collectives') for each in found)} of them; temporary "
         f"memory is at most {tightest:.2f} of its bound.",
         f"With vocab_axis forgotten a device would take {mistaken.measured['flops'] / mistaken.model['flops']:.2g} "
         f"times the flops and {mistaken.measured['temporary'] / mistaken.model['temporary']:.2g} times the memory "
@@ -212,8 +216,8 @@ def _said_of_pods(of_pods: Sequence[Found], pods: Collection[str]) -> str:
     return (
         f"{len(of_pods)} programs compiled for {' and '.join(pods)}, of up to {max(e.program.vocab for e in of_pods)} "
         f"classes and not run: bytes in collectives are the model's to the last one in "
-        f"{sum(each.agrees('told') for each in of_pods)} of them; temporary memory is at most {tightest:.2f} of its "
-        f"bound, and {largest / 2**30:.2f} GiB a device."
+        f"{sum(each.agrees('collectives') for each in of_pods)} of them; temporary memory is at most {tightest:.2f} of "
+        f"its bound, and {largest / 2**30:.2f} GiB a device."
     )
 
 
@@ -223,17 +227,19 @@ def _as_measured(found: Found) -> dict[str, Any]:
 
 def _table(found: Sequence[Found]) -> Table:
     title = "A device's flops, bytes in collectives and temporary bytes, compiled; and whether they are the model's"
-    table = Table("N x D x V", "p_t x p_v", "dtype", "kernel", "flops", "told", "temporary", "model", title=title)
+    table = Table(
+        "N x D x V", "p_t x p_v", "dtype", "kernel", "flops", "in collectives", "temporary", "model", title=title
+    )
     for each in found:
         program, measured = each.program, each.measured
-        parts = {part: each.agrees(part) for part in ("flops", "told", "temporary")}
+        parts = {part: each.agrees(part) for part in ("flops", "collectives", "temporary")}
         table.add_row(
             f"{program.tokens}x{program.embed}x{program.vocab}",
             f"{program.token_shards}x{program.class_shards}",
             program.dtype,
             program.kernel,
             f"{measured['flops']:.4g}",
-            str(sum(measured["told"].values())),
+            str(sum(measured["collectives"].values())),
             str(measured["temporary"]),
             "agrees" if all(parts.values()) else f"not {', '.join(part for part, holds in parts.items() if not holds)}",
         )

@@ -91,14 +91,14 @@ def flops(program: Program, backend: Backend) -> int:
     return 2 * program.chunks * program.chunk_tokens * program.embed * columns
 
 
-def told(program: Program, backend: Backend) -> dict[str, int]:
+def collectives(program: Program, backend: Backend) -> dict[str, int]:
     """Bytes of one device's arrays in collectives, by kind and mesh axis; none over an axis of one device."""
-    classes, tokens = _told_over_classes(program, backend), _told_over_tokens(program, backend)
+    classes, tokens = _bytes_over_classes(program, backend), _bytes_over_tokens(program, backend)
     over = [("vocab", classes)] * (program.class_shards > 1) + [("data", tokens)] * (program.token_shards > 1)
     return {f"{kind} over {axis}": size for axis, of in over for kind, size in of.items() if size}
 
 
-def _told_over_classes(program: Program, backend: Backend) -> dict[str, int]:
+def _bytes_over_classes(program: Program, backend: Backend) -> dict[str, int]:
     """A maximum and the joined sums of each token; the sum of dX; X, or a dW that can't be spread, made whole."""
     sums = 4 if program.label_smoothing else 3
     per_token = FLOAT32 * (1 + sums) * program.chunks * program.chunk_tokens
@@ -115,7 +115,7 @@ def _tokens_gathered(program: Program, backend: Backend) -> int:
     return entries + FLOAT32 * program.own_tokens if program.hidden == "both" else 0
 
 
-def _told_over_tokens(program: Program, backend: Backend) -> dict[str, int]:
+def _bytes_over_tokens(program: Program, backend: Backend) -> dict[str, int]:
     """The loss and the sum of weights; the sum of dW and db; the kernel where it is spread over embed."""
     scalars = 2 * FLOAT32
     biases = program.own_classes if program.bias else 0
@@ -184,7 +184,7 @@ def _copies(program: Program, backend: Backend) -> int:
     """W gathered or padded, or, in low precision, copied for a loop; X gathered; dW made whole again."""
     wire = _wire_bytes(program, backend)
     of_kernel = {"classes": 2 * (program.itemsize == 2), "FSDP": wire, "whole": program.itemsize}[program.kernel]
-    gathered = _told_over_classes(program, backend)["all-gather"] if program.class_shards > 1 else 0
+    gathered = _bytes_over_classes(program, backend)["all-gather"] if program.class_shards > 1 else 0
     return of_kernel * kernel_entries(program) + gathered
 
 
@@ -205,7 +205,7 @@ def seconds(program: Program, machine: Machine) -> dict[str, float]:
     near_classes = min(program.class_shards, machine.node)
     near_tokens = min(program.token_shards, max(1, machine.node // program.class_shards))
     hidden = FLOAT32 * program.own_tokens * program.embed
-    classes, tokens = _told_over_classes(program, ACCELERATOR), _told_over_tokens(program, ACCELERATOR)
+    classes, tokens = _bytes_over_classes(program, ACCELERATOR), _bytes_over_tokens(program, ACCELERATOR)
 
     def of(size: int, devices: int, near: int) -> float:
         return _all_reduce_seconds(size, devices, near, machine)

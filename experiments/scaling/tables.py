@@ -20,12 +20,12 @@ from experiments.scaling.cost_model import (
     FLOAT32,
     Machine,
     Program,
+    collectives,
     fastest,
     kernel_entries,
     of_large_model,
     seconds,
     sent,
-    told,
 )
 
 DOCUMENT = Path(__file__).parents[2] / "docs/scaling.md"
@@ -70,16 +70,16 @@ def _pod_row(pod: str, each: dict[str, Any]) -> list[str]:
 
 
 def _measured_row(program: Program, measured: dict[str, Any]) -> tuple[str, ...]:
-    bytes_told = measured["told"]
-    gathered = {axis: bytes_told.get(f"all-gather over {axis}", 0) for axis in ("vocab", "data")}
+    in_collectives = measured["collectives"]
+    gathered = {axis: in_collectives.get(f"all-gather over {axis}", 0) for axis in ("vocab", "data")}
     return (
         ", ".join([f"{program.tokens} × {program.embed} × {program.vocab}", *_notes(program)]),
         {"classes": "classes", "FSDP": "classes, embed", "whole": "nothing"}[program.kernel],
         f"{program.token_shards} × {program.class_shards}",
         f"{measured.get('flops', 0) / 1e9:.2f}",
-        *(_size(bytes_told.get(f"all-reduce over {axis}", 0)) for axis in ("vocab", "data")),
+        *(_size(in_collectives.get(f"all-reduce over {axis}", 0)) for axis in ("vocab", "data")),
         ", ".join(f"{axis}: {_size(size)}" for axis, size in gathered.items() if size) or "0",
-        _size(sent(program, bytes_told)),
+        _size(sent(program, in_collectives)),
     )
 
 
@@ -129,7 +129,7 @@ def _projected_row(program: Program) -> list[str]:
         f"{program.own_tokens} × {program.own_classes}",
         *columns,
         f"{times['products'] / times['step']:.0%}",
-        f"{sent(program, told(program, ACCELERATOR)) / _GB:.3g} GB",
+        f"{sent(program, collectives(program, ACCELERATOR)) / _GB:.3g} GB",
     ]
 
 
@@ -189,7 +189,7 @@ def figure() -> Figure:
         style = {"linestyle": "--", "marker": "o"} if name.startswith("fastest") else {}
         several = [each for each in programs if each.devices > 1]
         at = [each.devices for each in several]
-        left.plot(at, [sent(each, told(each, ACCELERATOR)) / _GB for each in several], label=name, **style)
+        left.plot(at, [sent(each, collectives(each, ACCELERATOR)) / _GB for each in several], label=name, **style)
         right.plot([p.devices for p in programs], [seconds(p, machine)["step"] for p in programs], label=name, **style)
     left.set_ylim(1.0, 100.0)
     left.set(ylabel="bytes that a device sends a step [GB]", title="N = 65536, D = 8192, V = 1048576, bfloat16")

@@ -35,7 +35,7 @@ def cost(program: Program, *, vocab_axis: str | None = "vocab", devices: Any = N
 
     Args:
         program: what to compile.
-        vocab_axis: None for a head that isn't told how its kernel is spread.
+        vocab_axis: None for a head that isn't given how its kernel is sharded.
         devices: to compile for; None for those of this process.
     """
     shape = program.token_shards, program.class_shards
@@ -46,10 +46,10 @@ def cost(program: Program, *, vocab_axis: str | None = "vocab", devices: Any = N
     if text is None or memory is None:
         raise RuntimeError("this backend doesn't show what it compiled")
     work = device_work(text, shape)
-    told = Counter()
+    collectives = Counter()
     for each in work.collectives:
-        told[f"{each.kind} over {' and '.join(AXES[axis] for axis in each.axes)}"] += each.bytes * each.times
-    return {"flops": work.flops, "told": dict(told), "temporary": memory.temp_size_in_bytes}
+        collectives[f"{each.kind} over {' and '.join(AXES[axis] for axis in each.axes)}"] += each.bytes * each.times
+    return {"flops": work.flops, "collectives": dict(collectives), "temporary": memory.temp_size_in_bytes}
 
 
 def _function(program: Program, mesh: Mesh, vocab_axis: str | None) -> Callable[..., Any]:

@@ -10,12 +10,12 @@ from jaxsoftmax._head.arguments import PrecisionLike, as_settings, validate
 from jaxsoftmax._head.loss import head_loss, head_task
 from jaxsoftmax._head.rules import CUSTOM_VJP_RULES, HeadRules
 from jaxsoftmax._loss_arguments import loss_options
+from jaxsoftmax._rule_binding import with_rules
 from jaxsoftmax._sharding import require_sharded, require_unsharded, shards_of_axis
 from jaxsoftmax._sparse_labels import SparseLabels
-from jaxsoftmax._twins import by_rules
 
 
-@by_rules(CUSTOM_VJP_RULES)
+@with_rules(CUSTOM_VJP_RULES)
 def linear_cross_entropy(
     _rules: HeadRules,
     /,

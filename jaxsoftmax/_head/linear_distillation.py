@@ -20,11 +20,11 @@ from jaxsoftmax._math import token_loss
 from jaxsoftmax._math.divergence import Divergence
 from jaxsoftmax._math.loss_options import LossOptions
 from jaxsoftmax._math.precision import accumulation_dtype
+from jaxsoftmax._rule_binding import with_rules
 from jaxsoftmax._sharding import Shards, match_vma, require_sharded, require_unsharded, shards_of_axis
-from jaxsoftmax._twins import by_rules
 
 
-@by_rules(CUSTOM_VJP_DISTILLATION_RULES)
+@with_rules(CUSTOM_VJP_DISTILLATION_RULES)
 def linear_distillation(
     _rules: DistillationRules,
     /,

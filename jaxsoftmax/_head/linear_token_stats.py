@@ -17,12 +17,12 @@ from jaxsoftmax._loss_arguments import loss_options
 from jaxsoftmax._math.loss_options import LossOptions
 from jaxsoftmax._objective import Objective
 from jaxsoftmax._row_stats import STATS, TokenStats
+from jaxsoftmax._rule_binding import with_rules
 from jaxsoftmax._sharding import Shards, match_vma, require_sharded, require_unsharded, shards_of_axis
 from jaxsoftmax._token_labels import token_labels
-from jaxsoftmax._twins import by_rules
 
 
-@by_rules(CUSTOM_VJP_RULES)
+@with_rules(CUSTOM_VJP_RULES)
 def linear_token_stats(
     _rules: HeadRules,
     /,

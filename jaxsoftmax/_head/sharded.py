@@ -16,12 +16,12 @@ from jaxsoftmax._head.mesh_plan import AxisNames, MeshPlan, mesh_plan
 from jaxsoftmax._head.rules import CUSTOM_VJP_RULES, HeadRules
 from jaxsoftmax._loss_arguments import loss_options
 from jaxsoftmax._math.loss_options import LossOptions
+from jaxsoftmax._rule_binding import with_rules
 from jaxsoftmax._sharding import Shards
 from jaxsoftmax._sparse_labels import SparseLabels
-from jaxsoftmax._twins import by_rules
 
 
-@by_rules(CUSTOM_VJP_RULES)
+@with_rules(CUSTOM_VJP_RULES)
 def sharded_linear_cross_entropy(
     _rules: HeadRules,
     /,

@@ -1,11 +1,11 @@
 """The fused heads for pure forward mode."""
 
 from jaxsoftmax._head import linear_cross_entropy, linear_distillation, linear_token_stats, sharded
-from jaxsoftmax._twins import twin_of
+from jaxsoftmax._rule_binding import variant_of
 from jaxsoftmax.forward_mode._rules import CUSTOM_JVP_DISTILLATION_RULES, CUSTOM_JVP_HEAD_RULES
 
 
-@twin_of(linear_cross_entropy.linear_cross_entropy, CUSTOM_JVP_HEAD_RULES)
+@variant_of(linear_cross_entropy.linear_cross_entropy, CUSTOM_JVP_HEAD_RULES)
 def linear_cross_entropy() -> None:
     """`jaxsoftmax.linear_cross_entropy` with a forward-mode rule: a tangent of logits, then <gradient, v> (M25).
 
@@ -23,7 +23,7 @@ def linear_cross_entropy() -> None:
     """
 
 
-@twin_of(linear_token_stats.linear_token_stats, CUSTOM_JVP_HEAD_RULES)
+@variant_of(linear_token_stats.linear_token_stats, CUSTOM_JVP_HEAD_RULES)
 def linear_token_stats() -> None:
     """`jaxsoftmax.linear_token_stats` with a forward-mode rule: the tangent of each logit, then <gradient, v> (M28).
 
@@ -39,7 +39,7 @@ def linear_token_stats() -> None:
     """
 
 
-@twin_of(sharded.sharded_linear_cross_entropy, CUSTOM_JVP_HEAD_RULES)
+@variant_of(sharded.sharded_linear_cross_entropy, CUSTOM_JVP_HEAD_RULES)
 def sharded_linear_cross_entropy() -> None:
     """`jaxsoftmax.sharded_linear_cross_entropy` with a forward-mode rule, as `linear_cross_entropy` has it here (M25).
 
@@ -57,7 +57,7 @@ def sharded_linear_cross_entropy() -> None:
     """
 
 
-@twin_of(linear_distillation.linear_distillation, CUSTOM_JVP_DISTILLATION_RULES)
+@variant_of(linear_distillation.linear_distillation, CUSTOM_JVP_DISTILLATION_RULES)
 def linear_distillation() -> None:
     """`jaxsoftmax.linear_distillation` with a forward-mode rule: the tangent is <gradient, v> (M29, M30).
 

@@ -3,11 +3,11 @@
 from jaxsoftmax import _cross_entropy, _distillation, _drop_in_losses, _token_stats
 from jaxsoftmax._divergence import forward_divergences
 from jaxsoftmax._row_rules import forward_row_outputs
-from jaxsoftmax._twins import twin_of
+from jaxsoftmax._rule_binding import variant_of
 from jaxsoftmax.forward_mode._rules import CUSTOM_JVP_RULES
 
 
-@twin_of(_drop_in_losses.softmax_cross_entropy, CUSTOM_JVP_RULES)
+@variant_of(_drop_in_losses.softmax_cross_entropy, CUSTOM_JVP_RULES)
 def softmax_cross_entropy() -> None:
     """`jaxsoftmax.softmax_cross_entropy` with a forward-mode rule: <s sum(t) - t, v> - <log s, t_dot> (M11, M12).
 
@@ -21,7 +21,7 @@ def softmax_cross_entropy() -> None:
     """
 
 
-@twin_of(_drop_in_losses.softmax_cross_entropy_with_integer_labels, CUSTOM_JVP_RULES)
+@variant_of(_drop_in_losses.softmax_cross_entropy_with_integer_labels, CUSTOM_JVP_RULES)
 def softmax_cross_entropy_with_integer_labels() -> None:
     """`jaxsoftmax.softmax_cross_entropy_with_integer_labels` with a forward-mode rule: <s - e_y, v> (M11).
 
@@ -35,7 +35,7 @@ def softmax_cross_entropy_with_integer_labels() -> None:
     """
 
 
-@twin_of(_cross_entropy.cross_entropy, CUSTOM_JVP_RULES)
+@variant_of(_cross_entropy.cross_entropy, CUSTOM_JVP_RULES)
 def cross_entropy() -> None:
     """`jaxsoftmax.cross_entropy` with a forward-mode rule: the tangent is <gradient, v> (M25-M27, M31).
 
@@ -49,7 +49,7 @@ def cross_entropy() -> None:
     """
 
 
-@twin_of(_token_stats.token_stats, forward_row_outputs)
+@variant_of(_token_stats.token_stats, forward_row_outputs)
 def token_stats() -> None:
     """`jaxsoftmax.token_stats` with a forward-mode rule: of each statistic the tangent is <gradient, v> (M28).
 
@@ -63,7 +63,7 @@ def token_stats() -> None:
     """
 
 
-@twin_of(_distillation.distillation, forward_divergences)
+@variant_of(_distillation.distillation, forward_divergences)
 def distillation() -> None:
     """`jaxsoftmax.distillation` with a forward-mode rule: the tangent is <gradient, v> (M29, M30).
 

@@ -15,13 +15,13 @@ import numpy as np
 
 import jaxsoftmax
 from jaxsoftmax.verify import _oracle
+from jaxsoftmax.verify._checks import VARIANT, Task, judge
 from jaxsoftmax.verify._cross_entropy_theorems import CROSS_ENTROPY_THEOREMS
 from jaxsoftmax.verify._distillation_keywords import TOKEN_KEYWORDS
 from jaxsoftmax.verify._distillation_theorems import DISTILLATION_THEOREMS
 from jaxsoftmax.verify._head_keywords import HEAD_KEYWORDS, MESH_KEYWORDS
 from jaxsoftmax.verify._head_theorems import HEAD_THEOREMS
 from jaxsoftmax.verify._implementations import attribute, is_function, keywords_of, offered
-from jaxsoftmax.verify._judges import TWIN, Task, judge
 from jaxsoftmax.verify._keywords import KEYWORDS
 from jaxsoftmax.verify._linear_theorems import LINEAR_THEOREMS
 from jaxsoftmax.verify._log_sum_exp_theorems import LOG_SUM_EXP_THEOREMS
@@ -198,7 +198,7 @@ def _narrowed(
 ) -> tuple[Claim | None, dict[str, Callable[..., Any]]]:
     """The claim with those of its keywords that a function has, and the functions that it is judged on."""
     if claim.only_in_full:
-        functions = {name: f for name, f in functions.items() if not quick and not name.startswith(TWIN)}
+        functions = {name: f for name, f in functions.items() if not quick and not name.startswith(VARIANT)}
     if claim.narrowed is None or not functions:
         return claim, functions
     known = [keywords_of(function) for function in functions.values()]
@@ -208,9 +208,9 @@ def _narrowed(
 
 
 def _functions(implementation: Any, claim: Claim) -> dict[str, Callable[..., Any]]:
-    """What a claim speaks of: the function, and its forward-mode twin if that is another."""
-    function, twin = (_offered(implementation, prefix + claim.function) for prefix in ("", TWIN))
-    named = {claim.function: function, TWIN + claim.function: None if twin is function else twin}
+    """What a claim speaks of: the function, and its forward-mode variant if that is another."""
+    function, variant = (_offered(implementation, prefix + claim.function) for prefix in ("", VARIANT))
+    named = {claim.function: function, VARIANT + claim.function: None if variant is function else variant}
     return {name: f for name, f in named.items() if f is not None}
 
 

@@ -1,7 +1,7 @@
 """Cross-entropy of one token: M11, M12, M15, M19, M20."""
 
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._cross_entropy_forms import (
+from jaxsoftmax.verify._cross_entropy_oracles import (
     FLOAT,
     INTEGER,
     along_targets,
@@ -41,7 +41,7 @@ from jaxsoftmax.verify._cross_entropy_forms import (
 )
 from jaxsoftmax.verify._oracle import ExactRow, exact, itself
 from jaxsoftmax.verify._theorem import IN_FLOAT32, Inputs, Theorem, derivative, hessian, value
-from jaxsoftmax.verify._training_loss_forms import LOSS
+from jaxsoftmax.verify._training_loss_oracles import LOSS
 
 CROSS_ENTROPY_THEOREMS = (
     Theorem(

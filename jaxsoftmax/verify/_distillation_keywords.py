@@ -10,16 +10,16 @@ import mpmath
 import numpy as np
 
 from jaxsoftmax.verify import _regimes, _transformations
-from jaxsoftmax.verify._distillation_forms import DISTILLATION, ExactPair, Kind, divergence_of, gradient_of
-from jaxsoftmax.verify._distillation_head_forms import LINEAR_DISTILLATION
-from jaxsoftmax.verify._head_forms import Setting
+from jaxsoftmax.verify._distillation_head_oracles import LINEAR_DISTILLATION
+from jaxsoftmax.verify._distillation_oracles import DISTILLATION, ExactPair, Kind, divergence_of, gradient_of
 from jaxsoftmax.verify._head_inputs import drawn
+from jaxsoftmax.verify._head_oracles import Setting
 from jaxsoftmax.verify._keywords import COTANGENTS, in_one_program
 from jaxsoftmax.verify._oracle import Expected, end_to_end, exact, itself
 from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
-from jaxsoftmax.verify._token_stats_forms import through_product
 from jaxsoftmax.verify._token_stats_keywords import TOKEN_STATS_KEYWORDS
-from jaxsoftmax.verify._training_loss_forms import TOKEN_WEIGHTS
+from jaxsoftmax.verify._token_stats_oracles import through_product
+from jaxsoftmax.verify._training_loss_oracles import TOKEN_WEIGHTS
 
 VALUES = {"temperature": 2.0, "beta": 0.25, "chunk_size": 4}
 DIVERGENCES = ("divergence=reverse_kl", "divergence=jensen_shannon")

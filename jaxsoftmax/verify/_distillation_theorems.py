@@ -1,7 +1,14 @@
 """Divergences between a student and a teacher, over logits and in two fused heads: M29, M30, M32."""
 
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._distillation_forms import (
+from jaxsoftmax.verify._distillation_head_oracles import (
+    LINEAR_DISTILLATION,
+    TwoHeads,
+    gradients,
+    head_tokens,
+    textbook_sum,
+)
+from jaxsoftmax.verify._distillation_oracles import (
     DISTILLATION,
     FORWARD,
     JENSEN_SHANNON,
@@ -23,13 +30,6 @@ from jaxsoftmax.verify._distillation_forms import (
     value,
     value_at_temperature,
     weighted_tokens,
-)
-from jaxsoftmax.verify._distillation_head_forms import (
-    LINEAR_DISTILLATION,
-    TwoHeads,
-    gradients,
-    head_tokens,
-    textbook_sum,
 )
 from jaxsoftmax.verify._theorem import Claim, Theorem
 

@@ -9,14 +9,14 @@ import jax
 import numpy as np
 
 from jaxsoftmax.verify import _keywords, _regimes
-from jaxsoftmax.verify._head_forms import HEAD, Setting
 from jaxsoftmax.verify._head_inputs import drawn
+from jaxsoftmax.verify._head_oracles import HEAD, Setting
 from jaxsoftmax.verify._keyword_cases import ALONE, INTEGER, OF_INTEGERS, REDUCTIONS, SENTINEL, SPARSE, Case, cases
 from jaxsoftmax.verify._keywords import in_one_program, narrowed
 from jaxsoftmax.verify._mesh_theorems import MESH_HEAD, on_mesh, over_devices
 from jaxsoftmax.verify._oracle import Expected
 from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
-from jaxsoftmax.verify._token_stats_forms import through_product
+from jaxsoftmax.verify._token_stats_oracles import through_product
 
 TOKENS = Setting(6, 3, _regimes.VOCAB)
 OF_PRODUCTS = ("bias", "chunk_size", "transposed_kernel")

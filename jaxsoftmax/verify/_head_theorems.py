@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoftmax.verify import _head_inputs
-from jaxsoftmax.verify._head_forms import HEAD, ExactHead, Setting
 from jaxsoftmax.verify._head_inputs import ALIKE, BLOCKS, EVERYTHING, NEAR_CERTAIN, PLAIN, RAGGED, TAILS
+from jaxsoftmax.verify._head_oracles import HEAD, ExactHead, Setting
 from jaxsoftmax.verify._oracle import Expected, end_to_end
 from jaxsoftmax.verify._theorem import Claim, Theorem
 

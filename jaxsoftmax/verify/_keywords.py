@@ -25,7 +25,7 @@ from jaxsoftmax.verify._keyword_cases import (
 )
 from jaxsoftmax.verify._oracle import Expected, end_to_end, exact, itself
 from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
-from jaxsoftmax.verify._training_loss_forms import LOSS, TOKEN_WEIGHTS, label_gradient, token_gradient, token_loss
+from jaxsoftmax.verify._training_loss_oracles import LOSS, TOKEN_WEIGHTS, label_gradient, token_gradient, token_loss
 from jaxsoftmax.verify._transformations import with_gradients
 
 COTANGENTS = np.array([1.0, -2.0, 0.5, 4.0, -1.0, 2.0])  # of unreduced losses

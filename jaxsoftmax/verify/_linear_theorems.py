@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 
-from jaxsoftmax.verify._linear_forms import (
+from jaxsoftmax.verify._linear_oracles import (
     INTEGER,
     L2,
     all_gradients,

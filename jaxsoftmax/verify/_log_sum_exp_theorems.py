@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxsoftmax.verify import _regimes
 from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
-from jaxsoftmax.verify._softmax_forms import (
+from jaxsoftmax.verify._softmax_oracles import (
     everything,
     jacobian,
     jacobian_product,

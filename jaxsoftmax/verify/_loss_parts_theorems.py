@@ -8,12 +8,12 @@ import mpmath
 import numpy as np
 
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._head_forms import HEAD, Setting
 from jaxsoftmax.verify._head_inputs import drawn, packed
+from jaxsoftmax.verify._head_oracles import HEAD, Setting
 from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
 from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
 from jaxsoftmax.verify._token_stats_theorems import PREDICTION_CLAIMS
-from jaxsoftmax.verify._training_loss_forms import LOSS, Options, token_gradient
+from jaxsoftmax.verify._training_loss_oracles import LOSS, Options, token_gradient
 
 OPTIONS = Options("smoothing, z-loss and class weights", 0.125, 0.0625, True)
 IGNORED = 0  # a class, which some tokens predict

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._cross_entropy_forms import (
+from jaxsoftmax.verify._cross_entropy_oracles import (
     FLOAT,
     INTEGER,
     label_gradient,
@@ -16,9 +16,9 @@ from jaxsoftmax.verify._cross_entropy_forms import (
     with_one_hot,
 )
 from jaxsoftmax.verify._log_sum_exp_theorems import lse, over_last
-from jaxsoftmax.verify._softmax_forms import jacobian, log_jacobian, log_probs, plain, probs, small
+from jaxsoftmax.verify._softmax_oracles import jacobian, log_jacobian, log_probs, plain, probs, small
 from jaxsoftmax.verify._theorem import Inputs, Theorem, derivative, value
-from jaxsoftmax.verify._training_loss_forms import LOSS
+from jaxsoftmax.verify._training_loss_oracles import LOSS
 
 
 def low_rows(dtype: str) -> list[Inputs]:

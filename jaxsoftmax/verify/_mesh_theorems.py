@@ -9,8 +9,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from jaxsoftmax.verify import _head_inputs
-from jaxsoftmax.verify._head_forms import HEAD, ExactHead, Setting
 from jaxsoftmax.verify._head_inputs import EVERYTHING, NEAR_CERTAIN, drawn, packed
+from jaxsoftmax.verify._head_oracles import HEAD, ExactHead, Setting
 from jaxsoftmax.verify._head_theorems import SUMMED, mean_exactly
 from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
 

@@ -50,7 +50,7 @@ def render_page(report: Report, theorems: Mapping[str, Theorem], command: list[s
 def _failing_of(lines: tuple[Line, ...]) -> tuple[Row, ...]:
     """The failing rows of a theorem, the worst first."""
     failing = (row for line in lines for row in line.rows if not row.passed)
-    return tuple(sorted(failing, key=attrgetter("strain"), reverse=True))
+    return tuple(sorted(failing, key=attrgetter("bound_fraction"), reverse=True))
 
 
 def _group(
@@ -62,7 +62,7 @@ def _group(
         "name": theorem.name if theorem else "",
         "statement": theorem.statement if theorem else "",
         "reason": theorem.reason if theorem else "",
-        "symptom": theorem.symptom if theorem and any(is_wrong_number(row) for row in failing) else "",
+        "typical_failure": theorem.typical_failure if theorem and any(is_wrong_number(row) for row in failing) else "",
         "passed": not failing,
         "lines": [_cells(line) for line in lines],
         "failing": [_failing(row) for row in failing[:_ROWS_SHOWN]],
@@ -78,7 +78,7 @@ def _cells(line: Line) -> dict[str, object]:
         "rows": len(line.rows),
         "error": ulps(worst.error),
         "bound": ulps(worst.bound),
-        "percent": round(100.0 * min(worst.strain, 1.0), 1),
+        "percent": round(100.0 * min(worst.bound_fraction, 1.0), 1),
         "row": worst,
         "passed": line.passed,
     }

@@ -38,7 +38,7 @@ class Row:
         return not math.isnan(self.error) and self.error <= self.bound
 
     @property
-    def strain(self) -> float:
+    def bound_fraction(self) -> float:
         """The error as a share of its bound; infinite for a NaN, and for any error where the bound is zero."""
         if math.isnan(self.error):
             return math.inf

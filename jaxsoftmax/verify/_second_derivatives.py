@@ -9,13 +9,13 @@ import mpmath
 import numpy as np
 
 from jaxsoftmax.verify import _head_inputs, _regimes
-from jaxsoftmax.verify._distillation_forms import DISTILLATION, JENSEN_SHANNON, REVERSE, ExactPair, Kind
-from jaxsoftmax.verify._distillation_head_forms import LINEAR_DISTILLATION
-from jaxsoftmax.verify._head_forms import HEAD, ExactHead, Setting
+from jaxsoftmax.verify._distillation_head_oracles import LINEAR_DISTILLATION
+from jaxsoftmax.verify._distillation_oracles import DISTILLATION, JENSEN_SHANNON, REVERSE, ExactPair, Kind
+from jaxsoftmax.verify._head_oracles import HEAD, ExactHead, Setting
 from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact
 from jaxsoftmax.verify._theorem import IN_FLOAT32, Claim, Inputs, Theorem, derivative, hessian
-from jaxsoftmax.verify._token_stats_forms import LINEAR_STATS, SHARES, entropy_hessian, three_gradients
-from jaxsoftmax.verify._training_loss_forms import LOSS, Options
+from jaxsoftmax.verify._token_stats_oracles import LINEAR_STATS, SHARES, entropy_hessian, three_gradients
+from jaxsoftmax.verify._training_loss_oracles import LOSS, Options
 
 TOKENS = Setting(7, 3, _regimes.VOCAB, reduction="sum", options=Options("no keyword"), weighted=True)
 THROUGH_PRODUCT = TOKENS.tokens * TOKENS.embed + TOKENS.embed * TOKENS.vocab

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._softmax_forms import (
+from jaxsoftmax.verify._softmax_oracles import (
     chain_rule,
     eigenvalues,
     everything,

@@ -3,8 +3,8 @@
 from functools import partial
 
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._head_forms import HEAD
-from jaxsoftmax.verify._sparse_label_forms import (
+from jaxsoftmax.verify._head_oracles import HEAD
+from jaxsoftmax.verify._sparse_label_oracles import (
     FLOAT_GRADIENT,
     FLOAT_LOSS,
     by_weights,
@@ -33,7 +33,7 @@ from jaxsoftmax.verify._sparse_label_forms import (
     weights_gradient,
 )
 from jaxsoftmax.verify._theorem import Claim, Theorem
-from jaxsoftmax.verify._training_loss_forms import LOSS
+from jaxsoftmax.verify._training_loss_oracles import LOSS
 
 _Claim = partial(Claim, requires="SparseLabels")
 _in_float32 = partial(_Claim, dtypes=("float32",))

@@ -52,7 +52,7 @@ class Line:
 
 def worst_of(rows: tuple[Row, ...]) -> Row:
     """Returns the row nearest its bound, or furthest beyond it."""
-    return max(rows, key=attrgetter("strain"))
+    return max(rows, key=attrgetter("bound_fraction"))
 
 
 def lines_of(report: Report) -> dict[str, tuple[Line, ...]]:
@@ -236,7 +236,7 @@ def _print_failure(failure: Failure, theorems: Mapping[str, Theorem], console: C
     console.print(_indented(f"{failure.aspect}: {row.quantity} ({row.theorem}), {where(row)}"))
     lines = [f"input {row.case}" if row.case else "", shortened(one_line(row.detail), LONGEST_DETAIL)]
     if row.theorem in theorems and is_wrong_number(row):
-        lines.append(f"often: {one_line(theorems[row.theorem].symptom)}")
+        lines.append(f"often: {one_line(theorems[row.theorem].typical_failure)}")
     for line in filter(None, lines):
         console.print(_indented(line, 4))
 

@@ -15,7 +15,7 @@ class Theorem:
     name: str  # "Jacobian of softmax"
     statement: str
     reason: str  # why the bound in ulps is what it is
-    symptom: str  # what an implementation that fails most likely does, and the issue it is known by
+    typical_failure: str  # what an implementation that fails most likely does, and the issue it is known by
     claims: tuple["Claim", ...]
 
     @property

@@ -15,8 +15,8 @@ from jaxsoftmax.verify._head_keywords import OF_PRODUCTS, TOKENS, gradients_of, 
 from jaxsoftmax.verify._keywords import in_one_program
 from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact
 from jaxsoftmax.verify._theorem import Claim, Inputs
-from jaxsoftmax.verify._token_stats_forms import LINEAR_STATS, SHARES, STATS, three_gradients, three_values
-from jaxsoftmax.verify._training_loss_forms import CAP, SOFTCAP
+from jaxsoftmax.verify._token_stats_oracles import LINEAR_STATS, SHARES, STATS, three_gradients, three_values
+from jaxsoftmax.verify._training_loss_oracles import CAP, SOFTCAP
 
 VALUES = {"temperature": 2.0, "logit_softcap": CAP, "ignore_index": 0, "chunk_size": 4, "transposed_kernel": True}
 OF_TOKENS = ("temperature", "logit_softcap", "ignore_index")

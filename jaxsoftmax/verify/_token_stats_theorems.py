@@ -3,11 +3,11 @@
 import jax.numpy as jnp
 
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._cross_entropy_forms import tails, unshifted, with_labels
+from jaxsoftmax.verify._cross_entropy_oracles import tails, unshifted, with_labels
 from jaxsoftmax.verify._log_sum_exp_theorems import lse
-from jaxsoftmax.verify._softmax_forms import naive_lse, probs
+from jaxsoftmax.verify._softmax_oracles import naive_lse, probs
 from jaxsoftmax.verify._theorem import Claim, Theorem, derivative, hessian, value
-from jaxsoftmax.verify._token_stats_forms import (
+from jaxsoftmax.verify._token_stats_oracles import (
     CONFIDENT,
     LINEAR_STATS,
     SHARES,

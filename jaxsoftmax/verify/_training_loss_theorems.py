@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxsoftmax.verify._oracle import exact, itself
 from jaxsoftmax.verify._theorem import IN_FLOAT32, Theorem, derivative, hessian, value
-from jaxsoftmax.verify._training_loss_forms import (
+from jaxsoftmax.verify._training_loss_oracles import (
     CLASS_WEIGHTS,
     LOSS,
     SMOOTHING,

@@ -21,7 +21,7 @@ MAIN = (("jit", "vmap"), ("jit", "jacfwd", "jacrev"), ("jacfwd", "jacrev", "hess
 ALL = (("jit", "vmap", "jacfwd", "jacrev", "hessian", *EAGER, "linearize", "scan", "checkpoint"),) * 3
 # By a claim's order: what is forward mode of the function, or of its gradient, which a `jax.custom_vjp` may refuse.
 FORWARD = ((), ("jacfwd", "linearize"), ("hessian", "vmap", "jacfwd", "linearize", "checkpoint"))
-TWIN = ("jacfwd", "linearize", "jit", "jacrev")
+VARIANT = ("jacfwd", "linearize", "jit", "jacrev")
 
 
 def by_scan(f: Rows) -> Rows:

@@ -12,6 +12,7 @@ from experiments.scaling.cost_model import (
     CPU,
     Machine,
     Program,
+    collectives,
     fastest,
     flops,
     of_large_model,
@@ -19,7 +20,6 @@ from experiments.scaling.cost_model import (
     seconds,
     sent,
     temporary_bound,
-    told,
 )
 from experiments.scaling.hlo import Collective, UnreadableHloError, device_work
 from experiments.scaling.tables import DOCUMENT, RESULTS, tables, with_tables
@@ -38,7 +38,7 @@ HloModule m
   %x = f32[8,4]{1,0} parameter(0)
   %y = bf16[4,16]{1,0} parameter(1)
   %product = f32[8,16]{1,0} dot(%x, %y), lhs_contracting_dims={1}, rhs_contracting_dims={0}
-  %told = (f32[], /*index=1*/f32[8]{0}) all-reduce(%a, %b), replica_groups=GROUPS, to_apply=%add
+  %sums = (f32[], /*index=1*/f32[8]{0}) all-reduce(%a, %b), replica_groups=GROUPS, to_apply=%add
 }
 
 ENTRY %main (p: f32[8,4]) -> f32[] {
@@ -53,24 +53,24 @@ def test_all_devices_together_take_the_flops_of_one():
 
 
 def test_a_single_device_is_told_nothing():
-    assert told(replace(HEAD, token_shards=1, class_shards=1), CPU) == {}
+    assert collectives(replace(HEAD, token_shards=1, class_shards=1), CPU) == {}
 
 
 def test_what_a_device_of_two_by_two_is_told():
     expected = {"all-reduce over vocab": 16 * 512 + 4 * 512 * 256, "all-reduce over data": 8 + 4 * 256 * 16384}
-    assert told(HEAD, CPU) == expected
+    assert collectives(HEAD, CPU) == expected
     assert sent(HEAD, expected) == sum(expected.values())  # 2 (q - 1)/q = 1 for q = 2
 
 
 def test_bytes_sent_are_least_for_a_square_share():
     meshes = [Program(4096, 64, 4096 * 16, 256 // p_v, p_v) for p_v in (16, 32, 64, 128, 256)]
-    least = min(meshes, key=lambda each: sent(each, told(each, ACCELERATOR)))
+    least = min(meshes, key=lambda each: sent(each, collectives(each, ACCELERATOR)))
     assert least.own_tokens == least.own_classes
 
 
 def test_chunks_change_neither_flops_nor_bytes_where_they_divide_the_tokens():
     chunked = replace(HEAD, chunk=128)
-    assert (flops(chunked, CPU), told(chunked, CPU)) == (flops(HEAD, CPU), told(HEAD, CPU))
+    assert (flops(chunked, CPU), collectives(chunked, CPU)) == (flops(HEAD, CPU), collectives(HEAD, CPU))
 
 
 def test_sums_over_nodes_take_the_slow_links_for_a_part_alone():
@@ -149,11 +149,15 @@ def compiled():
 def test_compiled_head_costs_what_the_model_says(compiled):
     found = Found(HEAD, compiled, of_model(HEAD))
     assert found.agrees("flops")
-    assert found.agrees("told")
+    assert found.agrees("collectives")
     assert found.agrees("temporary")
 
 
-WRONG = {"flops": {"flops": 6.0}, "told": {"told": {"all-reduce over data": 4}}, "temporary": {"temporary": 1 << 20}}
+WRONG = {
+    "flops": {"flops": 6.0},
+    "collectives": {"collectives": {"all-reduce over data": 4}},
+    "temporary": {"temporary": 1 << 20},
+}
 
 
 @pytest.mark.slow
@@ -162,7 +166,7 @@ def test_wrong_formula_fails_its_check_alone(part, compiled):
     found = Found(HEAD, compiled, of_model(HEAD) | WRONG[part])
     failed = [check for check, holds in judge([found], _mistaken(compiled)).checks.items() if not holds]
     assert len(failed) == 1
-    assert {"flops": "flops", "told": "bytes", "temporary": "memory"}[part] in failed[0]
+    assert {"flops": "flops", "collectives": "bytes", "temporary": "memory"}[part] in failed[0]
 
 
 @pytest.mark.slow
@@ -174,22 +178,22 @@ def test_mistake_that_goes_unnoticed_fails(part, compiled):
 
 
 def _mistaken(compiled):
-    measured = {"flops": 2 * compiled["flops"], "told": {}, "temporary": 10 * compiled["temporary"]}
+    measured = {"flops": 2 * compiled["flops"], "collectives": {}, "temporary": 10 * compiled["temporary"]}
     return Found(HEAD, measured, of_model(HEAD))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("other", [{"kernel": "FSDP"}, {"hidden": "both"}, {"bias": True}], ids=str)
 def test_arguments_sharded_otherwise_are_noticed_in_the_bytes(other, compiled):
-    assert cost(replace(HEAD, **other))["told"] != compiled["told"] == told(HEAD, CPU)
+    assert cost(replace(HEAD, **other))["collectives"] != compiled["collectives"] == collectives(HEAD, CPU)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("vocab", [4096, 4099])
 def test_gradient_of_a_kernel_that_is_not_sharded_is_gathered_where_classes_are_uneven(vocab):
     whole = Program(256, 64, vocab, 1, 4, kernel="whole")
-    found = cost(whole)["told"]
-    assert found == told(whole, CPU)
+    found = cost(whole)["collectives"]
+    assert found == collectives(whole, CPU)
     assert found.get("all-gather over vocab", 0) == (4 * 64 * 4100 if vocab % 4 else 0)
 
 
@@ -230,8 +234,11 @@ def test_a_collective_over_a_pod_that_the_model_lacks_fails():
     right = over_pod(1 << 20, 1 << 17, 32, 8, "classes")
     measured = of_pod_model(right)
     found = Found(HEAD, of_model(HEAD), of_model(HEAD))
-    for told_bytes, holds in ((measured["told"], True), (measured["told"] | {"all-gather over data": 4}, False)):
-        of_pod = Found(right, measured | {"told": told_bytes}, of_pod_model(right))
+    for changed, holds in (
+        (measured["collectives"], True),
+        (measured["collectives"] | {"all-gather over data": 4}, False),
+    ):
+        of_pod = Found(right, measured | {"collectives": changed}, of_pod_model(right))
         checks = judge([found], _mistaken(of_model(HEAD)), {"tpu:v5e:16x16": [of_pod]}).checks
         assert [name for name, held in checks.items() if not held] == (
             [] if holds else ["over a pod, each program's bytes in each collective are the model's"]

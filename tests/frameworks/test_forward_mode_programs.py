@@ -1,4 +1,4 @@
-"""The programs of docs/modes.md that differentiate a loss in forward mode run with the twin, and with it alone."""
+"""The programs of docs/modes.md that want a loss in forward mode run with `forward_mode`, and with it alone."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "modes.md"
 SECTION = PAGE.read_text("utf-8").partition("## Solvers and samplers")[2].partition("\n## ")[0]
 SHARED, *PROGRAMS = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
 BY_LIBRARY = dict(zip(("optimistix", "lineax", "numpyro", "jaxopt"), PROGRAMS, strict=True))
-TWIN, WITHOUT = "from jaxsoftmax import forward_mode\n", "import jaxsoftmax as forward_mode\n"
+VARIANT, WITHOUT = "from jaxsoftmax import forward_mode\n", "import jaxsoftmax as forward_mode\n"
 
 
 @pytest.fixture(params=BY_LIBRARY)
@@ -21,12 +21,12 @@ def program(request):
     return BY_LIBRARY[request.param]
 
 
-def test_program_runs_with_the_twin(program, capsys):
-    assert TWIN in SHARED
+def test_program_runs_with_the_variant(program, capsys):
+    assert VARIANT in SHARED
     exec(SHARED + program, {})
     assert capsys.readouterr().out.count("\n") == 1
 
 
 def test_program_is_refused_without_it(program):
     with pytest.raises(TypeError, match="can't apply forward-mode autodiff"):
-        exec(SHARED.replace(TWIN, WITHOUT) + program, {})
+        exec(SHARED.replace(VARIANT, WITHOUT) + program, {})

@@ -53,7 +53,7 @@ def fused_head(hidden: Array, kernel: Array, labels: Array) -> Array:
 
 
 def closed_forms(logits: Array, labels: Array, hidden: Array, kernel: Array) -> Array:
-    """The derivatives as plain functions, and the twins for forward mode."""
+    """The derivatives as plain functions, and the variants for forward mode."""
     assert_type(analytic.softmax_jacobian(logits), Array)
     gradients = analytic.linear_cross_entropy_gradients(hidden, kernel, labels)
     assert_type(gradients, analytic.LinearCrossEntropyGradients)

@@ -178,7 +178,7 @@ FLOAT_LABELS = (
             ("M11-mask",)),
 )  # fmt: skip
 
-TWINS = (
+VARIANTS = (
     Planted("tangent zero", f"forward_mode.{INTEGER}", by_tangent(lambda right, *_: 0 * right), ("M20",), ("M19",)),
     Planted("tangent doubled", f"forward_mode.{FLOAT}", by_tangent(lambda right, *_: 2 * right), ("M12",), ("M19",)),
     Planted("tangent without <s, v>", f"forward_mode.{INTEGER}", by_tangent(

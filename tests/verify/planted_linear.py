@@ -10,7 +10,7 @@ import jaxsoftmax
 from tests.verify.planted import Planted, by_call, by_rule, by_tangent, changed, of_second_order
 
 HEAD = "linear_cross_entropy"
-TWIN = f"forward_mode.{HEAD}"
+VARIANT = f"forward_mode.{HEAD}"
 BLOCK, IGNORED = 2048, -100
 OF_THE_LOSS = set(inspect.signature(jaxsoftmax.cross_entropy).parameters) - {"logits", "labels"}
 IN_BLOCKS = {"quantity": {"gradients in blocks"}}
@@ -206,7 +206,7 @@ HEADS = (
             ("M24-head",), dtypes=("float32", "float64")),
     Planted("second derivative zero", HEAD, by_rule(changed("kernel", of_second_order(lambda d: 0 * d))),
             ("M27-head",), ("M16-head",)),
-    Planted("tangent doubled", TWIN, by_tangent(lambda right, *_: 2 * right), ("M16-head",), ("M24-head",)),
+    Planted("tangent doubled", VARIANT, by_tangent(lambda right, *_: 2 * right), ("M16-head",), ("M24-head",)),
 )  # fmt: skip
 
 CONTROLS = (
@@ -214,5 +214,5 @@ CONTROLS = (
     Planted("right by G", HEAD, _by_gradient(_gradient_in_logits), (), ("M16-head", "M20-head", "M27-head")),
     Planted("right by the arguments", HEAD, _by_other_arguments("hidden", "kernel", "bias"), (), ("M27-head",)),
     Planted("right by the mean's divisor", HEAD, _mean_over(_right_divisor), (), ("M16-head",)),
-    Planted("right in both modes", TWIN, by_tangent(lambda right, *_: right), (), ("M16-head", "M24-head")),
+    Planted("right in both modes", VARIANT, by_tangent(lambda right, *_: right), (), ("M16-head", "M24-head")),
 )  # fmt: skip

@@ -16,7 +16,7 @@ from tests.verify.planted import (
     twice_the_first,
 )
 
-TWIN = "forward_mode.logsumexp"
+VARIANT = "forward_mode.logsumexp"
 
 
 def _double(bar, *_):
@@ -135,14 +135,14 @@ LOG_SUM_EXP = (
     ), ("M9",)),
 )  # fmt: skip
 
-TWINS = (
-    Planted("tangent zero", TWIN, by_tangent(lambda right, *_: 0 * right), ("M8",)),
-    Planted("tangent doubled", TWIN, by_tangent(lambda right, *_: 2 * right), ("M8",)),
-    Planted("the plain sum of the tangent", TWIN, by_tangent(lambda right, v, a: jnp.sum(v, -1)), ("M9",)),
+VARIANTS = (
+    Planted("tangent zero", VARIANT, by_tangent(lambda right, *_: 0 * right), ("M8",)),
+    Planted("tangent doubled", VARIANT, by_tangent(lambda right, *_: 2 * right), ("M8",)),
+    Planted("the plain sum of the tangent", VARIANT, by_tangent(lambda right, v, a: jnp.sum(v, -1)), ("M9",)),
 )
 
 CONTROLS = (
     Planted("right in reverse mode", "logsumexp", by_rule(lambda *_: {}), (), ("M8", "M9")),
     Planted("right by value", "logsumexp", by_value(lambda right, _: right), (), ("M18",)),
-    Planted("right in both modes", TWIN, by_tangent(lambda right, *_: right), (), ("M8-empty", "M9")),
+    Planted("right in both modes", VARIANT, by_tangent(lambda right, *_: right), (), ("M8-empty", "M9")),
 )

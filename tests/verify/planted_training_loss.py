@@ -20,7 +20,7 @@ from tests.verify.planted import (
     twice_the_first,
 )
 
-TWIN = f"forward_mode.{LOSS}"
+VARIANT = f"forward_mode.{LOSS}"
 
 
 def _is_integer(labels):
@@ -208,14 +208,14 @@ TRAINING_LOSS = (
     ), ("M11-mask",)),
 )  # fmt: skip
 
-TWINS = (
-    Planted("tangent doubled", TWIN, by_tangent(lambda right, *_: 2 * right), ("M14",), ("M19",)),
-    Planted("tangent zero", TWIN, by_tangent(lambda right, *_: 0 * right), ("M23",), ("M19",)),
+VARIANTS = (
+    Planted("tangent doubled", VARIANT, by_tangent(lambda right, *_: 2 * right), ("M14",), ("M19",)),
+    Planted("tangent zero", VARIANT, by_tangent(lambda right, *_: 0 * right), ("M23",), ("M19",)),
 )
 
 CONTROLS = (
     Planted("right in reverse mode", LOSS, by_rule(lambda *_: {}), (), ("M14", "M25")),
     Planted("right by another divisor", LOSS, by_call(lambda right, *args, **k: right(*args, **k)), (),
             ("M24", "M27")),
-    Planted("right in both modes", TWIN, by_tangent(lambda right, *_: right), (), ("M14", "M23")),
+    Planted("right in both modes", VARIANT, by_tangent(lambda right, *_: right), (), ("M14", "M23")),
 )  # fmt: skip

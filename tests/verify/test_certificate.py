@@ -71,7 +71,7 @@ def test_every_line_of_the_mathematics_is_a_theorem():
 def test_every_theorem_is_stated_in_full_and_makes_claims():
     for number, theorem in THEOREMS.items():
         assert theorem.number == number
-        assert all((theorem.statement, theorem.reason, theorem.symptom, theorem.claims, theorem.functions))
+        assert all((theorem.statement, theorem.reason, theorem.typical_failure, theorem.claims, theorem.functions))
         assert all(claim.bound >= 0 and claim.order in (0, 1, 2) and claim.dtypes for claim in theorem.claims)
 
 
@@ -216,7 +216,7 @@ def test_an_attribute_that_cannot_be_read_is_refused(name):
         certify(type("Implementation", (), attributes)(), theorems=["M8-empty"], **QUICK)
 
 
-def test_a_twin_is_judged_under_its_own_name():
+def test_a_variant_is_judged_under_its_own_name():
     offered = SimpleNamespace(forward_mode=SimpleNamespace(logsumexp=jaxsoftmax.forward_mode.logsumexp))
     report = certify(offered, theorems=["M8-empty"], **QUICK)
     assert report.passed

@@ -81,8 +81,8 @@ def test_every_theorem_is_in_the_table_and_among_the_details(outline):
 
 
 def test_only_what_fails_shows_its_symptom_and_its_worst_rows(outline):
-    assert THEOREMS["M19"].symptom in outline.text
-    assert THEOREMS["M5"].symptom not in outline.text
+    assert THEOREMS["M19"].typical_failure in outline.text
+    assert THEOREMS["M5"].typical_failure not in outline.text
     assert "got <b>nan</b>" in outline.text
     assert "∞ ulps where 4 are allowed" in outline.text
     assert "and 5 more, listed by --json" in outline.text

@@ -9,7 +9,7 @@ import pytest
 
 from jaxsoftmax.verify import THEOREMS, certify
 from jaxsoftmax.verify._certificate import _tasks
-from jaxsoftmax.verify._judges import judge
+from jaxsoftmax.verify._checks import judge
 from jaxsoftmax.verify._oracle import DIGITS
 from tests.verify import (
     planted_analytic,
@@ -29,12 +29,12 @@ DEFECTS = (
     *planted_softmax.SOFTMAX,
     *planted_softmax.LOG_SOFTMAX,
     *planted_log_sum_exp.LOG_SUM_EXP,
-    *planted_log_sum_exp.TWINS,
+    *planted_log_sum_exp.VARIANTS,
     *planted_cross_entropy.INTEGER_LABELS,
     *planted_cross_entropy.FLOAT_LABELS,
-    *planted_cross_entropy.TWINS,
+    *planted_cross_entropy.VARIANTS,
     *planted_training_loss.TRAINING_LOSS,
-    *planted_training_loss.TWINS,
+    *planted_training_loss.VARIANTS,
     *planted_analytic.ANALYTIC,
     *planted_linear.HEADS,
     *planted_mesh.SHARDS,

@@ -22,7 +22,7 @@ def test_a_refusal_of_forward_mode_is_listed_and_fails_nothing():
     assert report.gaps == (Gap("logsumexp", "forward mode is refused", ("jacfwd",)),)
 
 
-def test_a_twin_that_refuses_forward_mode_fails():
+def test_a_variant_that_refuses_forward_mode_fails():
     offered = SimpleNamespace(forward_mode=SimpleNamespace(logsumexp=jaxsoftmax.logsumexp))
     report = certify(offered, theorems=["M8-empty"], **QUICK)
     assert {row.transformation for row in report.failed} == {"jacfwd"}

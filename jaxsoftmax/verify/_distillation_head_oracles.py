@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._distillation_forms import ExactPair, Kind, divergence_of, gradient_of, textbook
-from jaxsoftmax.verify._head_forms import Setting
+from jaxsoftmax.verify._distillation_oracles import ExactPair, Kind, divergence_of, gradient_of, textbook
 from jaxsoftmax.verify._head_inputs import drawn, packed
+from jaxsoftmax.verify._head_oracles import Setting
 from jaxsoftmax.verify._oracle import Expected, end_to_end, exact, itself
 from jaxsoftmax.verify._theorem import Inputs
-from jaxsoftmax.verify._token_stats_forms import through_product
+from jaxsoftmax.verify._token_stats_oracles import through_product
 
 LINEAR_DISTILLATION = "linear_distillation"
 STUDENT, TEACHER = Setting(5, 3, _regimes.VOCAB), Setting(5, 2, _regimes.VOCAB)

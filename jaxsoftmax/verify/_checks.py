@@ -16,7 +16,7 @@ from jaxsoftmax.verify._record import NO_ARGUMENT, Gap, Row
 from jaxsoftmax.verify._regimes import LOW_PRECISION
 from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
 
-TWIN = "forward_mode."
+VARIANT = "forward_mode."
 MPMATH = "mpmath, 50 digits"
 TEXTBOOK = "textbook autodiff, float64"
 DIFFERENCES = "finite differences, float64"
@@ -29,7 +29,7 @@ LARGE = 256  # rows longer than this are not differentiated along each axis
 
 @dataclass(frozen=True)
 class Task:
-    """One claim in one dtype, on a function and on its forward-mode twin if there is one."""
+    """One claim in one dtype, on a function and on its forward-mode variant if there is one."""
 
     theorem: Theorem
     claim: Claim
@@ -132,8 +132,8 @@ def _applicable(task: Task, name: str, length: int, first: bool) -> set[str]:
     order, every = task.claim.order, task.transformations == _transformations.ALL
     if task.claim.through:
         return set(task.claim.through)
-    if name.startswith(TWIN):  # only its rules differ: the values are the plain function's
-        return set(_of_twin(task, every and first)) if length <= LARGE else set()
+    if name.startswith(VARIANT):  # only its rules differ: the values are the plain function's
+        return set(_of_variant(task, every and first)) if length <= LARGE else set()
     if length > LARGE:
         return {"jit"} if order < 2 else {"vmap"}
     if task.dtype != "float32":
@@ -141,14 +141,14 @@ def _applicable(task: Task, name: str, length: int, first: bool) -> set[str]:
     return set((_transformations.MAIN if every and not first else task.transformations)[order])
 
 
-def _of_twin(task: Task, every: bool) -> tuple[str, ...]:
+def _of_variant(task: Task, every: bool) -> tuple[str, ...]:
     if task.dtype == "float64" and not task.first:
         return ()
     if task.claim.order == 0:
         return ("jit",)
     if task.dtype in LOW_PRECISION:
         return ("jacrev",)  # forward mode returns the loss's dtype, float32
-    return _transformations.TWIN if every and task.dtype == "float32" else _transformations.TWIN[:1]
+    return _transformations.VARIANT if every and task.dtype == "float32" else _transformations.VARIANT[:1]
 
 
 def _results(
@@ -209,7 +209,7 @@ def _refusal(task: Task, error: Any, key: _Key) -> Gap | None:
     claim = f"{task.claim.quantity} ({task.theorem.number})"
     if isinstance(error, NotOfferedError):
         return Gap(name, f"{NO_ARGUMENT}{error.keyword}", (claim,))
-    if name.startswith(TWIN) or not isinstance(error, TypeError):
+    if name.startswith(VARIANT) or not isinstance(error, TypeError):
         return None
     message = said(error)
     if "forward-mode autodiff (jvp)" not in message or "custom_vjp" not in message:

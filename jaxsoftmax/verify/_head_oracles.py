@@ -14,7 +14,7 @@ import mpmath
 import numpy as np
 
 from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact, itself
-from jaxsoftmax.verify._training_loss_forms import (
+from jaxsoftmax.verify._training_loss_oracles import (
     IGNORED,
     Options,
     textbook_loss,

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxsoftmax.verify import _regimes
 from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
-from jaxsoftmax.verify._softmax_forms import masked_call, naive_lse
+from jaxsoftmax.verify._softmax_oracles import masked_call, naive_lse
 from jaxsoftmax.verify._theorem import Inputs
 
 FLOAT = "softmax_cross_entropy"

@@ -8,13 +8,13 @@ import numpy as np
 
 from jaxsoftmax import SparseLabels
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._head_forms import Setting
 from jaxsoftmax.verify._head_inputs import drawn, packed
+from jaxsoftmax.verify._head_oracles import Setting
 from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact, itself
-from jaxsoftmax.verify._softmax_forms import naive_lse
+from jaxsoftmax.verify._softmax_oracles import naive_lse
 from jaxsoftmax.verify._theorem import Inputs
-from jaxsoftmax.verify._token_stats_forms import through_product
-from jaxsoftmax.verify._training_loss_forms import TOGETHER, token_gradient, token_loss
+from jaxsoftmax.verify._token_stats_oracles import through_product
+from jaxsoftmax.verify._training_loss_oracles import TOGETHER, token_gradient, token_loss
 
 TOKENS = Setting(5, 3, _regimes.VOCAB, chunk=2, reduction="sum", weighted=True)
 INDICES = np.array([[0, 2, 0], [3, 1, 6], [4, 4, 4], [6, 0, 5]], np.int32)  # some twice, one three times

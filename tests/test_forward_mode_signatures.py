@@ -13,14 +13,14 @@ NAMES = [name for name in forward_mode.__all__ if getattr(forward_mode, name) is
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_twin_has_the_signature_and_a_docstring_of_its_own(name):
-    function, twin = getattr(jaxsoftmax, name), getattr(forward_mode, name)
-    assert inspect.signature(function) == inspect.signature(twin)
+def test_variant_has_the_signature_and_a_docstring_of_its_own(name):
+    function, variant = getattr(jaxsoftmax, name), getattr(forward_mode, name)
+    assert inspect.signature(function) == inspect.signature(variant)
     assert function.__annotations__.keys() == inspect.signature(function).parameters.keys() | {"return"}
     assert "_rule" not in str(inspect.signature(function))
-    assert twin.__doc__.startswith(f"`jaxsoftmax.{name}` with a forward-mode rule")
-    assert twin.__module__.startswith("jaxsoftmax.")
-    assert pickle.loads(pickle.dumps(twin)) is twin
+    assert variant.__doc__.startswith(f"`jaxsoftmax.{name}` with a forward-mode rule")
+    assert variant.__module__.startswith("jaxsoftmax.")
+    assert pickle.loads(pickle.dumps(variant)) is variant
 
 
 @pytest.mark.parametrize("library", [jaxsoftmax, forward_mode])

@@ -8,11 +8,11 @@ import mpmath
 import numpy as np
 
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._cross_entropy_forms import with_labels
-from jaxsoftmax.verify._head_forms import Setting
+from jaxsoftmax.verify._cross_entropy_oracles import with_labels
 from jaxsoftmax.verify._head_inputs import confident, drawn, packed
+from jaxsoftmax.verify._head_oracles import Setting
 from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact, itself
-from jaxsoftmax.verify._softmax_forms import naive_lse, naive_softmax
+from jaxsoftmax.verify._softmax_oracles import naive_lse, naive_softmax
 from jaxsoftmax.verify._theorem import Inputs
 
 STATS, LINEAR_STATS = "token_stats", "linear_token_stats"

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxsoftmax.verify import _regimes
 from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
-from jaxsoftmax.verify._softmax_forms import naive_log_softmax
+from jaxsoftmax.verify._softmax_oracles import naive_log_softmax
 from jaxsoftmax.verify._theorem import Inputs
 
 DISTILLATION = "distillation"

@@ -12,7 +12,9 @@ Result = TypeVar("Result")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def by_rules(rules: Rules) -> Callable[[Callable[Concatenate[Rules, Arguments], Result]], Callable[Arguments, Result]]:
+def with_rules(
+    rules: Rules,
+) -> Callable[[Callable[Concatenate[Rules, Arguments], Result]], Callable[Arguments, Result]]:
     """Binds `rules` to the decorated function's first parameter, and hides that from the signature."""
 
     def decorate(function: Callable[Concatenate[Rules, Arguments], Result]) -> Callable[Arguments, Result]:
@@ -21,7 +23,7 @@ def by_rules(rules: Rules) -> Callable[[Callable[Concatenate[Rules, Arguments], 
     return decorate
 
 
-def twin_of(function: Function, rules: Any) -> Callable[[Callable[[], None]], Function]:
+def variant_of(function: Function, rules: Any) -> Callable[[Callable[[], None]], Function]:
     """Replaces a function that is a docstring alone by `function`, bound to other rules."""
 
     def decorate(documented: Callable[[], None]) -> Function:
@@ -42,10 +44,10 @@ def _bound(function: Callable[..., Any], rules: Any, documented: Callable[..., A
         return function(rules, *args, **kwargs)
 
     # With the globals of the module that documents it, or doctest takes it for another module's.
-    twin: Any = types.FunctionType(bound.__code__, documented.__globals__, name, closure=bound.__closure__)
-    functools.update_wrapper(twin, documented)
-    twin.__wrapped__ = function
-    twin.__signature__ = signature.replace(parameters=parameters)
+    variant: Any = types.FunctionType(bound.__code__, documented.__globals__, name, closure=bound.__closure__)
+    functools.update_wrapper(variant, documented)
+    variant.__wrapped__ = function
+    variant.__signature__ = signature.replace(parameters=parameters)
     named = {each.name for each in parameters} | {"return"}
-    twin.__annotations__ = {each: of for each, of in function.__annotations__.items() if each in named}
-    return twin
+    variant.__annotations__ = {each: of for each, of in function.__annotations__.items() if each in named}
+    return variant
