@@ -63,7 +63,7 @@ def filled(markdown: str, repository: str) -> str:
 
 
 def on_pre_build(*, config: MkDocsConfig) -> None:
-    """Forgets what was read for the build before this one: `mkdocs serve` builds anew when a file has changed."""
+    """Forgets what was read for the build before this one: `mkdocs serve` builds again when a file has changed."""
     for read in (
         benchmarks.records,
         compiled.records,

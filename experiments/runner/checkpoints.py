@@ -74,7 +74,7 @@ class Checkpoints:
             return None
         stamp = self._manager().restore(step, args=ocp.args.Composite(stamp=ocp.args.JsonRestore()))["stamp"]
         if stamp != self._stamp(like):
-            print(f"starting anew: {self._directory} has a checkpoint of another run", file=sys.stderr, flush=True)
+            print(f"starting again: {self._directory} has a checkpoint of another run", file=sys.stderr, flush=True)
             self.remove()
             return None
         with jax.enable_x64(True):  # without, float64 would come back rounded to float32

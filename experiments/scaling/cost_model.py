@@ -28,7 +28,7 @@ TPU = Backend(None, widens=False, rounds_sums=True)
 
 @dataclass(frozen=True)
 class Program:
-    """A value of the head, or a value and its gradients in hidden, kernel and bias, of arguments spread over a mesh."""
+    """A value of the head, or a value and its gradients in hidden, kernel and bias, of arguments sharded over a mesh."""
 
     tokens: int
     embed: int
@@ -39,7 +39,7 @@ class Program:
     # Over classes; over classes and, on the token axis, over embed ("FSDP"); or not at all ("whole"), as where the mesh
     # doesn't divide the classes.
     kernel: str = "classes"
-    # Tokens are sharded over the token axis, and so alike on all devices of the class axis; or over both axes ("both").
+    # Tokens are sharded over the token axis, and so equal on all devices of the class axis; or over both axes ("both").
     hidden: str = "tokens"
     chunk: int = 512
     label_smoothing: float = 0.0
@@ -116,7 +116,7 @@ def _tokens_gathered(program: Program, backend: Backend) -> int:
 
 
 def _bytes_over_tokens(program: Program, backend: Backend) -> dict[str, int]:
-    """The loss and the sum of weights; the sum of dW and db; the kernel where it is spread over embed."""
+    """The loss and the sum of weights; the sum of dW and db; the kernel where it is sharded over embed."""
     scalars = 2 * FLOAT32
     biases = program.own_classes if program.bias else 0
     # Under FSDP each device takes its part of the sum before it is rounded.

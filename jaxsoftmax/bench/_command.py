@@ -212,7 +212,7 @@ def _require_sweep(cases: tuple[Case, ...]) -> None:
 
 
 def _run_with_huge_pages() -> None:
-    """Starts this process anew with huge pages, unless it has them."""
+    """Starts this process again with huge pages, unless it has them."""
     if sys.platform != "linux":
         raise RefusedError("--huge-pages is a setting of glibc, on Linux")
     settings = os.environ.get("GLIBC_TUNABLES", "")

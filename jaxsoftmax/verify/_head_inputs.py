@@ -128,7 +128,7 @@ def near_certain(dtype: str) -> list[Inputs]:
     return [Inputs("p = 0.999", (theta[None], np.array([[0, 3]], np.int32)))]
 
 
-def alike(dtype: str) -> list[Inputs]:
+def equal_tokens(dtype: str) -> list[Inputs]:
     """Equal tokens, of which a sum in low precision soon takes no notice."""
     del dtype
     theta = packed(np.ones(ALIKE.tokens), np.array([0, 0.5, -1]), np.zeros(3))

@@ -105,7 +105,7 @@ HEAD_THEOREMS = (
                 1,
                 ALIKE.loss,
                 gradient_of(ALIKE),
-                _head_inputs.alike,
+                _head_inputs.equal_tokens,
                 1,
                 dtypes=("bfloat16",),
             ),

@@ -50,7 +50,7 @@ def directory(tmp_path):
 
 @pytest.fixture
 def opened(directory):
-    """Opens the checkpoints anew each time, as another process would."""
+    """Opens the checkpoints again each time, as another process would."""
     every = []
 
     def open_again(**changes):

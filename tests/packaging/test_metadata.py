@@ -107,7 +107,7 @@ def test_distributions_are_tested_with_what_builds_them():
 def test_documents_name_the_versions_that_are_required():
     python, jax = PROJECT["requires-python"].removeprefix(">="), bound("jax", ">=")
     major, below = bound("jax", "<").split(".")
-    assert f"Python {python} or later, JAX {jax} to {major}.{int(below) - 1}," in (ROOT / "README.md").read_text()
+    assert f"Python {python} or later, JAX {jax} to {major}.{int(below) - 1}." in (ROOT / "README.md").read_text()
     contributing = (ROOT / "CONTRIBUTING.md").read_text()
     assert f"Python {python} or later." in contributing
     assert f"On Python {python} that brings JAX {jax}, the oldest supported;" in contributing
