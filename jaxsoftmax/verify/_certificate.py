@@ -21,14 +21,14 @@ from jaxsoftmax.verify._distillation_keywords import TOKEN_KEYWORDS
 from jaxsoftmax.verify._distillation_theorems import DISTILLATION_THEOREMS
 from jaxsoftmax.verify._head_keywords import HEAD_KEYWORDS, MESH_KEYWORDS
 from jaxsoftmax.verify._head_theorems import HEAD_THEOREMS
-from jaxsoftmax.verify._implementations import attribute, is_function, keywords_of, offered
+from jaxsoftmax.verify._implementations import attribute, is_function, keywords_of, offered, optional_arguments
 from jaxsoftmax.verify._keywords import KEYWORDS
 from jaxsoftmax.verify._linear_theorems import LINEAR_THEOREMS
 from jaxsoftmax.verify._log_sum_exp_theorems import LOG_SUM_EXP_THEOREMS
 from jaxsoftmax.verify._loss_parts_theorems import LOSS_PARTS
 from jaxsoftmax.verify._low_precision_theorems import LOW_PRECISION_THEOREMS
 from jaxsoftmax.verify._mesh_theorems import MESH_THEOREMS
-from jaxsoftmax.verify._record import DIFFERENTIAL, Gap, Report, Row
+from jaxsoftmax.verify._record import DIFFERENTIAL, UNKNOWN, Gap, Report, Row
 from jaxsoftmax.verify._second_derivatives import SECOND_DERIVATIVES
 from jaxsoftmax.verify._softmax_theorems import SOFTMAX_THEOREMS
 from jaxsoftmax.verify._sparse_label_theorems import SPARSE_LABELS
@@ -189,6 +189,7 @@ def _tasks(implementation: Any, theorems: list[Theorem], dtypes: tuple[str, ...]
         tasks += [Task(theorem, claim, functions, d, transformations, first) for d in dtypes if d in claim.dtypes]
         begun |= kinds
     seen.pop(DIFFERENTIAL, None)
+    gaps += _unknown_arguments(implementation, [name for name, there in seen.items() if there])
     offered, missing = (tuple(name for name, there in seen.items() if there == wanted) for wanted in (True, False))
     return _Plan(tasks, offered, missing, gaps)
 
@@ -222,6 +223,15 @@ def _unmet(implementation: Any, claim: Claim) -> str:
     if claim.devices > count:
         return f"{claim.devices} devices are needed, and there is {count}"
     return ""
+
+
+def _unknown_arguments(implementation: Any, functions: Iterable[str]) -> Iterator[Gap]:
+    """The optional arguments that a function has and this library's doesn't: nothing passes them."""
+    for name in functions:
+        function, ours = attribute(implementation, name), attribute(jaxsoftmax, name)
+        unknown = optional_arguments(function) - optional_arguments(ours)
+        if unknown:
+            yield Gap(name, UNKNOWN, tuple(sorted(unknown)))
 
 
 def _joined(gaps: Iterable[Gap]) -> tuple[Gap, ...]:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,10 @@ def _known(kind: str, asked: list[str], known: Iterable[str]) -> list[str] | Non
     """Returns the names asked for, each once, or None where nothing was asked."""
     unknown = [name for name in asked if not any(_stands_for(other, [name]) for other in known)]
     if unknown:
-        raise RefusedError(f"unknown {kind} {', '.join(map(repr, unknown))}; known: {', '.join(known)}")
+        folded = {each.lower(): each for each in known}
+        near = [folded[each] for name in unknown for each in get_close_matches(name.lower(), folded, 1)]
+        advice = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}"
+        raise RefusedError(f"unknown {kind} {', '.join(map(repr, unknown))}; {advice}")
     return list(dict.fromkeys(asked)) or None
 
 

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from jaxsoftmax.verify._record import NO_ARGUMENT, NOT_JUDGED, Report, Row, Verdict
+from jaxsoftmax.verify._record import NO_ARGUMENT, NOT_JUDGED, UNKNOWN, Report, Row, Verdict
 from jaxsoftmax.verify._regimes import LOW_PRECISION
+from jaxsoftmax.verify._transformations import BY_COTANGENTS
 
-ASPECTS: tuple[str, ...] = ("formula", "keywords", "transformations", "tails", "infinities", "low precision", "float64")
-FORMULA, KEYWORDS, TRANSFORMATIONS, TAILS, INFINITIES, LOW, FLOAT64 = ASPECTS
+_OF_A_FORMULA: tuple[str, ...] = ("formula", "keywords", "cotangents", "transformations")
+ASPECTS = (*_OF_A_FORMULA, "tails", "infinities", "low precision", "float64")
+FORMULA, KEYWORDS, COTANGENTS, TRANSFORMATIONS, TAILS, INFINITIES, LOW, FLOAT64 = ASPECTS
 _INFINITE = ("-inf", "labels -1", "labels ignored", "weights 0")
 _FAR = ("confident", "[0] + [-17]", "[1e4, 9990", "[40, 0", "nearly constant", "p = 0.999", "far past the cap")
 _OF_TAILS = ("M18", "M19", "M20", "M21")  # a shifted row fails these by cancellation: that is a matter of tails
@@ -54,12 +56,15 @@ class Failure:
 def failures_of(verdict: Verdict) -> tuple[Failure, ...]:
     """Returns the failures of a function, by aspect."""
     held = {_place(row) for row in verdict.rows if row.passed}
+    by_one = {_place(row) for row in verdict.rows if row.passed and row.transformation in ("grad", "jacrev")}
     held_in_float32 = {_claim(row) for row in verdict.rows if row.passed and row.dtype == "float32"}
     held_in_float32 -= {_claim(row) for row in verdict.failed if row.dtype == "float32"}
     by_aspect: dict[str, list[Row]] = {aspect: [] for aspect in ASPECTS}
     for row in sorted(verdict.failed, key=_simplicity):
         aspect = aspect_of(row)
-        if aspect == FORMULA and _place(row) in held:
+        if aspect == FORMULA and _place(row) in by_one and row.transformation in BY_COTANGENTS:
+            aspect = COTANGENTS
+        elif aspect == FORMULA and _place(row) in held:
             aspect = TRANSFORMATIONS
         elif aspect == FORMULA and row.dtype == "float64" and _claim(row) in held_in_float32:
             aspect = FLOAT64
@@ -123,6 +128,7 @@ def _of_infinities(rows: Sequence[Row]) -> str:
 _SUMMARIES: dict[str, Callable[[Sequence[Row]], str]] = {
     FORMULA: lambda rows: "formula is wrong",
     KEYWORDS: _of_keywords,
+    COTANGENTS: lambda rows: "the gradient doesn't follow its cotangent, and is right where that is 1",
     TRANSFORMATIONS: lambda rows: f"wrong under {_listed(_each(rows, 'transformation'))} alone",
     TAILS: _of_tails,
     INFINITIES: _of_infinities,
@@ -181,11 +187,15 @@ def _unjudged(report: Report) -> str:
 def _left_out(report: Report) -> str:
     by_reason: dict[str, list[str]] = {}
     arguments: dict[str, list[str]] = {}
+    own: list[str] = []
     for gap in report.gaps:
+        if gap.reason == UNKNOWN:
+            own.append(f"{', '.join(gap.unjudged)} of {gap.function}, which no theorem knows")
+            continue
         _, of_argument, argument = gap.reason.rpartition(NO_ARGUMENT)
         names = arguments.setdefault(gap.function, []) if of_argument else by_reason.setdefault(gap.reason, [])
         names.append(argument if of_argument else gap.function)
-    parts = [f"{reason} ({_few(functions)})" for reason, functions in by_reason.items()]
+    parts = [*own, *(f"{reason} ({_few(functions)})" for reason, functions in by_reason.items())]
     parts += [f"{function} has no {', '.join(names)}" for function, names in arguments.items()]
     parts += [f"{count(len(report.missing), 'other function')} not offered"] if report.missing else []
     parts += ["what --quick leaves out: a keyword by itself in sums, most claims of variants"] if report.quick else []

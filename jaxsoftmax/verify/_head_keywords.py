@@ -123,7 +123,7 @@ HEAD_KEYWORDS = Theorem(
     "each keyword of the fused head by itself, and all together, in each reduction: loss and gradients are those of "
     "M16 and M24-M27; but for dtype, precision, memory_budget and schedule, which change no formula",
     "as M16-head",
-    "as M27-keywords; a bias left out; a ragged last chunk dropped",
+    "as M27-keywords; the cotangent dropped; a bias left out; a ragged last chunk dropped",
     tuple(
         _claim(case)
         for kind, alone in ((INTEGER, ALONE + OF_INTEGERS + OF_PRODUCTS), (SPARSE, ("token_weights", "bias")))

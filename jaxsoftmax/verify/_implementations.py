@@ -109,6 +109,14 @@ def keywords_of(function: Callable[..., Any]) -> frozenset[str] | None:
     return frozenset(parameter.name for parameter in parameters if parameter.kind in by_name)
 
 
+def optional_arguments(function: Callable[..., Any] | None) -> frozenset[str]:
+    """Returns the names of the arguments that a function takes and doesn't need, as far as its signature tells."""
+    parameters = []
+    with caught():
+        parameters = list(inspect.signature(function).parameters.values()) if function else []
+    return frozenset(each.name for each in parameters if each.default is not each.empty)
+
+
 @contextmanager
 def caught() -> Iterator[list[BaseException]]:
     """Catches in a list what foreign code raises, a bare `sys.exit()` included; all but Ctrl-C."""

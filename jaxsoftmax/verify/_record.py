@@ -9,6 +9,7 @@ from typing import Any
 
 DIFFERENTIAL = "jax.jvp"  # M1-M3 check JAX's own jvp; their rows don't affect the verdict
 NO_ARGUMENT = "no argument "  # prefix of a Gap's reason, followed by the missing keyword
+UNKNOWN = "no theorem knows the argument"  # the reason of a Gap that names arguments of the function's own
 HOLDS, FAILS, NOT_JUDGED = "holds", "fails", "not judged"
 
 
@@ -59,7 +60,7 @@ class Gap:
     unjudged: tuple[str, ...]  # claims or transformations, by name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
     """What a certificate comes to for one function."""
 
@@ -78,6 +79,10 @@ class Verdict:
         if not self.rows:
             return NOT_JUDGED
         return FAILS if self.failed else HOLDS
+
+    def __repr__(self) -> str:
+        """The verdict in a line."""
+        return f"Verdict({self.function} {self.verdict}: {len(self.failed)} of {len(self.rows)} rows fail)"
 
     def seen(self, column: str) -> tuple[Any, ...]:
         """The values that stand in a column of its rows, each once."""
@@ -110,7 +115,7 @@ class Verdict:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """A certificate: what each function comes to, every row, and what it was made on.
 
@@ -175,6 +180,10 @@ class Report:
             gaps=tuple(Gap(gap["function"], gap["reason"], tuple(gap["unjudged"])) for gap in document["gaps"]),
             **{name: document[name] for name in texts},
         )
+
+    def __repr__(self) -> str:
+        """The certificate in a line."""
+        return f"Report({self.implementation}: {len(self.failed)} of {len(self.judged)} rows fail)"
 
     def __str__(self) -> str:
         """What `jaxsoftmax verify` prints."""

@@ -1,6 +1,7 @@
 """A report as lines to read: a line for each theorem, what is wrong with each function, and the conclusion."""
 
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxsoftmax.verify._diagnosis import (
+    COTANGENTS,
     LONGEST_DETAIL,
     Failure,
     conclusion,
@@ -162,7 +164,24 @@ def _print_theorems(report: Report, theorems: Mapping[str, Theorem], console: Co
             Text(f"{ulps(worst.error)} of {ulps(worst.bound)} ulps", style=style),
             Text(_families([line.function for line in shown]), style="dim"),
         )
+    for number, reasons in _of_no_row(report).items():
+        name = theorems[number].name if number in theorems else ""
+        grid.add_row("–", Text(number, style="bold cyan"), name, "", "", Text(f"not judged: {reasons}", style="dim"))
     console.print(grid)
+
+
+def _of_no_row(report: Report) -> dict[str, str]:
+    """Why nothing was judged, of each theorem of which that is so though its function is offered."""
+    found: dict[str, list[str]] = {}
+    for gap in report.gaps:
+        for claim in gap.unjudged:
+            found.setdefault(claim.rpartition("(")[2].rstrip(")"), []).append(f"{gap.function}: {gap.reason}")
+    judged = {row.theorem for row in report.rows}
+    return {
+        number: "; ".join(dict.fromkeys(reasons))
+        for number, reasons in found.items()
+        if number not in judged and re.fullmatch(r"M\d+(-\w+)*", number)
+    }
 
 
 def _families(functions: list[str]) -> str:
@@ -235,7 +254,9 @@ def _print_failure(failure: Failure, theorems: Mapping[str, Theorem], console: C
     row = failure.rows[0]
     console.print(_indented(f"{failure.aspect}: {row.quantity} ({row.theorem}), {where(row)}"))
     lines = [f"input {row.case}" if row.case else "", shortened(one_line(row.detail), LONGEST_DETAIL)]
-    if row.theorem in theorems and is_wrong_number(row):
+    if failure.aspect == COTANGENTS:
+        lines.append("what came is divided by the cotangent that was pulled back, one of -2, 4 and -8")
+    elif row.theorem in theorems and is_wrong_number(row):
         lines.append(f"often: {one_line(theorems[row.theorem].typical_failure)}")
     for line in filter(None, lines):
         console.print(_indented(line, 4))

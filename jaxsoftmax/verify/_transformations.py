@@ -15,6 +15,7 @@ from jax import Array
 Rows = Callable[..., Any]  # (x rows, *constants rows) -> results, one a row
 
 EAGER = ("eager", "grad")  # operation by operation; the others are compiled
+BY_COTANGENTS = ("jit", "checkpoint")  # of a derivative: from cotangents that aren't 1, by which it is divided then
 # By a claim's order: one transformation, the main ones, and all.
 ONE = (("jit",), ("jit",), ("hessian",))
 MAIN = (("jit", "vmap"), ("jit", "jacfwd", "jacrev"), ("jacfwd", "jacrev", "hessian"))
@@ -132,6 +133,14 @@ def finite_differences(f: Callable[[Array], Array], x: Array, step: float) -> Ar
 
 
 def with_gradients(f: Callable[..., Any], *arguments: Any) -> Array:
-    """Of f(*arguments) -> (a scalar, arrays) the arrays, and the scalar's gradient in each argument, end to end."""
-    gradients, values = jax.grad(f, tuple(range(len(arguments))), has_aux=True)(*arguments)
-    return jnp.concatenate([jnp.ravel(array) for array in (*values, *gradients)])
+    """Of f(*arguments) -> (a scalar, arrays) the arrays, and the scalar's gradient in each argument, end to end.
+
+    The gradients come from a cotangent that isn't 1, and divides out exactly.
+    """
+
+    def scaled(*arguments):
+        total, values = f(*arguments)
+        return -2 * total, values
+
+    gradients, values = jax.grad(scaled, tuple(range(len(arguments))), has_aux=True)(*arguments)
+    return jnp.concatenate([*map(jnp.ravel, values), *(jnp.ravel(gradient) / -2 for gradient in gradients)])

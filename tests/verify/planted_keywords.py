@@ -51,6 +51,11 @@ def _if_alone(*arguments, **keywords):
     return len(keywords) == 1
 
 
+def _by_cotangent(right, value_bar, _):
+    bar = value_bar[0] if isinstance(value_bar, tuple) else value_bar
+    return right if bar.ndim else right / jnp.where(bar == 0, 1, bar)
+
+
 def _over_all_tokens(right, *arguments, reduction="mean", has_aux=False, **keywords):
     if reduction != "mean":
         return right(*arguments, reduction=reduction, has_aux=has_aux, **keywords)
@@ -144,6 +149,8 @@ IN_ONE_KIND_OF_CALL = (
     Planted("no gradient in sparse labels' weights", LOSS, by_call(_label_weights_constant), OF_LOSS),
     Planted("right predictions unweighted", LOSS, by_call(_unweighted_correct), OF_LOSS),
     Planted("a ragged last chunk dropped", HEAD, by_call(_last_chunk_dropped), OF_HEAD),
+    Planted("the cotangent dropped", HEAD, by_rule(changed("kernel", _by_cotangent)), OF_HEAD),
+    Planted("the cotangent dropped", LOSS, by_rule(changed("logits", _by_cotangent)), OF_LOSS),
     Planted("beta for the student", DISTILLATION, by_call(_swapped_beta), OF_TOKENS),
 )
 

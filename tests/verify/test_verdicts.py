@@ -37,6 +37,37 @@ def test_an_argument_that_is_not_offered_is_named_once_with_what_was_not_judged(
     assert of_weights.unjudged == ("value, weighted (M18)", "sign (M18)")
 
 
+def test_an_argument_of_the_functions_own_is_named_as_not_judged():
+    def cross_entropy(logits, labels, where=None):
+        return jnp.mean(jaxsoftmax.cross_entropy(logits, labels, reduction="none"))
+
+    report = certify(SimpleNamespace(cross_entropy=cross_entropy), theorems=["M14"], **QUICK)
+    assert Gap("cross_entropy", "no theorem knows the argument", ("where",)) in report.gaps
+    assert "Not judged: where of cross_entropy, which no theorem knows;" in str(report)
+
+
+def test_a_theorem_of_which_nothing_could_be_judged_is_listed_with_the_reason():
+    report = certify(SimpleNamespace(logsumexp=lambda a: jaxsoftmax.logsumexp(a, -1)), theorems=["M18", "M8"], **QUICK)
+    lines = [line.split() for line in str(report).splitlines() if line.startswith("–")]
+    assert "M18" in {line[1] for line in lines}
+    assert "no argument axis" in str(report)
+
+
+def test_a_gradient_that_ignores_its_cotangent_is_told_apart():
+    @jax.custom_vjp
+    def loss(logits, labels):
+        return jaxsoftmax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+    def backward(saved, bar):
+        return jax.vmap(jax.grad(jaxsoftmax.softmax_cross_entropy_with_integer_labels))(*saved), None
+
+    loss.defvjp(lambda logits, labels: (loss(logits, labels), (logits, labels)), backward)
+    by_row = jnp.vectorize(lambda x, y: loss(x[None], y[None])[0], signature="(n),()->()")
+    report = certify(SimpleNamespace(softmax_cross_entropy_with_integer_labels=by_row), theorems=["M11"], **QUICK)
+    assert "the gradient doesn't follow its cotangent, and is right where that is 1 (M11)" in str(report)
+    assert repr(report.verdicts[0]).startswith("Verdict(softmax_cross_entropy_with_integer_labels fails: ")
+
+
 def test_a_function_whose_every_claim_needs_an_argument_it_lacks_is_not_judged():
     offered = SimpleNamespace(logsumexp=lambda a: jaxsoftmax.logsumexp(a, axis=-1), softmax=jaxsoftmax.softmax)
     report = certify(offered, theorems=["M7", "M8-empty"], **QUICK)
