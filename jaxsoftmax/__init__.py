@@ -21,7 +21,7 @@ from jaxsoftmax._softmax import softmax as softmax
 from jaxsoftmax._sparse_labels import SparseLabels as SparseLabels
 from jaxsoftmax._token_stats import token_stats as token_stats
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "LossParts",
     "SparseLabels",
