@@ -101,10 +101,14 @@ def _flowing(parts, loss, *_):
     return parts._replace(nll=parts.nll + (loss - jax.lax.stop_gradient(loss)))
 
 
-def _head_counts_ignored(right, hidden, kernel, labels, *, bias, has_aux=False, **keywords):
-    result = right(hidden, kernel, labels, bias=bias, has_aux=has_aux, **keywords)
+def _head_counts_ignored(right, hidden, kernel, labels, *, bias=0, has_aux=False, **keywords):
+    result = right(hidden, kernel, labels, bias=_as_bias(bias, kernel), has_aux=has_aux, **keywords)
     recounted = _correct(_first, _all)
     return (result[0], recounted(result[1], None, hidden @ kernel + bias, labels, keywords)) if has_aux else result
+
+
+def _as_bias(bias, kernel):
+    return jnp.broadcast_to(jnp.asarray(bias, kernel.dtype), kernel.shape[1:])
 
 
 LABELS = (

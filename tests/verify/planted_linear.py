@@ -55,15 +55,17 @@ def _in_place(name, product):
     return by_rule(changed(name, lambda right, bar, a: product(right, _gradient_in_logits(bar, a), a)))
 
 
-def _padded(right, hidden, kernel, labels, *, bias, class_weights=None, **keywords):
+def _padded(right, hidden, kernel, labels, *, bias=None, class_weights=None, **keywords):
     """Classes added up to a multiple of 128, of logit 0."""
     missing = (0, -kernel.shape[1] % 128)
     weights = None if class_weights is None else jnp.pad(class_weights, missing)
-    kernel, bias = jnp.pad(kernel, ((0, 0), missing)), jnp.pad(bias, missing)
+    kernel, bias = jnp.pad(kernel, ((0, 0), missing)), None if bias is None else jnp.pad(bias, missing)
     return right(hidden, kernel, labels, bias=bias, class_weights=weights, **keywords)
 
 
-def _ragged_chunk_dropped(right, hidden, kernel, labels, *, chunk_size, token_weights=None, **keywords):
+def _ragged_chunk_dropped(right, hidden, kernel, labels, *, chunk_size=None, token_weights=None, **keywords):
+    if chunk_size is None:
+        return right(hidden, kernel, labels, token_weights=token_weights, **keywords)
     u = jnp.ones(labels.shape, hidden.dtype) if token_weights is None else token_weights
     u = jnp.where(jnp.arange(labels.size) < labels.size // chunk_size * chunk_size, u, 0)
     return right(hidden, kernel, labels, chunk_size=chunk_size, token_weights=u, **keywords)
@@ -147,7 +149,7 @@ def _in_the_order_of_chunks(right, hidden, kernel, labels, ignore_index=None, **
     return value[jnp.argsort(labels == ignore_index)] if value.ndim else value
 
 
-def _by_optax(right, hidden, kernel, labels, *, bias, reduction="mean", token_weights=1.0, chunk_size=None):
+def _by_optax(right, hidden, kernel, labels, *, bias=0, reduction="mean", token_weights=1.0, chunk_size=None):
     del right, chunk_size
     losses = token_weights * optax.softmax_cross_entropy_with_integer_labels(hidden @ kernel + bias, labels)
     return {"mean": jnp.mean, "sum": jnp.sum}[reduction](losses)

@@ -78,10 +78,10 @@ def _sum(bar, axis):
     return lax.psum(bar, axis)
 
 
-def _filled_up_with_classes(right, hidden, kernel, labels, *, bias, class_weights=None, **keywords):
+def _filled_up_with_classes(right, hidden, kernel, labels, *, bias=None, class_weights=None, **keywords):
     missing = (0, -kernel.shape[1] % 4)
     weights = None if class_weights is None else jnp.pad(class_weights, missing)
-    kernel, bias = jnp.pad(kernel, ((0, 0), missing)), jnp.pad(bias, missing)
+    kernel, bias = jnp.pad(kernel, ((0, 0), missing)), None if bias is None else jnp.pad(bias, missing)
     return right(hidden, kernel, labels, bias=bias, class_weights=weights, **keywords)
 
 

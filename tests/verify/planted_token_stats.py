@@ -65,18 +65,20 @@ def _last_predicted(right, logits, labels, **keywords):
     return right(logits, labels, **keywords)._replace(prediction=last_of_maximum(logits))
 
 
-def _head_by_subtraction(right, hidden, kernel, labels, *, bias, **keywords):
+def _head_by_subtraction(right, hidden, kernel, labels, *, bias=None, **keywords):
     stats = right(hidden, kernel, labels, bias=bias, **keywords)
-    return stats._replace(entropy=_by_subtraction(hidden @ kernel + bias, stats))
+    return stats._replace(entropy=_by_subtraction(hidden @ kernel + (0 if bias is None else bias), stats))
 
 
-def _last_predicted_in_head(right, hidden, kernel, labels, *, bias, **keywords):
+def _last_predicted_in_head(right, hidden, kernel, labels, *, bias=None, **keywords):
     stats = right(hidden, kernel, labels, bias=bias, **keywords)
-    return stats._replace(prediction=last_of_maximum(hidden @ kernel + bias))
+    return stats._replace(prediction=last_of_maximum(hidden @ kernel + (0 if bias is None else bias)))
 
 
-def _chunk_without_gradient(right, hidden, kernel, labels, *, chunk_size, **keywords):
+def _chunk_without_gradient(right, hidden, kernel, labels, *, chunk_size=None, **keywords):
     """The kernel's gradient of the first chunk alone."""
+    if chunk_size is None:
+        return right(hidden, kernel, labels, **keywords)
     first = right(hidden, kernel, labels, chunk_size=chunk_size, **keywords)
     rest = right(hidden, jax.lax.stop_gradient(kernel), labels, chunk_size=chunk_size, **keywords)
     return jax.tree.map(lambda a, b: jnp.where(jnp.arange(len(a)) < chunk_size, a, b), first, rest)
