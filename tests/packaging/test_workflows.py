@@ -36,7 +36,7 @@ def commands_on(python):
 def test_every_step_of_the_local_checks_is_a_step_of_the_workflow_on_that_python():
     on_oldest, on_newest = (STEP.findall(part) for part in (ROOT / ".ci" / "run").read_text().split("\ndeactivate\n"))
     assert len(on_oldest) > 9
-    assert len(on_newest) >= 2
+    assert len(on_newest) >= 1
     assert [command for command in on_oldest if command not in commands_on(MATRIX["python"][0])] == []
     assert [command for command in on_newest if command not in commands_on(MATRIX["python"][-1])] == []
 
