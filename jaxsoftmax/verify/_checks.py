@@ -209,14 +209,20 @@ def _refusal(task: Task, error: Any, key: _Key) -> Gap | None:
     claim = f"{task.claim.quantity} ({task.theorem.number})"
     if isinstance(error, NotOfferedError):
         return Gap(name, f"{NO_ARGUMENT}{error.keyword}", (claim,))
-    if name.startswith(VARIANT) or not isinstance(error, TypeError):
-        return None
-    message = said(error)
-    if "forward-mode autodiff (jvp)" not in message or "custom_vjp" not in message:
+    if task.claim.may_refuse and isinstance(error, TypeError | ValueError) and not _is_forward_mode_refused(error):
+        return Gap(name, f"{task.claim.may_refuse} are refused", (claim,))
+    if name.startswith(VARIANT) or not _is_forward_mode_refused(error):
         return None
     if transformation in _transformations.FORWARD[task.claim.order]:
         return Gap(name, "forward mode is refused", (transformation,))
     return None if task.claim.order else Gap(name, "forward mode is refused", (claim,))
+
+
+def _is_forward_mode_refused(error: Any) -> bool:
+    if not isinstance(error, TypeError):
+        return False
+    message = said(error)
+    return "forward-mode autodiff (jvp)" in message and "custom_vjp" in message
 
 
 def _rows(work: _Work, key: _Key, result: Any) -> Iterator[Row]:

@@ -40,7 +40,7 @@ from jaxsoftmax.verify._cross_entropy_oracles import (
     with_targets,
 )
 from jaxsoftmax.verify._oracle import ExactRow, exact, itself
-from jaxsoftmax.verify._theorem import IN_FLOAT32, Inputs, Theorem, derivative, hessian, value
+from jaxsoftmax.verify._theorem import FLOAT_LABELS, IN_FLOAT32, Inputs, Theorem, derivative, hessian, value
 from jaxsoftmax.verify._training_loss_oracles import LOSS
 
 CROSS_ENTROPY_THEOREMS = (
@@ -141,6 +141,7 @@ CROSS_ENTROPY_THEOREMS = (
                 lambda d: with_targets(_regimes.masks(d)),
                 6,
                 call=per_row,
+                may_refuse=FLOAT_LABELS,
                 **IN_FLOAT32,
             ),
             derivative(
@@ -150,6 +151,7 @@ CROSS_ENTROPY_THEOREMS = (
                 lambda d: with_targets(_regimes.masks(d)),
                 6,
                 call=per_row,
+                may_refuse=FLOAT_LABELS,
                 **IN_FLOAT32,
             ),
         ),

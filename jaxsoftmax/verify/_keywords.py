@@ -24,7 +24,7 @@ from jaxsoftmax.verify._keyword_cases import (
     cases,
 )
 from jaxsoftmax.verify._oracle import Expected, end_to_end, exact, itself
-from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
+from jaxsoftmax.verify._theorem import FLOAT_LABELS, Claim, Inputs, Theorem
 from jaxsoftmax.verify._training_loss_oracles import LOSS, TOKEN_WEIGHTS, label_gradient, token_gradient, token_loss
 from jaxsoftmax.verify._transformations import with_gradients
 
@@ -222,6 +222,7 @@ def _claim(case: Case) -> Claim:
         inputs=partial(inputs, case),
         mistakes=partial(mistakes_of_logits, case),
         requires="SparseLabels" if case.labels == SPARSE else "",
+        may_refuse=FLOAT_LABELS if case.labels == FLOAT else "",
         program=f"{LOSS} {case.program}",
         only_in_full=case.only_in_full,
         narrowed=partial(narrowed, _claim, case) if len(case.given) > 1 else None,

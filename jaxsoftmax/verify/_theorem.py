@@ -42,12 +42,16 @@ class Claim:
     rowwise: bool = True  # whether `call` accepts a batch of rows; else it is mapped over rows
     devices: int = 0  # that its mesh has at least; 0 without a mesh
     requires: str = ""  # what else an implementation has to offer: the type of an argument
+    may_refuse: str = ""  # what a function need not take: an exception then leaves the claim unjudged
     textbook: Callable[..., Any] | None = None  # (x, *constants): the naive formula, for autodiff in float64
     only_in_full: bool = False  # whether quick certificates and forward-mode variants go without it
     narrowed: Callable[..., Any] | None = None  # (keywords that a function has) -> the claim with these, or None
     program: str = ""  # claims with one name are compiled together: they share most of what they compute
     through: tuple[str, ...] = ()  # the transformations that it is seen through; if empty, the main ones or all
     mistakes: Callable[..., Any] | None = None  # (x, *constants) -> [(what is wrong, the first numbers that come then)]
+
+
+FLOAT_LABELS = "float labels"  # a loss need not take them: see `Claim.may_refuse`
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from jaxsoftmax.verify._oracle import exact, itself
-from jaxsoftmax.verify._theorem import IN_FLOAT32, Theorem, derivative, hessian, value
+from jaxsoftmax.verify._theorem import FLOAT_LABELS, IN_FLOAT32, Theorem, derivative, hessian, value
 from jaxsoftmax.verify._training_loss_oracles import (
     CLASS_WEIGHTS,
     LOSS,
@@ -68,14 +68,14 @@ TRAINING_LOSS_THEOREMS = (
         "with float labels l = sum_j w_j p'_j (L - z_j) + zeta L^2, p' = (1 - eps) p + eps / V",
         "sums of V terms, to the ulp of their sizes",
         "smoothing taken from the wrong sum; labels taken for constants",
-        (
-            *settings(0, token_loss, float_rows, 6, "value", (SMOOTHING, TOGETHER)),
-            *settings(1, token_gradient, float_rows, 6, "gradient", (SMOOTHING, TOGETHER)),
-            label_claim(TOGETHER),
-            *(
-                replace(claim, **IN_FLOAT32)
-                for claim in settings(2, token_hessian, float_rows, 8, "Hessian", (SMOOTHING, Z_LOSS))
-            ),
+        tuple(
+            replace(claim, may_refuse=FLOAT_LABELS, **(IN_FLOAT32 if claim.order == 2 else {}))
+            for claim in (
+                *settings(0, token_loss, float_rows, 6, "value", (SMOOTHING, TOGETHER)),
+                *settings(1, token_gradient, float_rows, 6, "gradient", (SMOOTHING, TOGETHER)),
+                label_claim(TOGETHER),
+                *settings(2, token_hessian, float_rows, 8, "Hessian", (SMOOTHING, Z_LOSS)),
+            )
         ),
     ),
     Theorem(

@@ -46,6 +46,16 @@ def test_an_argument_of_the_functions_own_is_named_as_not_judged():
     assert "Not judged: where of cross_entropy, which no theorem knows;" in str(report)
 
 
+def test_a_loss_that_refuses_float_labels_is_judged_by_integer_ones():
+    def cross_entropy(logits, labels):
+        losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], -1)[..., 0]
+        return jnp.mean(losses)
+
+    report = certify(SimpleNamespace(cross_entropy=cross_entropy), theorems=["M27-keywords"], **QUICK)
+    assert report.passed
+    assert "float labels are refused (cross_entropy)" in str(report)
+
+
 def test_a_theorem_of_which_nothing_could_be_judged_is_listed_with_the_reason():
     report = certify(SimpleNamespace(logsumexp=lambda a: jaxsoftmax.logsumexp(a, -1)), theorems=["M18", "M8"], **QUICK)
     lines = [line.split() for line in str(report).splitlines() if line.startswith("–")]
