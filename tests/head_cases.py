@@ -62,7 +62,7 @@ def follow(monkeypatch, schedule, whole=0, classes=1000):
 
     def sizes_of(budget, settings, size):
         sizes = chunk_sizes.chunk_sizes(budget, settings, size)
-        return sizes._replace(classes=min(classes, size.vocab), all_tokens=True)
+        return sizes._replace(classes=min(classes, size.vocab), all_tokens=True) if size.in_blocks else sizes
 
     if all_tokens:
         monkeypatch.setattr(programs, "chunk_sizes", sizes_of)

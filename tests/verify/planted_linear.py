@@ -25,7 +25,8 @@ def _gradient_in_logits(bar, a, z=None, **changes):
 
 
 def _logits(a):
-    return jnp.matmul(a.hidden.astype(a.bias.dtype), a.kernel, preferred_element_type=jnp.float32) + a.bias
+    bias = jnp.zeros((), a.hidden.dtype) if a.bias is None else a.bias
+    return jnp.matmul(a.hidden.astype(bias.dtype), a.kernel, preferred_element_type=jnp.float32) + bias
 
 
 def _by_gradient(spoil):
