@@ -56,6 +56,10 @@ def test_functions_of_sharded_classes_are_the_textbook(family, level, number, mo
     program = generated(family, level, number, vocab=(12, 4, 28)[number % 3])
     function = getattr(module, FUNCTIONS[family, level])
     call = sharded(function, program.keywords.get("transposed_kernel"))
+    if module is forward_mode and (family, level) == ("distillation", "head") and jax.__version_info__ < (0, 11):
+        with pytest.raises(NotImplementedError, match=r"^axis_name: expected JAX 0\.11 or later"):
+            assert_is_textbook(program, "float32", call=call)
+        return
     assert_is_textbook(program, "float32", call=call)
 
 

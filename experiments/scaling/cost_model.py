@@ -28,7 +28,7 @@ TPU = Backend(None, widens=False, rounds_sums=True)
 
 @dataclass(frozen=True)
 class Program:
-    """A value of the head, or a value and its gradients in hidden, kernel and bias, of arguments sharded over a mesh."""
+    """A value of the head, or value and gradients in hidden, kernel and bias, of arguments sharded over a mesh."""
 
     tokens: int
     embed: int

@@ -62,7 +62,7 @@ def linear_distillation() -> None:
     """`jaxsoftmax.linear_distillation` with a forward-mode rule: the tangent is <gradient, v> (M29, M30).
 
     Args, Returns, Raises, Source: as `jaxsoftmax.linear_distillation`; but a chunk has by default the size that it has
-    there on a CPU, whatever the platform.
+    there on a CPU, whatever the platform, and `axis_name` needs JAX 0.11 or later (NotImplementedError).
 
     Differentiation: both modes in hidden, kernel and bias of either head and the token weights, to any order.
 

@@ -26,6 +26,10 @@ from jaxsoftmax._row_rules import forward_row_outputs
 from jaxsoftmax._sharding import Shards, pvary_with
 from jaxsoftmax._tangents import inner
 
+# In forward over reverse mode through a scan, rules of `jax.custom_jvp` within another's: the divergence's second
+# derivative would be wrong, as that of its log-ratios is known to their rule alone.
+_LOSES_RULES = jax.__version_info__ < (0, 11)
+
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _float_label_losses(
@@ -83,6 +87,9 @@ def _head_total(
 def _distillation_losses(
     shards: Shards, divergence: Divergence, settings: Settings, heads: Heads, options: LossOptions
 ) -> Array:
+    if shards.classes and _LOSES_RULES:
+        needed = "expected JAX 0.11 or later for sharded classes in forward mode (0.10 loses rules within a scan)"
+        raise NotImplementedError(f"axis_name: {needed}, got JAX {jax.__version__}")
     hidden = heads.student.hidden, heads.teacher.hidden
     weights = Heads(*(inputs._replace(hidden=None) for inputs in heads))
     wide = jax.tree.map(lambda w: w.astype(accumulation_dtype(w.dtype)), weights)
