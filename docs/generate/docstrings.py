@@ -41,7 +41,7 @@ class Docstrings(griffe.Extension):
         if not isinstance(node, ast.FunctionDef) or func.parent is None:
             return
         arguments = node.args
-        if any(_name_of(decorator) == "with_rules" for decorator in node.decorator_list):
+        if _is_decorated(func, "with_rules"):
             del func.parameters[arguments.posonlyargs.pop().arg]
         for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
             if argument.annotation is not None:
@@ -53,7 +53,7 @@ class Docstrings(griffe.Extension):
         """Has a function of `variant_of` take the parameters of the package's function of its name."""
         for module in _modules_of(pkg):
             for name, function in module.functions.items():
-                if not function.is_alias and any(map(_is_variant_of, function.decorators)):
+                if not function.is_alias and _is_decorated(function, "variant_of"):
                     function.parameters, function.returns = pkg[name].parameters, pkg[name].returns
 
 
@@ -64,12 +64,8 @@ def _modules_of(module: griffe.Module) -> Iterator[griffe.Module]:
             yield from _modules_of(each)
 
 
-def _is_variant_of(decorator: griffe.Decorator) -> bool:
-    return str(decorator.value).startswith("variant_of(")
-
-
-def _name_of(decorator: ast.expr) -> str:
-    return ast.unparse(decorator).partition("(")[0]
+def _is_decorated(function: griffe.Function, name: str) -> bool:
+    return any(str(decorator.value).startswith(f"{name}(") for decorator in function.decorators)
 
 
 def _comments(node: Any, cls: griffe.Class) -> Iterator[str]:

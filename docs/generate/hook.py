@@ -23,6 +23,7 @@ from docs.generate import (
     derivations,
     experiments,
     infinities,
+    marks,
     modes,
     reference,
     ulps,
@@ -72,6 +73,7 @@ def on_pre_build(*, config: MkDocsConfig) -> None:
         derivations.formulas,
         derivations.proved,
         infinities.cases,
+        marks.texts_of_tests,
     ):
         read.cache_clear()
 

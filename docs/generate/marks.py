@@ -2,8 +2,9 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from docs.generate.repository import ROOT
@@ -43,8 +44,14 @@ def of_source_documents() -> tuple[Mark, ...]:
 def tests_of(theorem: str) -> list[str]:
     """Returns the test files, from the repository's root, with a comment `# (M5)` of the theorem."""
     comment = re.compile(rf"# \(.*\b{theorem}\b")
+    return [path for path, text in texts_of_tests().items() if comment.search(text)]
+
+
+@cache
+def texts_of_tests() -> Mapping[str, str]:
+    """Returns the text of every test file, by its path from the repository's root."""
     paths = sorted((ROOT / "tests").rglob("test_*.py"))
-    return [path.relative_to(ROOT).as_posix() for path in paths if comment.search(path.read_text("utf-8"))]
+    return {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in paths}
 
 
 def numbers_in(text: str) -> list[str]:

@@ -79,7 +79,7 @@ def accepted(call):
     except Parsed as parsed:
         options = vars(parsed.args[0])
         theorems = {UPCOMING, *THEOREMS, *(number.partition("-")[0] for number in THEOREMS)}
-        return set(options.get("names", ())) <= {*NAMES} and set(options.get("theorem", ())) <= theorems
+        return set(options.get("names", ())) <= set(NAMES) and set(options.get("theorem", ())) <= theorems
     except SystemExit as exit_:
         return exit_.code == 0  # --help
     return False

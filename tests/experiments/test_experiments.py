@@ -42,7 +42,7 @@ def test_claim_holds_and_its_files_are_whole(name, tmp_path, capsys):
 
 def test_list_names_every_experiment(capsys):
     assert run_experiments(["--list"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [*NAMES]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(NAMES)
 
 
 def test_unknown_experiment_is_one_line_and_exit_2(capsys):
