@@ -37,7 +37,7 @@ def _theorem(number: str, repository: str) -> str:
     entry = formulas()["theorems"][number]
     parts = [
         f"### {number}. {entry['title']} {{#{number.lower()}}}\n",
-        f"$$\n\\def\\arraystretch{{1.3}}\\begin{{gathered}}\n{entry['formula'].strip()}\n\\end{{gathered}}\n$$\n",
+        displayed(number),
         f"{entry['note']}\n" if "note" in entry else "",
         _proof(entry.get("proof", ())),
         f"**In code:** {_places(number, repository)}.\n",
@@ -46,6 +46,12 @@ def _theorem(number: str, repository: str) -> str:
         *(_certified(theorem) for name, theorem in THEOREMS.items() if name.partition("-")[0] == number),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def displayed(number: str) -> str:
+    """Returns a theorem's formula, one equation a line."""
+    formula = formulas()["theorems"][number]["formula"].strip()
+    return f"$$\n\\def\\arraystretch{{1.3}}\\begin{{gathered}}\n{formula}\n\\end{{gathered}}\n$$\n"
 
 
 def _proof(steps: Sequence[Sequence[str]]) -> str:

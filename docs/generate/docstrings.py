@@ -1,8 +1,8 @@
 """Docstrings and annotations as the API reference shows them.
 
 Docstrings are plain text with formulas and doctests. Outside of code, `*` and `<` would be Markdown: they are escaped.
-Doctests are put into blocks of code, below imports of what they use. The strings of jaxtyping's annotations stay
-strings: they are shapes, not names.
+Doctests are put into blocks of code, below imports of what they use; below a docstring's source stand its theorems'
+formulas. The strings of jaxtyping's annotations stay strings: they are shapes, not names.
 """
 
 import ast
@@ -13,13 +13,15 @@ from typing import Any
 
 import griffe
 
+from docs.generate.derivations import displayed, formulas
 from docs.generate.examples import imports
-from docs.generate.text import entity
+from docs.generate.marks import numbers_in
+from docs.generate.text import details, entity
 
 _SECTION = re.compile(r"(Args|Arguments|Attributes|Raises|Returns|Yields):$")
 _CODE = re.compile(r"(`[^`]*`)")
 _SPECIAL, _SPECIAL_IN_RETURNS = re.compile(r"[*<|]"), re.compile(r"[*<|:]")
-_DOCTEST = ">>> "
+_DOCTEST, _SOURCE = ">>> ", "Source: "
 
 
 class Docstrings(griffe.Extension):
@@ -96,8 +98,16 @@ def rewritten(docstring: str, imported: Iterable[str] = ()) -> Iterator[str]:
             yield "```"
             in_doctest = False
         yield line if in_doctest or (indented and not section) else _escaped(line, section)
+        if line.startswith(_SOURCE) and (theorems := numbers_in(line)):
+            yield from ("", *_formulas(theorems))
     if in_doctest:
         yield "```"
+
+
+def _formulas(theorems: list[str]) -> list[str]:
+    titles = {number: formulas()["theorems"][number]["title"] for number in theorems}
+    body = "\n".join(f"{number}. {title}:\n\n{displayed(number)}" for number, title in titles.items())
+    return details("abstract", f"{', '.join(theorems)} as formulas", body).splitlines()
 
 
 def _escaped(line: str, section: str) -> str:

@@ -139,8 +139,13 @@ class ExactRow:
         return matrix
 
     def jacobian_product(self, v: np.ndarray) -> Expected:
-        """J v = s * (v - <s, v>), to the ulp of its terms s_j (|v_j| + <s, |v|>) (M6)."""
-        return Expected(self.jacobian @ v, self.probs * (np.abs(v) + np.dot(self.probs, np.abs(v))))
+        """J v = s * (v - <s, v>), to the ulp of its terms s_j (|v_j| + <s, |v|>) (M6).
+
+        Less the entry of v at the maximum throughout, so that a confident row's tails keep their digits (M21).
+        """
+        centred = v - v[np.argmax(self.x)]
+        value = self.probs * (centred - np.dot(self.probs, centred))
+        return Expected(value, self.probs * (np.abs(v) + np.dot(self.probs, np.abs(v))))
 
     def label_gradient(self, label: int) -> np.ndarray:
         """Softmax minus one-hot, s - e_y (M11, M20)."""

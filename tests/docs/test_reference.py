@@ -8,6 +8,7 @@ import pytest
 
 import jaxsoftmax
 from docs.generate import docstrings, examples, modes, reference
+from docs.generate.derivations import displayed
 from jaxsoftmax import analytic, bench, forward_mode
 from tests.docs.outline import outline_of
 
@@ -66,6 +67,14 @@ def test_rewritten_docstring_escapes_text_and_leaves_code():
     sections = "Args:\n    x: &#42;y.\n\nReturns:\n  A&#58; b.\n\n"
     expected = f"{text}{sections}```pycon\n>>> 2 * 3\n6\n```"
     assert "\n".join(docstrings.rewritten(docstring)) == expected
+
+
+def test_a_source_is_followed_by_its_theorems_as_formulas(site):
+    source = (site / "api" / "jaxsoftmax.html").read_text("utf-8")
+    assert source.count("as formulas</summary>") == source.count("<p>Source: ")
+    shown = "\n".join(docstrings.rewritten("Source: M4, M8-M9.\n\n>>> 2\n2\n"))
+    assert [shown.count(displayed(f"M{number}").splitlines()[2]) for number in (4, 8, 9, 10)] == [1, 1, 1, 0]
+    assert "\n".join(docstrings.rewritten("Source: as `jaxsoftmax.softmax`.")) == "Source: as `jaxsoftmax.softmax`."
 
 
 def code_of(page):
