@@ -26,8 +26,10 @@ from tests.head_cases import (
 from tests.tolerances import array, precision
 
 COVERING = (2, 49, 61, 67, 70, 106)  # show every trait
-FEW = {"float32": COVERING, "float64": (49,), "bfloat16": (70,), "float16": ()}  # the others are slow
-CASES = [(seed, dtype, () if seed in FEW[dtype] else pytest.mark.slow) for dtype in TOLERANCE for seed in SEEDS]
+FEW = [(seed, "float32") for seed in COVERING] + [(49, "float64"), (70, "bfloat16")]  # the others are slow
+OTHER_DTYPES = [dtype for dtype in TOLERANCE if dtype != "float32"]
+EVERY = [(seed, dtype) for seed in SEEDS for dtype in ("float32", OTHER_DTYPES[seed % len(OTHER_DTYPES)])]
+CASES = [(*case, () if case in FEW else pytest.mark.slow) for case in dict.fromkeys(FEW + EVERY)]
 OF_THE_FORWARD_MODE_VARIANT = [pytest.param(61, "float32", marks=pytest.mark.slow), (70, "bfloat16")]
 
 
