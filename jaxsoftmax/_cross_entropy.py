@@ -20,7 +20,7 @@ from jaxsoftmax._loss_arguments import (
     require_no_ignore_index,
     require_reduction,
 )
-from jaxsoftmax._loss_parts import LossParts, loss_parts
+from jaxsoftmax._loss_parts import LossParts, loss_parts, with_parts
 from jaxsoftmax._math import token_loss
 from jaxsoftmax._math.loss_options import LossOptions
 from jaxsoftmax._math.precision import accumulation_dtype
@@ -125,8 +125,7 @@ def cross_entropy(
     labels, of_labels = _validate_labels(options, logits, labels)
     task = _Task(_rules, reduction, _checks.as_flag("has_aux", has_aux), shards)
     loss, parts = of_labels(task, options, logits, labels, class_weights, token_weights)
-    formed: Any = (loss, parts) if task.has_aux else loss
-    return formed
+    return with_parts(task.has_aux, loss, parts)
 
 
 def _validate_labels(options: LossOptions, logits: Array, labels: Any) -> tuple[Any, Callable[..., Any]]:

@@ -35,7 +35,7 @@ from jaxsoftmax._sharding import Shards
 from jaxsoftmax._tangents import inner
 
 
-class PairNumbers(NamedTuple):
+class PairStats(NamedTuple):
     """What the gradients need of each pair of rows besides the logits."""
 
     states: States
@@ -49,18 +49,18 @@ def divergences(
     shards: Shards, divergence: Divergence, options: LossOptions, logits: Array, teacher_logits: Array
 ) -> Array:
     """Divergences [*batch] of logits [*batch, local_vocab], differentiable in reverse mode."""
-    return divergences_of(divergence, pair_numbers(shards, divergence, options, logits, teacher_logits))
+    return divergences_of(divergence, pair_stats(shards, divergence, options, logits, teacher_logits))
 
 
 def _fwd(shards, divergence, options, logits, teacher_logits):
-    numbers = pair_numbers(shards, divergence, options, logits, teacher_logits)
+    stats = pair_stats(shards, divergence, options, logits, teacher_logits)
     # The arguments; up to thirteen numbers a row.
-    return divergences_of(divergence, numbers), (options, logits, teacher_logits, numbers)
+    return divergences_of(divergence, stats), (options, logits, teacher_logits, stats)
 
 
 def _bwd(shards, divergence, residuals, bar):
-    options, logits, teacher_logits, numbers = residuals
-    by_student, by_teacher = divergence_gradients(divergence, options, logits, teacher_logits, numbers)
+    options, logits, teacher_logits, stats = residuals
+    by_student, by_teacher = divergence_gradients(divergence, options, logits, teacher_logits, stats)
     bar = bar[..., None]
     return None, (bar * by_student).astype(logits.dtype), (bar * by_teacher).astype(teacher_logits.dtype)
 
@@ -73,24 +73,24 @@ def forward_divergences(
     shards: Shards, divergence: Divergence, options: LossOptions, logits: Array, teacher_logits: Array
 ) -> Array:
     """`divergences` differentiable in both modes."""
-    return divergences_of(divergence, pair_numbers(shards, divergence, options, logits, teacher_logits))
+    return divergences_of(divergence, pair_stats(shards, divergence, options, logits, teacher_logits))
 
 
 @partial(forward_divergences.defjvp, symbolic_zeros=True)
 def _forward_divergences_jvp(shards, divergence, primals, tangents):
     options, logits, teacher_logits = primals
-    numbers = pair_numbers(shards, divergence, options, logits, teacher_logits)
-    by_student, by_teacher = divergence_gradients(divergence, options, logits, teacher_logits, numbers)
+    stats = pair_stats(shards, divergence, options, logits, teacher_logits)
+    by_student, by_teacher = divergence_gradients(divergence, options, logits, teacher_logits, stats)
     dot = inner(by_student, tangents[1], -1) + inner(by_teacher, tangents[2], -1)
     if all(isinstance(tangent, SymbolicZero) for tangent in tangents[1:]):
-        dot = jnp.zeros_like(numbers.sums.teacher)
-    return divergences_of(divergence, numbers), shards.psum(dot[..., 0])
+        dot = jnp.zeros_like(stats.sums.teacher)
+    return divergences_of(divergence, stats), shards.psum(dot[..., 0])
 
 
-def pair_numbers(
+def pair_stats(
     shards: Shards, divergence: Divergence, options: LossOptions, logits: Array, teacher_logits: Array
-) -> PairNumbers:
-    """The numbers of whole rows, from logits of this shard's classes."""
+) -> PairStats:
+    """The statistics of whole rows, from logits of this shard's classes."""
     (z, u), temperature = wide_pair(logits, teacher_logits), options.temperature
     states = States(*(_state(shards, rows / temperature) for rows in (u, z)))
     approximate = jax.lax.stop_gradient(equations.approximate_shift(states))
@@ -101,7 +101,7 @@ def pair_numbers(
     pair, ratios = _row_pair(divergence, temperature, u, z, shift, states)
     sums = Sums(*_sums(shards, divergence_terms(divergence, pair, ratios)))
     rows = zip((u, z), states, pair[:2], ratios, sums, strict=True)
-    return PairNumbers(states, shift, sums, tuple(_centre(shards, temperature, *row) for row in rows))
+    return PairStats(states, shift, sums, tuple(_centre(shards, temperature, *row) for row in rows))
 
 
 def _sums(shards: Shards, terms: Iterable[Array]) -> list[Array]:
@@ -120,20 +120,20 @@ def _centre(
     return Centre(entry, jnp.where(is_confident(state), mean, kl))
 
 
-def divergences_of(divergence: Divergence, numbers: PairNumbers) -> Array:
+def divergences_of(divergence: Divergence, stats: PairStats) -> Array:
     """The divergences [*batch]; 0 between two rows of -inf alone, NaN where one is."""
-    empty = [is_empty(state)[..., 0] for state in numbers.states]
-    values = divergence_value(divergence, numbers.sums)[..., 0]
+    empty = [is_empty(state)[..., 0] for state in stats.states]
+    values = divergence_value(divergence, stats.sums)[..., 0]
     return jnp.where(empty[0] & empty[1], 0, jnp.where(empty[0] | empty[1], jnp.nan, values))
 
 
 def divergence_gradients(
-    divergence: Divergence, options: LossOptions, logits: Array, teacher_logits: Array, numbers: PairNumbers
+    divergence: Divergence, options: LossOptions, logits: Array, teacher_logits: Array, stats: PairStats
 ) -> tuple[Array, Array]:
     """The gradients of each row's divergence in the student's and the teacher's logits (M29, M30, M32)."""
     (z, u), temperature = wide_pair(logits, teacher_logits), options.temperature
-    pair, ratios = _row_pair(divergence, temperature, u, z, numbers.shift, numbers.states)
-    rows = zip((u, z), numbers.states, ratios, numbers.centres, strict=True)
+    pair, ratios = _row_pair(divergence, temperature, u, z, stats.shift, stats.states)
+    rows = zip((u, z), stats.states, ratios, stats.centres, strict=True)
     teacher, student = (
         None if ratio is None or centre is None else deviation(ratio, is_dominant(logits / temperature, state), centre)
         for logits, state, ratio, centre in rows
@@ -156,7 +156,7 @@ def _state(shards: Shards, rows: Array) -> LseState:
 def _row_pair(
     divergence: Divergence, temperature: Number, u: Array, z: Array, shift: Shift, states: States
 ) -> tuple[RowPair, LogRatios]:
-    states = States(*map(schedules.forgotten, states))
+    states = States(*map(schedules.for_recomputation, states))
     p, q = probabilities(u / temperature, states.teacher), probabilities(z / temperature, states.student)
     pair = RowPair(p, q, _log_ratio(temperature, u, z, shift, states))
     return pair, log_ratios(divergence, pair.delta)

@@ -52,7 +52,7 @@ def _fwd(shards, with_parts, options, logits, labels, class_weights, where):
 def _bwd(shards, _with_parts, residuals, bars):
     options, logits, labels, class_weights, where, stats = residuals
     losses_bar, _ = bars
-    stats = stats._replace(state=schedules.forgotten(stats.state))
+    stats = stats._replace(state=schedules.for_recomputation(stats.state))
 
     def logits_bar(logits, labels, where, stats, scale):
         return (scale * logits_gradient(options, shards, logits, labels, class_weights, where, stats)).astype(

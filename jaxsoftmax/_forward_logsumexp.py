@@ -35,7 +35,7 @@ def _weighted_jvp(primals, tangents):
     (a, b, where), (a_dot, b_dot, _) = primals, tangents
     (log_sum, sign), state = _log_sums.weighted_sum(a, b, where)
     by_a, by_b = _log_sums.weighted_gradients(a, b, where, state)
-    log_sum_dot = jnp.zeros_like(state.others) + inner(by_a, a_dot, -1) + inner(by_b, b_dot, -1)
+    log_sum_dot = jnp.zeros_like(state.remainder) + inner(by_a, a_dot, -1) + inner(by_b, b_dot, -1)
     return (log_sum, sign), (log_sum_dot[..., 0].astype(a.dtype), jnp.zeros_like(sign))
 
 

@@ -12,7 +12,7 @@ from jaxsoftmax._math.loss_options import LossOptions, loss_logits, loss_logits_
 from jaxsoftmax._math.lse_state import LseState, exponentials, shifted_logits
 from jaxsoftmax._math.precision import widen
 from jaxsoftmax._math.token_loss import LabelGradient, RowStats
-from jaxsoftmax._objective import Equations, Formed, Objective
+from jaxsoftmax._objective import Equations, Evaluation, Objective
 from jaxsoftmax._predictions import predictions
 from jaxsoftmax._reduction import schedules
 from jaxsoftmax._reduction.row_state import lse_state, margins_at
@@ -58,7 +58,9 @@ def shard_stats(objective: Objective, shards: Shards, logits: Array, shared: boo
     label_margin = _label_margin(options, z, logits, labels, where, state)
     if not options.smooths:
         return ShardStats(state, label_margin, None)
-    return ShardStats(state, label_margin, weighted_margin(z, objective.class_weights, schedules.forgotten(state)))
+    return ShardStats(
+        state, label_margin, weighted_margin(z, objective.class_weights, schedules.for_recomputation(state))
+    )
 
 
 def losses_of_shards(objective: Objective, shards: Shards, own: ShardStats, local_vocab: int) -> tuple[Array, RowStats]:
@@ -78,17 +80,17 @@ def losses_of_shards(objective: Objective, shards: Shards, own: ShardStats, loca
     return _nan_or_zero_by_label(labels, losses), stats
 
 
-def _form(objective: Objective, shards: Shards, logits: Array, shared: bool = False) -> Formed:
+def _evaluate(objective: Objective, shards: Shards, logits: Array, shared: bool = False) -> Evaluation:
     own = shard_stats(objective, shards, logits, shared)
     losses, stats = losses_of_shards(objective, shards, own, logits.shape[-1])
-    return Formed(losses, None, LabelStats(stats.state, stats.label_margin))
+    return Evaluation(losses, None, LabelStats(stats.state, stats.label_margin))
 
 
-def _form_with_parts(objective: Objective, shards: Shards, logits: Array, shared: bool = False) -> Formed:
+def _evaluate_with_parts(objective: Objective, shards: Shards, logits: Array, shared: bool = False) -> Evaluation:
     own = shard_stats(objective, shards, logits, shared)
     losses, stats = losses_of_shards(objective, shards, own, logits.shape[-1])
     parts = token_parts(objective, stats, _is_predicted(objective, shards, logits, stats))
-    return Formed(losses, parts, LabelStats(stats.state, stats.label_margin))
+    return Evaluation(losses, parts, LabelStats(stats.state, stats.label_margin))
 
 
 def token_parts(objective: Objective, stats: RowStats, correct: Array) -> TokenParts:
@@ -146,7 +148,7 @@ def gradient_coefs(
     return coefs._replace(label_entry=jnp.where(labels.ignored[..., None], 0, label_entry))
 
 
-def _entries(
+def _gradient_entries(
     objective: Objective,
     shards: Shards,
     logits: Array,
@@ -182,8 +184,8 @@ def _parts_of_ignored(objective: Objective, dtype: jnp.dtype) -> tuple[Array, To
     return zero, TokenParts(zero, zero, zero)
 
 
-LOSSES = Equations(_form, _coefs, _entries, _ignored, _of_ignored)
-LOSSES_WITH_PARTS = LOSSES._replace(form=_form_with_parts, of_ignored=_parts_of_ignored)
+LOSSES = Equations(_evaluate, _coefs, _gradient_entries, _ignored, _of_ignored)
+LOSSES_WITH_PARTS = LOSSES._replace(evaluate=_evaluate_with_parts, of_ignored=_parts_of_ignored)
 
 
 def _row_stats(objective: Objective, shards: Shards, stats: LabelStats, local_vocab: int) -> RowStats:

@@ -54,13 +54,13 @@ def weighted_gradients(a: Array, b: Array, where: Array | None, state: SignedSum
     """b exp(a) / sum in `a`; exp(a) / sum in `b`, which a weight 0 has too, and which is NaN for an empty sum."""
     x, weights = _weighted_terms(a, b, where)
     summands, (half, other_half) = signed_sum.scaled_summands(x, weights, state)
-    total = state.lead + state.others
+    total = state.dominant + state.remainder
     total = jnp.where(jnp.isinf(total), jnp.nan, total)
     empty, out = signed_sum.is_empty(state), jnp.isneginf(x)
     total = jnp.where(empty, 1, total)
     ratio = half / total  # before the product with the other half may be out of range
     by_a = jnp.where(out | (weights.size == 0), 0, weights.size * ratio * (weights.unit * other_half))
-    by_a = jnp.where(signed_sum.is_lead(summands, state), summands / total, by_a)
+    by_a = jnp.where(signed_sum.is_dominant(summands, state), summands / total, by_a)
     by_b = jnp.where(empty, jnp.nan, ratio * other_half)
     return jnp.where(empty, 0, by_a), jnp.where(out, 0, by_b)
 

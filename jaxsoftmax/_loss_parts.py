@@ -1,6 +1,6 @@
 """The terms of a loss, to monitor training; they come from the same pass as the loss (M33)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,11 @@ class LossParts(NamedTuple):
     z_loss: Float[Array, "..."]
     weight: Float[Array, "..."]
     correct: Float[Array, "..."]
+
+
+def with_parts(has_aux: bool, loss: Array, parts: LossParts | None) -> Any:
+    """What a loss returns: itself, or with `has_aux` the pair of it and its parts."""
+    return (loss, parts) if has_aux else loss
 
 
 def loss_parts(

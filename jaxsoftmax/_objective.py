@@ -16,7 +16,7 @@ from jax import Array
 from jaxsoftmax._math.loss_options import LossOptions
 
 
-class Formed(NamedTuple):
+class Evaluation(NamedTuple):
     """The results of a forward pass over rows of logits."""
 
     outputs: Any  # arrays [*batch, ...] that are differentiated in the logits
@@ -27,14 +27,14 @@ class Formed(NamedTuple):
 class Equations(NamedTuple):
     """Functions of logits x [*batch, local_vocab], the classes of one of the `shards`."""
 
-    # form(objective, shards, x, shared=False): what the rows give; `shared` as in `lse_state`.
-    form: Callable[..., Formed]
+    # evaluate(objective, shards, x, shared=False): what the rows give; `shared` as in `lse_state`.
+    evaluate: Callable[..., Evaluation]
     # coefs(objective, shards, x, stats, outputs_bar): numbers per row, [*batch, ...], that the gradient is made of.
     # An output without a cotangent has None in `outputs_bar`.
     coefs: Callable[..., Any]
-    # entries(objective, shards, x, stats, coefs, offset, first=0): the gradient in x, consecutive classes of the shard.
-    # `offset` is the shard's first class in the vocabulary, `first` is x's first class in the shard.
-    entries: Callable[..., Array]
+    # gradient_entries(objective, shards, x, stats, coefs, offset, first=0): the gradient in x, the logits of
+    # consecutive classes: `offset` is the shard's first class in the vocabulary, `first` is x's in the shard.
+    gradient_entries: Callable[..., Array]
     # ignored(objective, outputs_bar): the tokens that add nothing to Σ <outputs_bar, outputs> whatever their logits,
     # [*batch]; without cotangents those whose outputs and extras are 0. None for none.
     ignored: Callable[..., Array | None]

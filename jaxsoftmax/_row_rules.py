@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
-from jaxsoftmax._objective import Formed, Objective
+from jaxsoftmax._objective import Evaluation, Objective
 from jaxsoftmax._reduction import schedules
 from jaxsoftmax._sharding import Shards
 from jaxsoftmax._tangents import inner
@@ -17,14 +17,18 @@ from jaxsoftmax._tangents import inner
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def row_outputs(shards: Shards, logits: Array, objective: Objective) -> tuple[Any, Any]:
     """Outputs and extras of logits [*batch, local_vocab], differentiable in reverse mode."""
-    formed = objective.equations.form(objective, shards, logits)
-    return formed.outputs, formed.extras
+    evaluation = objective.equations.evaluate(objective, shards, logits)
+    return evaluation.outputs, evaluation.extras
 
 
 def _fwd(shards, logits, objective):
     logits, objective = primal_values((logits, objective))
-    formed = objective.equations.form(objective, shards, logits, shared=True)
-    return (formed.outputs, formed.extras), (logits, objective, formed.stats)  # the arguments, and the row statistics
+    evaluation = objective.equations.evaluate(objective, shards, logits, shared=True)
+    return (evaluation.outputs, evaluation.extras), (
+        logits,
+        objective,
+        evaluation.stats,
+    )  # the arguments, and the row statistics
 
 
 def _bwd(shards, residuals, bars):
@@ -45,7 +49,7 @@ def gradient(objective: Objective, shards: Shards, logits: Array, stats: Any, ou
     offset = shards.class_offset(logits.shape[-1])
 
     def of_rows(logits: Array, tokens: Any, stats: Any, coefs: Any) -> Array:
-        return objective.equations.entries(objective.of(tokens), shards, logits, stats, coefs, offset)
+        return objective.equations.gradient_entries(objective.of(tokens), shards, logits, stats, coefs, offset)
 
     return schedules.over_rows(of_rows, logits, objective.tokens, stats, coefs)
 
@@ -53,27 +57,27 @@ def gradient(objective: Objective, shards: Shards, logits: Array, stats: Any, ou
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def forward_row_outputs(shards: Shards, logits: Array, objective: Objective) -> tuple[Any, Any]:
     """`row_outputs` differentiable in both modes."""
-    formed = objective.equations.form(objective, shards, logits)
-    return formed.outputs, formed.extras
+    evaluation = objective.equations.evaluate(objective, shards, logits)
+    return evaluation.outputs, evaluation.extras
 
 
 @partial(forward_row_outputs.defjvp, symbolic_zeros=True)
 def _forward_row_outputs_jvp(shards, primals, tangents):
     logits, objective = primals
-    formed = objective.equations.form(objective, shards, logits, shared=True)
-    primals_out = formed.outputs, formed.extras
+    evaluation = objective.equations.evaluate(objective, shards, logits, shared=True)
+    primals_out = evaluation.outputs, evaluation.extras
     nothing = jax.tree.map(SymbolicZero.from_primal_value, primals_out)
     if isinstance(tangents[0], SymbolicZero):
         return primals_out, nothing
-    return primals_out, (_tangents(objective, shards, logits, formed, tangents[0]), nothing[1])
+    return primals_out, (_tangents(objective, shards, logits, evaluation, tangents[0]), nothing[1])
 
 
-def _tangents(objective: Objective, shards: Shards, logits: Array, formed: Formed, logits_dot: Array) -> Any:
+def _tangents(objective: Objective, shards: Shards, logits: Array, evaluation: Evaluation, logits_dot: Array) -> Any:
     """The outputs' derivatives along logits_dot."""
     tangents = objective.equations.tangents
     if tangents is not None:
-        return tangents(objective, shards, logits, formed.stats, logits_dot)
-    of_output = gradient(objective, shards, logits, formed.stats, jnp.ones_like(formed.outputs))
+        return tangents(objective, shards, logits, evaluation.stats, logits_dot)
+    of_output = gradient(objective, shards, logits, evaluation.stats, jnp.ones_like(evaluation.outputs))
     return shards.psum(inner(of_output, logits_dot, -1)[..., 0])
 
 

@@ -13,7 +13,7 @@ from jaxsoftmax._math.lse_state import LseState, log_sum_exp
 from jaxsoftmax._math.precision import widen
 from jaxsoftmax._math.row_stats import StatsGradient
 from jaxsoftmax._math.token_loss import negative_log_likelihood
-from jaxsoftmax._objective import Equations, Formed, Objective
+from jaxsoftmax._objective import Equations, Evaluation, Objective
 from jaxsoftmax._predictions import predictions
 from jaxsoftmax._reduction import schedules
 from jaxsoftmax._reduction.row_state import lse_state, margin_sum, margins_at
@@ -51,7 +51,7 @@ class StatsOutputs(NamedTuple):
     log_sum_exp: Any
 
 
-class _RowNumbers(NamedTuple):
+class _RowStats(NamedTuple):
     """What the gradient needs of each row, [*batch, 1] each."""
 
     state: LseState
@@ -59,7 +59,7 @@ class _RowNumbers(NamedTuple):
     mean_margin: Array  # Σ_j s_j (m - z_j)
 
 
-def _form(objective: Objective, shards: Shards, logits: Array, shared: bool = False) -> Formed:
+def _evaluate(objective: Objective, shards: Shards, logits: Array, shared: bool = False) -> Evaluation:
     labels, vocab = objective.tokens, logits.shape[-1]
     x = widen(logits)
     z = capped(objective.options, shards, x, shards.class_offset(vocab))
@@ -70,18 +70,18 @@ def _form(objective: Objective, shards: Shards, logits: Array, shared: bool = Fa
         here = is_on_this_shard(labels, vocab)[..., None]
         margins, weights = (jnp.where(here, label_margin, 0),), (here.astype(z.dtype),)
         state, (label_margin,) = shards.merge_lse(own, margins, weights)  # (M22)
-    of_rows = shards.merge_margin_sum(state, own, margin_sum(z, schedules.forgotten(own)))
+    of_rows = shards.merge_margin_sum(state, own, margin_sum(z, schedules.for_recomputation(own)))
     mean_margin = row_stats.mean_margin(state, of_rows)
     log_prob = -negative_log_likelihood(state, label_margin)[..., 0]  # (M19)
     log_prob = jnp.where(labels.invalid, jnp.nan, log_prob)
     entropy = row_stats.entropy(state, mean_margin)[..., 0]  # (M28)
     log_prob, entropy = (jnp.where(labels.ignored, 0, number) for number in (log_prob, entropy))
     outputs = StatsOutputs(log_prob, entropy, log_sum_exp(state)[..., 0])
-    return Formed(outputs, predictions(shards, x), _RowNumbers(state, label_margin, mean_margin))
+    return Evaluation(outputs, predictions(shards, x), _RowStats(state, label_margin, mean_margin))
 
 
 def _coefs(
-    objective: Objective, shards: Shards, logits: Array, stats: _RowNumbers, outputs_bar: StatsOutputs
+    objective: Objective, shards: Shards, logits: Array, stats: _RowStats, outputs_bar: StatsOutputs
 ) -> tuple[StatsGradient, Array | None]:
     """The coefficients of each row, and in which rows the gradient is 0 whatever their logits, [*batch, 1]."""
     labels, options, zero = objective.tokens, objective.options, jnp.zeros((), stats.mean_margin.dtype)
@@ -102,11 +102,11 @@ def _coefs(
     return coefs, None if ignored is None else ignored[..., None]
 
 
-def _entries(
+def _gradient_entries(
     objective: Objective,
     shards: Shards,
     logits: Array,
-    stats: _RowNumbers,
+    stats: _RowStats,
     coefs: tuple[StatsGradient, Array | None],
     offset: Array | int,
     first: Array | int = 0,
@@ -120,16 +120,14 @@ def _entries(
     return entries if nothing is None else jnp.where(nothing, 0, entries)
 
 
-def _tangents(
-    objective: Objective, shards: Shards, logits: Array, stats: _RowNumbers, logits_dot: Array
-) -> StatsOutputs:
+def _tangents(objective: Objective, shards: Shards, logits: Array, stats: _RowStats, logits_dot: Array) -> StatsOutputs:
     """<gradient, v> of each output."""
     offset = shards.class_offset(logits.shape[-1])
     one = jnp.ones(logits.shape[:-1], stats.mean_margin.dtype)
 
     def along(**outputs_bar: Any) -> Array:
         coefs = _coefs(objective, shards, logits, stats, StatsOutputs(None, None, None)._replace(**outputs_bar))
-        gradient = _entries(objective, shards, logits, stats, coefs, offset)
+        gradient = _gradient_entries(objective, shards, logits, stats, coefs, offset)
         return shards.psum(inner(gradient, logits_dot, -1)[..., 0])
 
     return StatsOutputs(along(log_prob=one), along(entropy=one), along(log_sum_exp=one))
@@ -148,4 +146,4 @@ def _of_ignored(objective: Objective, dtype: jnp.dtype) -> tuple[StatsOutputs, A
     return StatsOutputs(zero, zero, zero), jnp.zeros_like(objective.tokens.standing, dtype=jnp.int32)
 
 
-STATS = Equations(_form, _coefs, _entries, _ignored, _of_ignored, _tangents)
+STATS = Equations(_evaluate, _coefs, _gradient_entries, _ignored, _of_ignored, _tangents)

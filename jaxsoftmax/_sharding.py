@@ -63,8 +63,8 @@ class Shards:
 
     def first_of_largest(self, values: Array, numbers: Array) -> Array:
         """The smallest of `numbers` over the shards with the largest value; NaN counts as the largest."""
-        leads = (values == lax.pmax(values, self.classes)) | jnp.isnan(values)
-        return lax.pmin(jnp.where(leads, numbers, jnp.iinfo(numbers.dtype).max), self.classes)
+        at_maximum = (values == lax.pmax(values, self.classes)) | jnp.isnan(values)
+        return lax.pmin(jnp.where(at_maximum, numbers, jnp.iinfo(numbers.dtype).max), self.classes)
 
     def psum_over_tokens(self, terms: Array) -> Array:
         """The sum over the tokens' shards."""
@@ -181,13 +181,13 @@ def _merged(
     # Must differentiate correctly without the rule below: JAX 0.10 skips it in forward mode over a scan's reverse mode.
     # So the maximum is a constant, and a drop of 0 still has a derivative.
     maximum = _largest(lax.stop_gradient(state.maximum), axes)
-    leads = state.maximum == maximum
-    drop = jnp.where(leads & jnp.isinf(maximum), 0, maximum - state.maximum)
+    at_maximum = state.maximum == maximum
+    drop = jnp.where(at_maximum & jnp.isinf(maximum), 0, maximum - state.maximum)
     total = 1 + state.remainder
-    remainder = jnp.where(leads, state.remainder - drop * total, jnp.exp(-drop) * total)
+    remainder = jnp.where(at_maximum, state.remainder - drop * total, jnp.exp(-drop) * total)
     margins = jax.tree.map(lambda margin, w: margin + jnp.where(w == 0, 0, w * drop), margins, weights)
-    remainder, leaders, margins = _summed((remainder, leads.astype(remainder.dtype), margins), axes)
-    return LseState(maximum, remainder + (leaders - 1)), margins
+    remainder, holders, margins = _summed((remainder, at_maximum.astype(remainder.dtype), margins), axes)
+    return LseState(maximum, remainder + (holders - 1)), margins
 
 
 @_merged.defjvp

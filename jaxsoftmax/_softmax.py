@@ -140,7 +140,7 @@ def _softmax_tangent(
     """J v = s * (v - <s, v>) (M5, M6, M21). `saved` is s, or x if s has a wider dtype: then s is recomputed."""
     s = saved
     if saved.dtype != state.remainder.dtype:
-        s = probabilities(masked_logits(saved, where), schedules.forgotten(state))
+        s = probabilities(masked_logits(saved, where), schedules.for_recomputation(state))
     return jacobian_product(s, state, index, _zero_where_masked(x_dot, where), axes)
 
 

@@ -17,7 +17,7 @@ from jaxsoftmax._math.loss_options import LossOptions, loss_logits_slope
 from jaxsoftmax._math.lse_state import LseState, denominator, exponentials, is_dominant, is_empty
 from jaxsoftmax._math.precision import widen
 from jaxsoftmax._math.sparse_loss import SparseGradient
-from jaxsoftmax._objective import Equations, Formed, Objective
+from jaxsoftmax._objective import Equations, Evaluation, Objective
 from jaxsoftmax._predictions import predictions
 from jaxsoftmax._reduction import schedules
 from jaxsoftmax._reduction.row_state import lse_state, margins_at
@@ -80,7 +80,7 @@ class SparseOutputs(NamedTuple):
     """The terms of each token's loss, before they are multiplied by the label weights."""
 
     nll: Any  # w_c (L - z_c) of each class c that is named, [*batch, k]
-    others: Any  # (eps / V) Σ_j w_j (L - z_j) + zeta L^2, [*batch]; None without smoothing and z-loss
+    regularizer: Any  # (eps / V) Σ_j w_j (L - z_j) + zeta L^2, [*batch]; None without smoothing and z-loss
 
 
 class SparseParts(NamedTuple):
@@ -101,14 +101,14 @@ class _Stats(NamedTuple):
 def term_weights(options: LossOptions, labels: SparseLabels, scale: Array) -> SparseOutputs:
     """The weights of the terms `SparseOutputs` in Σ_t scale_t l_t, which is linear in the terms."""
     smoothing = 1 - options.label_smoothing if options.smooths else 1
-    others = scale if options.smooths or options.has_z_loss else None
-    return SparseOutputs(scale[..., None] * (smoothing * labels.weights.astype(scale.dtype)), others)
+    regularizer = scale if options.smooths or options.has_z_loss else None
+    return SparseOutputs(scale[..., None] * (smoothing * labels.weights.astype(scale.dtype)), regularizer)
 
 
 def losses_of(weights: SparseOutputs, outputs: SparseOutputs) -> Array:
     """Losses [*batch] from their terms."""
     loss = jnp.sum(token_loss.weighted(weights.nll, outputs.nll), -1)  # (M31)
-    return loss if outputs.others is None else loss + token_loss.weighted(weights.others, outputs.others)
+    return loss if outputs.regularizer is None else loss + token_loss.weighted(weights.regularizer, outputs.regularizer)
 
 
 def parts_of(labels: SparseLabels, parts: SparseParts) -> TokenParts:
@@ -120,23 +120,25 @@ def parts_of(labels: SparseLabels, parts: SparseParts) -> TokenParts:
     return TokenParts(jnp.sum(token_loss.weighted(weights, nll), -1), parts.z_loss, correct)
 
 
-def _form(objective: Objective, shards: Shards, logits: Array, shared: bool = False) -> Formed:
+def _evaluate(objective: Objective, shards: Shards, logits: Array, shared: bool = False) -> Evaluation:
     options, (local, invalid), class_weights = objective.options, objective.tokens, objective.class_weights
     vocab = logits.shape[-1]
     z = capped(options, shards, widen(logits), shards.class_offset(vocab))
     state = lse_state(z, (z.ndim - 1,), shared)
     margins, smoothed = margins_at(options, z, logits, local, state), None
     if options.smooths:
-        smoothed = weighted_margin(z, class_weights, schedules.forgotten(state))
+        smoothed = weighted_margin(z, class_weights, schedules.for_recomputation(state))
     if shards.classes:
         state, margins, smoothed = _of_whole_rows(objective, shards, state, margins, smoothed, vocab)
     nll = token_loss.negative_log_likelihood(state, margins)
     if class_weights is not None:
         nll = token_loss.weighted(weights_at(shards, objective.tokens.local, objective.class_weights, z.dtype), nll)
     total = total_weight(shards, class_weights, vocab, z.dtype)
-    others = sparse_loss.other_terms(options, state, smoothed, total, shards.vocab(vocab))
-    outputs = SparseOutputs(jnp.where(invalid[..., None], jnp.nan, nll), None if others is None else others[..., 0])
-    return Formed(outputs, None, _Stats(state, margins))
+    regularizer = sparse_loss.regularizer(options, state, smoothed, total, shards.vocab(vocab))
+    outputs = SparseOutputs(
+        jnp.where(invalid[..., None], jnp.nan, nll), None if regularizer is None else regularizer[..., 0]
+    )
+    return Evaluation(outputs, None, _Stats(state, margins))
 
 
 def _of_whole_rows(
@@ -152,12 +154,12 @@ def _of_whole_rows(
     return state, jnp.concatenate(of_labels, -1), smoothed
 
 
-def _form_with_parts(objective: Objective, shards: Shards, logits: Array, shared: bool = False) -> Formed:
-    formed = _form(objective, shards, logits, shared)
-    z_loss = jnp.zeros(logits.shape[:-1], formed.outputs.nll.dtype)
+def _evaluate_with_parts(objective: Objective, shards: Shards, logits: Array, shared: bool = False) -> Evaluation:
+    evaluation = _evaluate(objective, shards, logits, shared)
+    z_loss = jnp.zeros(logits.shape[:-1], evaluation.outputs.nll.dtype)
     if objective.options.has_z_loss:
-        z_loss = token_loss.z_loss(objective.options, formed.stats.state)[..., 0]
-    return formed._replace(extras=SparseParts(formed.outputs.nll, z_loss, predictions(shards, logits)))
+        z_loss = token_loss.z_loss(objective.options, evaluation.stats.state)[..., 0]
+    return evaluation._replace(extras=SparseParts(evaluation.outputs.nll, z_loss, predictions(shards, logits)))
 
 
 def _coefs(
@@ -165,20 +167,20 @@ def _coefs(
 ) -> tuple[SparseGradient, Array]:
     """The coefficients of each row, and what is added to its gradient at each label, [*batch, k]."""
     options, (local, invalid), class_weights = objective.options, objective.tokens, objective.class_weights
-    nll_bar, others_bar = outputs_bar
+    nll_bar, regularizer_bar = outputs_bar
     terms = jnp.zeros_like(stats.margins) if nll_bar is None else nll_bar
     terms = jnp.where(invalid[..., None], jnp.nan, terms)
     if class_weights is not None:
         terms = terms * weights_at(shards, objective.tokens.local, objective.class_weights, terms.dtype)
     total = total_weight(shards, class_weights, logits.shape[-1], terms.dtype)
-    others_bar = None if others_bar is None else others_bar[..., None]
+    regularizer_bar = None if regularizer_bar is None else regularizer_bar[..., None]
     vocab = shards.vocab(logits.shape[-1])
-    coefs, addends = sparse_loss.sparse_gradient(options, *stats, terms, others_bar, total, vocab)
+    coefs, addends = sparse_loss.sparse_gradient(options, *stats, terms, regularizer_bar, total, vocab)
     label_logits = None if options.logit_softcap is None else widen(schedules.entries_at(logits, local))
     return coefs, addends * loss_logits_slope(options, label_logits)  # (M23)
 
 
-def _entries(
+def _gradient_entries(
     objective: Objective,
     shards: Shards,
     logits: Array,
@@ -214,7 +216,7 @@ def _tangents(objective: Objective, shards: Shards, logits: Array, stats: _Stats
         return SparseOutputs(nll_dot, None)
     ones = SparseOutputs(None, jnp.ones(logits.shape[:-1], x.dtype))
     coefs = _coefs(objective, shards, logits, stats, ones)
-    gradient = _entries(objective, shards, logits, stats, coefs, offset)
+    gradient = _gradient_entries(objective, shards, logits, stats, coefs, offset)
     return SparseOutputs(nll_dot, shards.psum(inner(gradient, logits_dot, -1)[..., 0]))
 
 
@@ -223,5 +225,5 @@ def _none_ignored(objective: Objective, outputs_bar: Any) -> None:
     del objective, outputs_bar
 
 
-SPARSE_LOSSES = Equations(_form, _coefs, _entries, _none_ignored, tangents=_tangents)
-SPARSE_LOSSES_WITH_PARTS = SPARSE_LOSSES._replace(form=_form_with_parts)
+SPARSE_LOSSES = Equations(_evaluate, _coefs, _gradient_entries, _none_ignored, tangents=_tangents)
+SPARSE_LOSSES_WITH_PARTS = SPARSE_LOSSES._replace(evaluate=_evaluate_with_parts)

@@ -121,7 +121,7 @@ WRONG = {  # where, the wrong rule, and a program that shows it
         tilted(sparse_loss.sparse_gradient),
         ("sparse", "head", 8),
     ),
-    "other terms of sparse labels": (sparse_loss, "other_terms", lambda *_: None, ("sparse", "rows", 8)),
+    "the regularizer of sparse labels": (sparse_loss, "regularizer", lambda *_: None, ("sparse", "rows", 8)),
     "loss parts that are no means": (
         "jaxsoftmax._cross_entropy",
         "loss_parts",

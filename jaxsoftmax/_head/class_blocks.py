@@ -48,7 +48,7 @@ def outputs_and_gradients(steps: Steps, sizes: ChunkSizes, task: GradientTask) -
         block, objective, first = blocks.at(i)
         x = logits_of(inputs.hidden, block)
         offset = shards.class_offset(blocks.vocab)
-        return objective.equations.entries(objective, shards, x, stats, coefs, offset, first)
+        return objective.equations.gradient_entries(objective, shards, x, stats, coefs, offset, first)
 
     return losses, parts, _products(blocks, saved, gradient_block, factor)
 
@@ -119,7 +119,10 @@ def _statistics(shards: Shards, blocks: _Blocks) -> tuple[ShardStats, Array, Arr
         if options.smooths:
             weights = 1 if objective.class_weights is None else objective.class_weights
             of_new = jnp.where(new[0], weights, 0).astype(z.dtype)
-            margin, weight = _integer_labels.weighted_margin(z, of_new, reduction.forgotten(state)), jnp.sum(of_new)
+            margin, weight = (
+                _integer_labels.weighted_margin(z, of_new, reduction.for_recomputation(state)),
+                jnp.sum(of_new),
+            )
         real = jnp.where(z == -jnp.inf, -jnp.inf, x)
         stats = _BlockStats(state, label_logit, margin, weight, jnp.max(real, 1), first + jnp.argmax(real, 1))
         return jax.tree.map(lambda array: array.reshape(-1), stats)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array, lax
 
-from jaxsoftmax._divergence import divergence_gradients, divergences_of, pair_numbers
+from jaxsoftmax._divergence import divergence_gradients, divergences_of, pair_stats
 from jaxsoftmax._head.chunk_layout import chunk_layout
 from jaxsoftmax._head.chunk_loop import scan_chunks, zeros_like
 from jaxsoftmax._head.chunk_sizes import ChunkSizes
@@ -86,10 +86,10 @@ def _of_chunk(
     """The sums with a chunk's part; its divergences, and the dx of each head as they are saved."""
     shards, divergence, options, heads, _ = task
     z, u = (steps.logits(chunk.hidden, head.inputs) for chunk, head in zip(chunks, heads, strict=True))
-    numbers = pair_numbers(shards, divergence, options, z, u)
+    stats = pair_stats(shards, divergence, options, z, u)
 
     def gradient(of: int, block: ClassBlock) -> Array:
-        by_logits = divergence_gradients(divergence, options, block.of(z), block.of(u), numbers)[of]
+        by_logits = divergence_gradients(divergence, options, block.of(z), block.of(u), stats)[of]
         return chunks[of].outputs_bar[:, None] * by_logits
 
     def products(of: int) -> tuple[HeadGrads, Array | None]:
@@ -101,7 +101,7 @@ def _of_chunk(
         return HeadGrads(None, dw, db), unscaled(dx, head.factor, head.saved.hidden)
 
     of_heads = [products(of) for of in range(len(heads))]
-    return tuple(sum_ for sum_, _ in of_heads), (divergences_of(divergence, numbers), tuple(dx for _, dx in of_heads))
+    return tuple(sum_ for sum_, _ in of_heads), (divergences_of(divergence, stats), tuple(dx for _, dx in of_heads))
 
 
 def losses_of_tokens(losses: Any, chunk_size: int, student: Array, teacher: Array, options: LossOptions) -> Array:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
-from jaxsoftmax._divergence import divergences_of, pair_numbers
+from jaxsoftmax._divergence import divergences_of, pair_stats
 from jaxsoftmax._head import distillation_loop, residuals, schedules
 from jaxsoftmax._head.chunk_sizes import Budget, ChunkSizes, Settings, chunk_sizes
 from jaxsoftmax._head.distillation_loop import DistillationGradientTask, Head
@@ -62,7 +62,7 @@ def _losses_by_steps(shards: Shards, divergence: Divergence, settings: Settings,
 
         def of_chunk(x: Array, t: Array, options: LossOptions) -> Array:
             z, u = logits_of(x, heads.student), logits_of(t, heads.teacher)
-            return divergences_of(divergence, pair_numbers(shards, divergence, options, z, u))
+            return divergences_of(divergence, pair_stats(shards, divergence, options, z, u))
 
         hidden = heads.student.hidden, heads.teacher.hidden
         return distillation_loop.losses_of_tokens(of_chunk, sizes.tokens, *hidden, options)

@@ -1,7 +1,5 @@
 """The training loss of hidden @ kernel + bias, with the logits of some tokens or classes at a time (M16, M24-M27)."""
 
-from typing import Any
-
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, Int, Real
@@ -10,6 +8,7 @@ from jaxsoftmax._head.arguments import PrecisionLike, as_settings, validate
 from jaxsoftmax._head.loss import head_loss, head_task
 from jaxsoftmax._head.rules import CUSTOM_VJP_RULES, HeadRules
 from jaxsoftmax._loss_arguments import loss_options
+from jaxsoftmax._loss_parts import with_parts
 from jaxsoftmax._rule_binding import with_rules
 from jaxsoftmax._sharding import require_sharded, require_unsharded, shards_of_axis
 from jaxsoftmax._sparse_labels import SparseLabels
@@ -121,5 +120,4 @@ def linear_cross_entropy(
     require_unsharded(arguments, "sharded_linear_cross_entropy")
     require_sharded(shards, "kernel", arguments.kernel)
     loss, parts = head_loss(task, shards, options, arguments)
-    formed: Any = (loss, parts) if task.has_aux else loss
-    return formed
+    return with_parts(task.has_aux, loss, parts)

@@ -25,7 +25,7 @@ def outputs(shards: Shards, settings: Settings, inputs: HeadInputs, objective: O
 
     def by_steps(_steps: Steps, sizes: ChunkSizes, inputs: HeadInputs, objective: Objective) -> tuple[Any, Any]:
         def of_chunk(x: Array, of_tokens: Objective) -> tuple[Any, Any]:
-            return of_tokens.equations.form(of_tokens, shards, logits_of(x, inputs))[:2]
+            return of_tokens.equations.evaluate(of_tokens, shards, logits_of(x, inputs))[:2]
 
         return token_chunks.outputs_of_tokens(of_chunk, shards, sizes.tokens, inputs, objective)
 

@@ -75,8 +75,8 @@ def _outputs(shards: Shards, settings: Settings, inputs: HeadInputs, objective: 
 def _outputs_fwd(shards, settings, inputs, objective):
     specs, wanted = residuals.specs_and_wanted(inputs)
     inputs, objective = primal_values((inputs, objective))
-    formed = programs.outputs(shards, settings, inputs, objective)
-    return formed, (specs, residuals.marks(specs, wanted), inputs, objective)  # the arguments
+    outputs = programs.outputs(shards, settings, inputs, objective)
+    return outputs, (specs, residuals.marks(specs, wanted), inputs, objective)  # the arguments
 
 
 def _outputs_bwd(shards, settings, left, bars):

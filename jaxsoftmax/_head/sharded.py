@@ -15,6 +15,7 @@ from jaxsoftmax._head.loss import HeadTask, head_loss, head_task
 from jaxsoftmax._head.mesh_plan import AxisNames, MeshPlan, mesh_plan
 from jaxsoftmax._head.rules import CUSTOM_VJP_RULES, HeadRules
 from jaxsoftmax._loss_arguments import loss_options
+from jaxsoftmax._loss_parts import with_parts
 from jaxsoftmax._math.loss_options import LossOptions
 from jaxsoftmax._rule_binding import with_rules
 from jaxsoftmax._sharding import Shards
@@ -111,8 +112,7 @@ def sharded_linear_cross_entropy(
         arguments = arguments._replace(**jax.tree.map(_rules.sharded_as_given, given))
     task = head_task(_rules, reduction, has_aux, settings)
     loss, parts = _of_mesh(task, plan, options, arguments)
-    formed: Any = (loss, parts) if task.has_aux else loss
-    return formed
+    return with_parts(task.has_aux, loss, parts)
 
 
 @partial(jax.jit, static_argnums=(0, 1))  # without jit, a `jax.shard_map` doesn't take symbolic zeros
@@ -130,10 +130,10 @@ def _of_mesh(task: HeadTask, plan: MeshPlan, options: LossOptions, arguments: He
         in_specs=(PartitionSpec(), plan.specs()),
         out_specs=PartitionSpec(*plan.tokens) if task.reduction == "none" else PartitionSpec(),
     )
-    formed = on_devices(options, _placed(plan, padded))
+    loss_and_parts = on_devices(options, _placed(plan, padded))
     if task.reduction != "none":
-        return formed
-    return jax.tree.map(lambda of_tokens: _without_padding(plan, of_tokens, batch), formed)
+        return loss_and_parts
+    return jax.tree.map(lambda of_tokens: _without_padding(plan, of_tokens, batch), loss_and_parts)
 
 
 def _padded(plan: MeshPlan, options: LossOptions, arguments: HeadArguments) -> HeadArguments:

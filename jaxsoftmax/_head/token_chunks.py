@@ -52,8 +52,8 @@ def outputs_and_gradients(steps: Steps, sizes: ChunkSizes, task: GradientTask) -
         tokens = objective.of(chunk.tokens)
 
         def nothing() -> tuple[HeadGrads, tuple[Any, Array | None]]:
-            formed = tokens.of_ignored(inputs.dtype)
-            return sums, (formed, zeros_like(chunk.hidden, saved.hidden))
+            of_ignored = tokens.of_ignored(inputs.dtype)
+            return sums, (of_ignored, zeros_like(chunk.hidden, saved.hidden))
 
         return layout.skip_if_ignored(tokens.ignored(chunk.outputs_bar), lambda: of_chunk(sums, chunk), nothing)
 
@@ -64,10 +64,10 @@ def outputs_and_gradients(steps: Steps, sizes: ChunkSizes, task: GradientTask) -
     dw, db = map(zeros_like, inputs[1:], task.sums[1:])
     chunks = TokenChunk(x, x_transposed, tokens, bars)
     first_step = of_chunk if steps.first_apart and not alone else None
-    (_, dw, db), (formed, dx) = scan_chunks(step, HeadGrads(None, dw, db), chunks, first_step)
+    (_, dw, db), (outputs, dx) = scan_chunks(step, HeadGrads(None, dw, db), chunks, first_step)
     dx = None if dx is None else layout.from_chunks(dx)
     gradients = HeadGrads(dx, unscaled(dw, factor, saved.kernel), unscaled(db, factor, saved.bias))
-    return *jax.tree.map(layout.from_chunks, formed), gradients
+    return *jax.tree.map(layout.from_chunks, outputs), gradients
 
 
 def _of_chunk(
@@ -77,15 +77,15 @@ def _of_chunk(
     shards, saved, inputs, _, objective, factor = task
     z, of_tokens = steps.logits(chunk.hidden, inputs), objective.of(chunk.tokens)
     equations = objective.equations
-    formed = equations.form(of_tokens, shards, z)
-    coefs = equations.coefs(of_tokens, shards, z, formed.stats, chunk.outputs_bar)
+    evaluation = equations.evaluate(of_tokens, shards, z)
+    coefs = equations.coefs(of_tokens, shards, z, evaluation.stats, chunk.outputs_bar)
     offset = shards.class_offset(z.shape[-1])
 
     def entries(block: ClassBlock) -> Array:
         weights = None if objective.class_weights is None else block.of(objective.class_weights)
         of_block = of_tokens.with_class_weights(weights)
-        return equations.entries(of_block, shards, block.of(z), formed.stats, coefs, offset, block.first)
+        return equations.gradient_entries(of_block, shards, block.of(z), evaluation.stats, coefs, offset, block.first)
 
     sums = sums._replace(hidden=zeros_like(chunk.hidden, task.sums.hidden))
     dx, dw, db = steps.add_products(inputs, chunk, sums, entries, sizes.classes, alone)
-    return HeadGrads(None, dw, db), (formed[:2], unscaled(dx, factor, saved.hidden))
+    return HeadGrads(None, dw, db), (evaluation[:2], unscaled(dx, factor, saved.hidden))

@@ -24,12 +24,15 @@ class Weights(NamedTuple):
 
 
 class SignedSum(NamedTuple):
-    """The sum is exp(m + d) (lead + others), each [*batch, 1]; m is -inf, and the rest is 0, for an empty sum."""
+    """The sum is exp(m + d) (dominant + remainder), each [*batch, 1].
+
+    Of an empty sum m is -inf, and the rest is 0.
+    """
 
     maximum: Array  # m: of the finite a_j with weights
     log_size: Array  # d
-    lead: Array  # the summand that is larger than all others together; 0 if none is
-    others: Array
+    dominant: Array  # the summand that is larger than all others together; 0 if none is
+    remainder: Array  # the sum of all others
 
 
 def exponent_shift(a: Array, b: Weights) -> tuple[Array, Array]:
@@ -43,7 +46,7 @@ def exponent_shift(a: Array, b: Weights) -> tuple[Array, Array]:
 
 
 def split(summands: Array) -> tuple[Array, Array]:
-    """The lead, if there is one, and the sum of all others."""
+    """The dominant summand, or 0 if there is none, and the sum of all others."""
     size = jnp.abs(summands)
     total, large, small, size = (
         jnp.sum(terms, -1, keepdims=True)
@@ -74,26 +77,26 @@ def scaled_summands(a: Array, b: Weights, state: SignedSum) -> tuple[Array, tupl
 
 @scaled_summands.defjvp
 def _scaled_summands_jvp(primals, tangents):
-    """The lead is constant, and its change goes into d: otherwise reverse mode would round the others away."""
+    """The dominant summand is constant, its change goes into d: otherwise reverse mode would round the others away."""
     (a, b, state), (a_dot, b_dot, state_dot) = primals, tangents
     summands, halves = scaled_summands(a, b, state)
-    leads = is_lead(summands, state)
-    exponent_dot = jnp.where(leads, -_log_tangent(b, b_dot, leads), a_dot - state_dot.log_size)
-    summands_dot = jnp.where(leads, 0, summands * exponent_dot + _by_weights(halves, b, b_dot))
+    at_dominant = is_dominant(summands, state)
+    exponent_dot = jnp.where(at_dominant, -_log_tangent(b, b_dot, at_dominant), a_dot - state_dot.log_size)
+    summands_dot = jnp.where(at_dominant, 0, summands * exponent_dot + _by_weights(halves, b, b_dot))
     half, other_half = halves
     halves_dot = half * (exponent_dot / 2), other_half * (exponent_dot / 2)
     return (summands, halves), (summands_dot, halves_dot)
 
 
 def state_tangent(a: Array, b: Weights, a_dot: Array, b_dot: Weights, state: SignedSum) -> SignedSum:
-    """The derivative of the state: d changes as the log of the lead's size; m and the lead are constant."""
+    """The derivative of the state: d changes as the log of the dominant summand, which is constant, as m is."""
     summands, halves = scaled_summands(a, b, state)
-    leads = is_lead(summands, state)
+    at_dominant = is_dominant(summands, state)
     total = partial(jnp.sum, axis=-1, keepdims=True)
-    log_size_dot = total(jnp.where(leads, a_dot + _log_tangent(b, b_dot, leads), 0))
-    others_dot = total(jnp.where(leads, 0, summands * a_dot + _by_weights(halves, b, b_dot)))
-    others_dot -= state.others * log_size_dot
-    return SignedSum(jnp.zeros_like(state.maximum), log_size_dot, jnp.zeros_like(state.lead), others_dot)
+    log_size_dot = total(jnp.where(at_dominant, a_dot + _log_tangent(b, b_dot, at_dominant), 0))
+    remainder_dot = total(jnp.where(at_dominant, 0, summands * a_dot + _by_weights(halves, b, b_dot)))
+    remainder_dot -= state.remainder * log_size_dot
+    return SignedSum(jnp.zeros_like(state.maximum), log_size_dot, jnp.zeros_like(state.dominant), remainder_dot)
 
 
 def _by_weights(halves: tuple[Array, Array], b: Weights, b_dot: Weights) -> Array:
@@ -101,34 +104,34 @@ def _by_weights(halves: tuple[Array, Array], b: Weights, b_dot: Weights) -> Arra
     return halves[0] * b_dot.size * (b.unit * halves[1])
 
 
-def _log_tangent(b: Weights, b_dot: Weights, leads: Array) -> Array:
-    """The derivative of log |b|, where b leads; the unit is constant."""
-    return b_dot.size / jnp.where(leads, b.size, 1)
+def _log_tangent(b: Weights, b_dot: Weights, at_dominant: Array) -> Array:
+    """The derivative of log |b|, where b's summand dominates; the unit is constant."""
+    return b_dot.size / jnp.where(at_dominant, b.size, 1)
 
 
-def is_lead(summands: Array, state: SignedSum) -> Array:
-    """Whether a summand is the lead of its row."""
-    return (jnp.abs(summands) > _DOMINANT) & (state.lead != 0)
+def is_dominant(summands: Array, state: SignedSum) -> Array:
+    """Whether a summand is the dominant one of its row."""
+    return (jnp.abs(summands) > _DOMINANT) & (state.dominant != 0)
 
 
 def log_absolute(state: SignedSum) -> Array:
-    """Log of the absolute value of the sum, m + d + log |lead| + log1p(others / lead) where there is a lead."""
-    lead, total = state.lead, state.lead + state.others
-    ratio = jnp.where(lead == 0, 0, state.others / jnp.where(lead == 0, 1, lead))
-    cancels = (lead == 0) | (ratio < -0.5)
-    log_lead = jnp.log(jnp.abs(jnp.where(cancels, total, lead)))
+    """Log |sum|: m + d + log |dominant| + log1p(remainder / dominant) where a summand dominates."""
+    dominant, total = state.dominant, state.dominant + state.remainder
+    ratio = jnp.where(dominant == 0, 0, state.remainder / jnp.where(dominant == 0, 1, dominant))
+    cancels = (dominant == 0) | (ratio < -0.5)
+    log_dominant = jnp.log(jnp.abs(jnp.where(cancels, total, dominant)))
     m = jnp.where(state.maximum == -jnp.inf, 0, state.maximum)
-    return (m + state.log_size) + (log_lead + jnp.log1p(jnp.where(cancels, 0, ratio)))
+    return (m + state.log_size) + (log_dominant + jnp.log1p(jnp.where(cancels, 0, ratio)))
 
 
 def sign(state: SignedSum) -> Array:
     """The sign of the sum: -1, 0 or 1."""
-    return jnp.sign(state.lead + state.others)
+    return jnp.sign(state.dominant + state.remainder)
 
 
 def is_empty(state: SignedSum) -> Array:
     """Whether nothing is summed: no element, or weights of 0 and exponents of -inf alone."""
-    return (state.maximum == -jnp.inf) & (state.others == 0)
+    return (state.maximum == -jnp.inf) & (state.remainder == 0)
 
 
 def _difference_with_error(a: Array, b: Array) -> tuple[Array, Array]:

@@ -18,10 +18,10 @@ from jaxsoftmax._math.lse_state import (
 from jaxsoftmax._math.token_loss import dominant_less_one, finite_log_sum_exp, z_loss
 
 
-def other_terms(
+def regularizer(
     options: LossOptions, state: LseState, weighted_margin: Array | None, total_weight: Array, vocab: int
 ) -> Array | None:
-    """(eps / V) Σ_j w_j (L - z_j) + zeta L^2, [*batch, 1]; None without smoothing and z-loss (M26).
+    """Smoothing and z-loss: (eps / V) Σ_j w_j (L - z_j) + zeta L^2, [*batch, 1]; None without either (M26).
 
     `weighted_margin` is Σ_j w_j (m - z_j), or None where the labels aren't smoothed; `total_weight` is Σ_j w_j.
     """
@@ -55,15 +55,16 @@ def sparse_gradient(
     state: LseState,
     margins: Array,
     terms: Array,
-    others_bar: Array | None,
+    regularizer_bar: Array | None,
     total_weight: Array,
     vocab: int,
 ) -> tuple[SparseGradient, Array]:
-    """The coefficients of Σ_i t_i (L - z_{c_i}) and of `others_bar` times the other terms, and what is added at c_i.
+    """The coefficients of Σ_i t_i (L - z_{c_i}) + rho R, R the `regularizer`, and what is added at c_i.
 
-    With A = Σ_i t_i + others_bar ((eps / V) Σ_j w_j + 2 zeta L) the gradient is A s_j - Σ_i t_i [c_i = j] - C w_j. At a
-    dominant entry k, which terms t_k name, it is (A - t_k) s_k + t_k (s_k - 1) - C w_k, with s_k - 1 = -r / (1 + r) and
-    A - t_k summed without t_k (M20, M31). `terms` and `margins` are [*batch, k].
+    With A = Σ_i t_i + rho ((eps / V) Σ_j w_j + 2 zeta L) and rho = `regularizer_bar` the gradient is
+    A s_j - Σ_i t_i [c_i = j] - C w_j. At a dominant entry k, which terms t_k name, it is
+    (A - t_k) s_k + t_k (s_k - 1) - C w_k, with s_k - 1 = -r / (1 + r) and A - t_k summed without t_k (M20, M31).
+    `terms` and `margins` are [*batch, k].
     """
     at_dominant = dominates(state, margins)
     dominant_term, total = (
@@ -71,11 +72,11 @@ def sparse_gradient(
         for part in (jnp.where(at_dominant, terms, 0), jnp.where(at_dominant, 0, terms))
     )
     smoothing = jnp.zeros_like(total)
-    if others_bar is not None and options.smooths:
-        smoothing = others_bar * (options.label_smoothing / vocab)
+    if regularizer_bar is not None and options.smooths:
+        smoothing = regularizer_bar * (options.label_smoothing / vocab)
         total += smoothing * total_weight
-    if others_bar is not None and options.has_z_loss:
-        total += others_bar * (2 * options.z_loss * finite_log_sum_exp(state))
+    if regularizer_bar is not None and options.has_z_loss:
+        total += regularizer_bar * (2 * options.z_loss * finite_log_sum_exp(state))
     below = denominator(state)
     coefs = (dominant_term + total) / below, total / below, dominant_term * dominant_less_one(state), smoothing  # (M31)
     empty = is_empty(state)

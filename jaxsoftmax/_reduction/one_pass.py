@@ -23,7 +23,7 @@ FEW = 8  # indices a row: so many by a one-hot mask, more by gather and scatter
 
 def lse_state(x: Array, axes: tuple[int, ...], shared: bool = False) -> LseState:
     """The state of x over `axes`, which are kept with size 1; exponentials are never kept, `shared` or not."""
-    return forgotten(plain_state(x, axes))
+    return for_recomputation(plain_state(x, axes))
 
 
 def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]:
@@ -47,7 +47,7 @@ def subtract_mean(x: Array, state: LseState, index: Array | None, v: Array, axes
 
     Transposed it needs no second pass over the cotangent.
     """
-    state = forgotten(state)
+    state = for_recomputation(state)
     return softmax.centred_subtract_mean(x, state, centred(v, index, is_dominant(x, state), axes), axes)
 
 
@@ -141,7 +141,7 @@ def unchanged(array: Any) -> Any:
     return array
 
 
-def forgotten(state: LseState) -> LseState:
+def for_recomputation(state: LseState) -> LseState:
     """The state behind barriers, or XLA's compilers would keep the exponentials of a row in memory for their next use.
 
     Two numbers a row stand behind them, and no row, so that XLA still fuses what is formed of the row.

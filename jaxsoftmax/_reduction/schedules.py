@@ -32,9 +32,9 @@ def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]
     return _by_platform(lambda schedule: partial(schedule.softmax_and_state, axes=axes), x)
 
 
-def forgotten(state: LseState) -> LseState:
+def for_recomputation(state: LseState) -> LseState:
     """The state of rows whose exponentials are formed again, and not kept in memory: they would double the logits."""
-    return one_pass.forgotten(state)
+    return one_pass.for_recomputation(state)
 
 
 def dominant_index(x: Array, state: LseState, axes: tuple[int, ...]) -> Array | None:

@@ -38,8 +38,8 @@ def signed_state(a: Array, b: Weights) -> SignedSum:
     zero = jnp.zeros((*a.shape[:-1], 1), a.dtype)
     scaled = SignedSum(*exponent_shift(a, b), zero, zero)
     summands, _ = scaled_summands(a, b, scaled)
-    lead, others = split(summands)
-    return scaled._replace(lead=lead, others=others)
+    dominant, remainder = split(summands)
+    return scaled._replace(dominant=dominant, remainder=remainder)
 
 
 @signed_state.defjvp
