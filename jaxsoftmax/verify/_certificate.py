@@ -109,8 +109,7 @@ def certify(
         rows += judged
         gaps += refused
         if progress:
-            label = f"{task.theorem.number} {task.claim.function}, {task.claim.quantity}, {task.dtype}"
-            progress(done, len(groups), label)
+            progress(done, len(groups), f"{task.theorem.number} {task.claim.function}, {task.dtype}")
     took = time.monotonic() - start
     named = (plan.offered, plan.missing, tuple(rows), _joined(gaps))
     return Report(name, *named, _device(), _versions(), took, quick)
@@ -249,10 +248,11 @@ def _offered(implementation: Any, name: str) -> Callable[..., Any] | None:
 
 
 def _programs(tasks: list[Task]) -> list[list[Task]]:
-    """The tasks, those that are compiled together in one list."""
+    """The tasks, in one list those that are compiled together: of one theorem, function and dtype they share work."""
     groups: dict[Any, list[Task]] = {}
     for task in tasks:
-        groups.setdefault((task.claim.program, task.dtype) if task.claim.program else id(task), []).append(task)
+        program = (task.theorem.number, task.claim.function, task.dtype, task.claim.devices > 0)
+        groups.setdefault(program, []).append(task)
     return list(groups.values())
 
 

@@ -14,7 +14,7 @@ from jaxsoftmax.verify._distillation_head_oracles import LINEAR_DISTILLATION
 from jaxsoftmax.verify._distillation_oracles import DISTILLATION, ExactPair, Kind, divergence_of, gradient_of
 from jaxsoftmax.verify._head_inputs import drawn
 from jaxsoftmax.verify._head_oracles import Setting
-from jaxsoftmax.verify._keywords import COTANGENTS, in_one_program
+from jaxsoftmax.verify._keywords import COTANGENTS, of_tokens
 from jaxsoftmax.verify._oracle import Expected, end_to_end, exact, itself
 from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
 from jaxsoftmax.verify._token_stats_keywords import TOKEN_STATS_KEYWORDS
@@ -157,7 +157,7 @@ def heads(dtype: str) -> list[Inputs]:
 
 _OF_DIVERGENCES: tuple[Claim, ...] = (
     *(
-        in_one_program(
+        of_tokens(
             DISTILLATION,
             f"divergence, {name}",
             call=partial(of_logits, given),
@@ -168,7 +168,7 @@ _OF_DIVERGENCES: tuple[Claim, ...] = (
         for name, given in GIVEN.items()
     ),
     *(
-        in_one_program(
+        of_tokens(
             LINEAR_DISTILLATION,
             f"divergence, {name}",
             call=partial(of_heads, given),

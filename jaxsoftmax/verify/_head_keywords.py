@@ -12,7 +12,7 @@ from jaxsoftmax.verify import _keywords, _regimes
 from jaxsoftmax.verify._head_inputs import drawn
 from jaxsoftmax.verify._head_oracles import HEAD, Setting
 from jaxsoftmax.verify._keyword_cases import ALONE, INTEGER, OF_INTEGERS, REDUCTIONS, SENTINEL, SPARSE, Case, cases
-from jaxsoftmax.verify._keywords import in_one_program, narrowed
+from jaxsoftmax.verify._keywords import narrowed, of_tokens
 from jaxsoftmax.verify._mesh_theorems import MESH_HEAD, on_mesh, over_devices
 from jaxsoftmax.verify._oracle import Expected
 from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
@@ -82,7 +82,7 @@ def inputs(case: Case, dtype: str) -> list[Inputs]:
 
 
 def _claim(case: Case) -> Claim:
-    return in_one_program(
+    return of_tokens(
         HEAD,
         case.name,
         call=partial(of_hidden, case),
@@ -90,7 +90,6 @@ def _claim(case: Case) -> Claim:
         inputs=partial(inputs, case),
         mistakes=partial(mistakes, case),
         requires="SparseLabels" if case.labels == SPARSE else "",
-        program=f"{HEAD} {case.program}",
         only_in_full=case.only_in_full,
         narrowed=partial(narrowed, _claim, case) if len(case.given) > 1 else None,
     )
@@ -103,7 +102,6 @@ def _mesh_claim(case: Case) -> Claim:
         call=lambda f, *row: of_hidden(case, on_mesh(f), *row),
         inputs=over_devices(partial(inputs, case)),
         devices=1,
-        program=f"{MESH_HEAD} {case.program}",
         narrowed=partial(narrowed, _mesh_claim, case) if len(case.given) > 1 else None,
     )
 

@@ -50,11 +50,6 @@ class Case:
         return f"{self.reduction}, {self.labels} labels, {keywords}"
 
     @property
-    def program(self) -> str:
-        """The name less the reduction: what is compiled together."""
-        return self.name.partition(", ")[2]
-
-    @property
     def only_in_full(self) -> bool:
         """Whether quick certificates and forward-mode variants skip it: at most two keywords, in a sum or unreduced."""
         return self.reduction != "mean" and len(self.given) < 3

@@ -204,7 +204,7 @@ def labels_of(case: Case) -> dict[str, tuple[np.ndarray, ...]]:
     return {"labels of sum 1": (normalised[None], *given), "labels of another sum": (drawn[None], *given)}
 
 
-in_one_program = partial(Claim, order=0, bound=6, dtypes=("float32",), rowwise=False, through=("jit",))
+of_tokens = partial(Claim, order=0, bound=6, dtypes=("float32",), rowwise=False, through=("jit",))
 
 
 def narrowed(claim_of: Callable[[Case], Claim], case: Case, known: frozenset[str]) -> Claim | None:
@@ -214,7 +214,7 @@ def narrowed(claim_of: Callable[[Case], Claim], case: Case, known: frozenset[str
 
 
 def _claim(case: Case) -> Claim:
-    return in_one_program(
+    return of_tokens(
         LOSS,
         case.name,
         call=partial(of_logits, case),
@@ -223,7 +223,6 @@ def _claim(case: Case) -> Claim:
         mistakes=partial(mistakes_of_logits, case),
         requires="SparseLabels" if case.labels == SPARSE else "",
         may_refuse=FLOAT_LABELS if case.labels == FLOAT else "",
-        program=f"{LOSS} {case.program}",
         only_in_full=case.only_in_full,
         narrowed=partial(narrowed, _claim, case) if len(case.given) > 1 else None,
     )

@@ -46,7 +46,6 @@ class Claim:
     textbook: Callable[..., Any] | None = None  # (x, *constants): the naive formula, for autodiff in float64
     only_in_full: bool = False  # whether quick certificates and forward-mode variants go without it
     narrowed: Callable[..., Any] | None = None  # (keywords that a function has) -> the claim with these, or None
-    program: str = ""  # claims with one name are compiled together: they share most of what they compute
     through: tuple[str, ...] = ()  # the transformations that it is seen through; if empty, the main ones or all
     mistakes: Callable[..., Any] | None = None  # (x, *constants) -> [(what is wrong, the first numbers that come then)]
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxsoftmax.verify import _regimes, _transformations
 from jaxsoftmax.verify._head_inputs import drawn
 from jaxsoftmax.verify._head_keywords import OF_PRODUCTS, TOKENS, gradients_of, logits_of
-from jaxsoftmax.verify._keywords import in_one_program
+from jaxsoftmax.verify._keywords import of_tokens
 from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact
 from jaxsoftmax.verify._theorem import Claim, Inputs
 from jaxsoftmax.verify._token_stats_oracles import LINEAR_STATS, SHARES, STATS, three_gradients, three_values
@@ -127,7 +127,7 @@ def each(keywords: tuple[str, ...]) -> Iterator[tuple[str, Given]]:
 
 TOKEN_STATS_KEYWORDS: tuple[Claim, ...] = (
     *(
-        in_one_program(
+        of_tokens(
             STATS,
             f"statistics, {name}",
             call=partial(of_logits, given),
@@ -138,7 +138,7 @@ TOKEN_STATS_KEYWORDS: tuple[Claim, ...] = (
         for name, given in each(OF_TOKENS)
     ),
     *(
-        in_one_program(
+        of_tokens(
             LINEAR_STATS,
             f"statistics, {name}",
             call=partial(of_hidden, given),

@@ -141,7 +141,7 @@ def test_progress_counts_every_step_once_up_to_the_total():
     done, totals, labels = zip(*steps, strict=True)
     assert done == tuple(range(1, len(steps) + 1))
     assert set(totals) == {len(steps)}
-    assert labels[0] == "M4-low softmax, value, bfloat16"
+    assert labels[0] == "M4-low softmax, bfloat16"
     assert len(set(labels)) == len(labels)
 
 

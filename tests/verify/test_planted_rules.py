@@ -75,7 +75,7 @@ def _name_and_theorems(planted):
 
 
 def _claims(planted, theorem):
-    """How many claims a theorem makes about the function with the defect; each is a program to compile."""
+    """How many claims a theorem makes about the function with the defect; each costs its compilation."""
     function = planted.function.removeprefix("forward_mode.")
     return sum(claim.function == function for claim in THEOREMS[theorem].claims)
 
