@@ -176,7 +176,8 @@ def _tasks(implementation: Any, theorems: list[Theorem], dtypes: tuple[str, ...]
             continue
         reason = _unmet(implementation, claim)
         if reason:
-            gaps += [Gap(name, reason, (f"{claim.quantity} ({theorem.number})",)) for name in functions]
+            unjudged = (f"{claim.quantity} ({theorem.number})",)
+            gaps += [Gap(name, reason, unjudged, (theorem.number,)) for name in functions]
             continue
         if claim.devices == jax.device_count() == 1:
             gaps += [Gap(name, "one device is a mesh of one shard", ("several shards",)) for name in functions]
@@ -235,10 +236,13 @@ def _unknown_arguments(implementation: Any, functions: Iterable[str]) -> Iterato
 
 def _joined(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
     """The gaps with those of one function and reason as one."""
-    unjudged: dict[tuple[str, str], dict[str, None]] = {}
+    joined: dict[tuple[str, str], Gap] = {}
     for gap in gaps:
-        unjudged.setdefault((gap.function, gap.reason), {}).update(dict.fromkeys(gap.unjudged))
-    return tuple(Gap(function, reason, tuple(names)) for (function, reason), names in unjudged.items())
+        known = joined.setdefault((gap.function, gap.reason), replace(gap, unjudged=(), theorems=()))
+        unjudged, theorems = known.unjudged + gap.unjudged, known.theorems + gap.theorems
+        named = {"unjudged": tuple(dict.fromkeys(unjudged)), "theorems": tuple(dict.fromkeys(theorems))}
+        joined[gap.function, gap.reason] = replace(known, **named)
+    return tuple(joined.values())
 
 
 def _offered(implementation: Any, name: str) -> Callable[..., Any] | None:

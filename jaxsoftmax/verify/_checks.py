@@ -206,16 +206,17 @@ def _pooled(arguments: list[list[list[jax.Array]]]) -> tuple[list[jax.Array], li
 def _refusal(task: Task, error: Any, key: _Key) -> Gap | None:
     """Why a call is no evidence against a function: an argument that it doesn't offer, or no forward mode."""
     name, _, transformation = key
-    claim = f"{task.claim.quantity} ({task.theorem.number})"
+    number = task.theorem.number
+    claim = (f"{task.claim.quantity} ({number})",), (number,)
     if isinstance(error, NotOfferedError):
-        return Gap(name, f"{NO_ARGUMENT}{error.keyword}", (claim,))
+        return Gap(name, f"{NO_ARGUMENT}{error.keyword}", *claim)
     if task.claim.may_refuse and isinstance(error, TypeError | ValueError) and not _is_forward_mode_refused(error):
-        return Gap(name, f"{task.claim.may_refuse} are refused", (claim,))
+        return Gap(name, f"{task.claim.may_refuse} are refused", *claim)
     if name.startswith(VARIANT) or not _is_forward_mode_refused(error):
         return None
     if transformation in _transformations.FORWARD[task.claim.order]:
         return Gap(name, "forward mode is refused", (transformation,))
-    return None if task.claim.order else Gap(name, "forward mode is refused", (claim,))
+    return None if task.claim.order else Gap(name, "forward mode is refused", *claim)
 
 
 def _is_forward_mode_refused(error: Any) -> bool:

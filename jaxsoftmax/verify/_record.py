@@ -58,6 +58,7 @@ class Gap:
     function: str
     reason: str  # "no argument bias", "forward mode is refused", ...
     unjudged: tuple[str, ...]  # claims or transformations, by name
+    theorems: tuple[str, ...] = ()  # the numbers of theorems with claims that were not judged at all
 
 
 @dataclass(frozen=True, repr=False)
@@ -177,7 +178,7 @@ class Report:
             offered=tuple(document["offered"]),
             missing=tuple(document["missing"]),
             rows=tuple(_row(dict(zip(columns, row, strict=False))) for row in document["rows"]),
-            gaps=tuple(Gap(gap["function"], gap["reason"], tuple(gap["unjudged"])) for gap in document["gaps"]),
+            gaps=tuple(map(_gap, document["gaps"])),
             **{name: document[name] for name in texts},
         )
 
@@ -203,6 +204,10 @@ def _plain(row: Row) -> list[Any]:
     while values[-1] in ("", (), None):
         values.pop()
     return values
+
+
+def _gap(named: dict[str, Any]) -> Gap:
+    return Gap(named["function"], named["reason"], tuple(named["unjudged"]), tuple(named.get("theorems", ())))
 
 
 def _row(named: dict[str, Any]) -> Row:

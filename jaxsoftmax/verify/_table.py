@@ -1,7 +1,6 @@
 """A report as lines to read: a line for each theorem, what is wrong with each function, and the conclusion."""
 
 import io
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
@@ -174,14 +173,10 @@ def _of_no_row(report: Report) -> dict[str, str]:
     """Why nothing was judged, of each theorem of which that is so though its function is offered."""
     found: dict[str, list[str]] = {}
     for gap in report.gaps:
-        for claim in gap.unjudged:
-            found.setdefault(claim.rpartition("(")[2].rstrip(")"), []).append(f"{gap.function}: {gap.reason}")
+        for number in gap.theorems:
+            found.setdefault(number, []).append(f"{gap.function}: {gap.reason}")
     judged = {row.theorem for row in report.rows}
-    return {
-        number: "; ".join(dict.fromkeys(reasons))
-        for number, reasons in found.items()
-        if number not in judged and re.fullmatch(r"M\d+(-\w+)*", number)
-    }
+    return {number: "; ".join(reasons) for number, reasons in found.items() if number not in judged}
 
 
 def _families(functions: list[str]) -> str:
