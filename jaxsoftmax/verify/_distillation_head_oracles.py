@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._distillation_oracles import ExactPair, Kind, divergence_of, gradient_of, textbook
+from jaxsoftmax.verify._distillation_oracles import Divergence, ExactPair, divergence_of, gradient_of, textbook
 from jaxsoftmax.verify._head_inputs import drawn, packed
 from jaxsoftmax.verify._head_oracles import Setting
 from jaxsoftmax.verify._oracle import Expected, end_to_end, exact, itself
@@ -35,7 +35,7 @@ def unpacked(theta: Any) -> tuple[Any, Any, Any]:
 class TwoHeads:
     """The weighted sum of a divergence."""
 
-    kind: Kind
+    divergence: Divergence
 
     def loss(self, f: Any, theta: Any) -> Any:
         """sum_t w_t D_t."""
@@ -50,20 +50,20 @@ class TwoHeads:
             token_weights=weights,
             reduction="sum",
             chunk_size=CHUNK,
-            **self.kind.keywords(),
+            **self.divergence.keywords(),
         )
 
 
-def gradients(kind: Kind) -> Any:
+def gradients(divergence: Divergence) -> Any:
     """The gradients of the sum in theta; in a token's weight it is that token's divergence (M16, M29, M30)."""
 
     def expected(theta):
         student, teacher, weights = unpacked(theta)
         logits = [head.hidden @ head.kernel + head.bias for head in (student, teacher)]
         pairs = [ExactPair.of(np.stack(rows)) for rows in zip(*logits, strict=True)]
-        g = Expected.stack([gradient_of(kind, pair) for pair in pairs])
+        g = Expected.stack([gradient_of(divergence, pair) for pair in pairs])
         w = exact(weights)[:, None]
-        losses = itself(np.array([divergence_of(kind, pair) for pair in pairs], object))
+        losses = itself(np.array([divergence_of(divergence, pair) for pair in pairs], object))
         heads = [
             through_product(head.hidden, head.kernel, Expected(w * g.value[:, i], w * g.magnitude[:, i]))
             for i, head in enumerate((student, teacher))
@@ -73,13 +73,13 @@ def gradients(kind: Kind) -> Any:
     return expected
 
 
-def textbook_sum(kind: Kind) -> Any:
+def textbook_sum(divergence: Divergence) -> Any:
     """The formulas as printed, of all logits at once (M29, M30)."""
 
     def total(theta):
         student, teacher, weights = unpacked(theta)
         logits = [head.hidden @ head.kernel + head.bias for head in (student, teacher)]
-        return jnp.dot(weights, jax.vmap(textbook(kind))(jnp.stack(logits, 1)))
+        return jnp.dot(weights, jax.vmap(textbook(divergence))(jnp.stack(logits, 1)))
 
     return total
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxsoftmax.verify import _regimes, _transformations
 from jaxsoftmax.verify._distillation_head_oracles import LINEAR_DISTILLATION
-from jaxsoftmax.verify._distillation_oracles import DISTILLATION, ExactPair, Kind, divergence_of, gradient_of
+from jaxsoftmax.verify._distillation_oracles import DISTILLATION, Divergence, ExactPair, divergence_of, gradient_of
 from jaxsoftmax.verify._head_inputs import drawn
 from jaxsoftmax.verify._head_oracles import Setting
 from jaxsoftmax.verify._keywords import COTANGENTS, of_tokens
@@ -50,10 +50,10 @@ def keywords(given: Given) -> dict[str, Any]:
     return named | {name: value for name, value in VALUES.items() if name in given}
 
 
-def kind_of(given: Given) -> Kind:
+def divergence_asked(given: Given) -> Divergence:
     """Which divergence is asked for."""
     name = keywords(given).get("divergence", "forward_kl")
-    return Kind(name, (VALUES["beta"] if "beta" in given else 0.5) if name == "jensen_shannon" else None)
+    return Divergence(name, (VALUES["beta"] if "beta" in given else 0.5) if name == "jensen_shannon" else None)
 
 
 def with_gradients(given: Given, f: Any, named: dict[str, Any]) -> jax.Array:
@@ -89,10 +89,10 @@ def of_heads(given: Given, f: Any, x: Any, w: Any, b: Any, tx: Any, tw: Any, tb:
 
 def exact_parts(given: Given, z: np.ndarray, u: np.ndarray, weights: np.ndarray) -> tuple[Expected, Expected, Expected]:
     """The divergence as it is reduced, and its gradients in both rows of logits and in the token weights."""
-    kind, t = kind_of(given), mpmath.mpf(VALUES["temperature"] if "temperature" in given else 1)
+    divergence, t = divergence_asked(given), mpmath.mpf(VALUES["temperature"] if "temperature" in given else 1)
     pairs = [ExactPair.of(np.stack(rows), t) for rows in zip(z, u, strict=True)]
-    losses = np.array([divergence_of(kind, pair) for pair in pairs], object)
-    gradients = Expected.stack([gradient_of(kind, pair) for pair in pairs])
+    losses = np.array([divergence_of(divergence, pair) for pair in pairs], object)
+    gradients = Expected.stack([gradient_of(divergence, pair) for pair in pairs])
     weights = exact(weights if "token_weights" in given else np.ones(len(z)))
     reduction = keywords(given).get("reduction", "mean")
     divisor = sum(weights) if reduction == "mean" else mpmath.mpf(1)

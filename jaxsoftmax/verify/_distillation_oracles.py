@@ -23,7 +23,7 @@ TOKEN_WEIGHTS = np.array([1.0, 0.5, 0.0, 2.0])
 
 
 @dataclass(frozen=True)
-class Kind:
+class Divergence:
     """Which divergence; of Jensen-Shannon with a weight of the teacher that isn't 1/2, lest a swap go unnoticed."""
 
     name: str
@@ -40,7 +40,8 @@ class Kind:
         return f(pair[..., 0, :], pair[..., 1, :], reduction="none", **self.keywords(), **scaled)
 
 
-FORWARD, REVERSE, JENSEN_SHANNON = Kind("forward_kl"), Kind("reverse_kl"), Kind("jensen_shannon", 0.25)
+FORWARD, REVERSE = Divergence("forward_kl"), Divergence("reverse_kl")
+JENSEN_SHANNON = Divergence("jensen_shannon", 0.25)
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,13 @@ def _mean(s: np.ndarray, factors: np.ndarray) -> mpmath.mpf:
     return sum(_product(s, factors), mpmath.mpf(0))
 
 
-def divergence_of(kind: Kind, pair: ExactPair) -> mpmath.mpf:
+def divergence_of(divergence: Divergence, pair: ExactPair) -> mpmath.mpf:
     """The divergence (M29, M30)."""
-    if kind.beta is not None:
-        beta = mpmath.mpf(kind.beta)
+    if divergence.beta is not None:
+        beta = mpmath.mpf(divergence.beta)
         teacher = _mean(pair.p.probs, pair.to_mixture(beta))
         return beta * teacher + (1 - beta) * _mean(pair.q.probs, pair.swapped.to_mixture(1 - beta))
-    forward = pair if kind == FORWARD else pair.swapped
+    forward = pair if divergence == FORWARD else pair.swapped
     return _mean(forward.p.probs, forward.delta)
 
 
@@ -117,14 +118,14 @@ def _kl_gradient(pair: ExactPair) -> Expected:
     return Expected(value, np.stack([np.abs(pair.excess) + moved, by_teacher.magnitude]))
 
 
-def gradient_of(kind: Kind, pair: ExactPair) -> Expected:
+def gradient_of(divergence: Divergence, pair: ExactPair) -> Expected:
     """The gradients in the student's and the teacher's logits (M29, M30)."""
-    if kind == FORWARD:
+    if divergence == FORWARD:
         return _kl_gradient(pair)
-    if kind == REVERSE:
+    if divergence == REVERSE:
         by_roles = _kl_gradient(pair.swapped)
         return Expected(by_roles.value[::-1], by_roles.magnitude[::-1])
-    beta = mpmath.mpf(kind.beta)
+    beta = mpmath.mpf(divergence.beta)
     student = _from_mean(pair.q.probs, pair.swapped.to_mixture(1 - beta))
     teacher = _from_mean(pair.p.probs, pair.to_mixture(beta))
     shares = np.array([[1 - beta], [beta]], object)
@@ -133,26 +134,26 @@ def gradient_of(kind: Kind, pair: ExactPair) -> Expected:
     )
 
 
-def value(kind: Kind) -> Any:
+def value(divergence: Divergence) -> Any:
     """The divergence of a pair, to its own ulp: no term of it is negative."""
-    return lambda pair: itself(np.asarray(divergence_of(kind, ExactPair.of(pair))))
+    return lambda pair: itself(np.asarray(divergence_of(divergence, ExactPair.of(pair))))
 
 
-def gradient(kind: Kind) -> Any:
+def gradient(divergence: Divergence) -> Any:
     """The oracle of the divergence's gradient in both rows."""
-    return lambda pair: gradient_of(kind, ExactPair.of(pair))
+    return lambda pair: gradient_of(divergence, ExactPair.of(pair))
 
 
-def value_at_temperature(kind: Kind) -> Any:
+def value_at_temperature(divergence: Divergence) -> Any:
     """The divergence of logits / T, not multiplied by T^2 (M32)."""
-    return lambda pair, t: itself(np.asarray(divergence_of(kind, ExactPair.of(pair, t))))
+    return lambda pair, t: itself(np.asarray(divergence_of(divergence, ExactPair.of(pair, t))))
 
 
-def gradient_at_temperature(kind: Kind) -> Any:
+def gradient_at_temperature(divergence: Divergence) -> Any:
     """1 / T times the gradient at logits / T (M32)."""
 
     def expected(pair, t):
-        of_scaled, t = gradient_of(kind, ExactPair.of(pair, t)), mpmath.mpf(float(t))
+        of_scaled, t = gradient_of(divergence, ExactPair.of(pair, t)), mpmath.mpf(float(t))
         return Expected(of_scaled.value / t, of_scaled.magnitude / t)
 
     return expected
@@ -174,19 +175,19 @@ def kl_hessian(pair: np.ndarray) -> Expected:
     return Expected(np.block(blocks).reshape(2, size, 2, size), np.block(sizes).reshape(2, size, 2, size))
 
 
-def textbook(kind: Kind) -> Any:
+def textbook(divergence: Divergence) -> Any:
     """The formulas as printed (M29, M30)."""
 
     def divergence(pair, temperature=1):
         log_q, log_p = naive_log_softmax(pair[0] / temperature), naive_log_softmax(pair[1] / temperature)
-        if kind == FORWARD:
+        if divergence == FORWARD:
             return jnp.sum(jnp.exp(log_p) * (log_p - log_q))
-        if kind == REVERSE:
+        if divergence == REVERSE:
             return jnp.sum(jnp.exp(log_q) * (log_q - log_p))
-        assert kind.beta is not None
-        mixture = jnp.log(kind.beta * jnp.exp(log_p) + (1 - kind.beta) * jnp.exp(log_q))
+        assert divergence.beta is not None
+        mixture = jnp.log(divergence.beta * jnp.exp(log_p) + (1 - divergence.beta) * jnp.exp(log_q))
         teacher = jnp.sum(jnp.exp(log_p) * (log_p - mixture))
-        return kind.beta * teacher + (1 - kind.beta) * jnp.sum(jnp.exp(log_q) * (log_q - mixture))
+        return divergence.beta * teacher + (1 - divergence.beta) * jnp.sum(jnp.exp(log_q) * (log_q - mixture))
 
     return divergence
 

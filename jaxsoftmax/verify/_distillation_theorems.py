@@ -13,7 +13,7 @@ from jaxsoftmax.verify._distillation_oracles import (
     FORWARD,
     JENSEN_SHANNON,
     REVERSE,
-    Kind,
+    Divergence,
     at_temperatures,
     every_pair,
     gradient,
@@ -34,26 +34,26 @@ from jaxsoftmax.verify._distillation_oracles import (
 from jaxsoftmax.verify._theorem import Claim, Theorem
 
 
-def _of_logits(kind: Kind, values: tuple, gradients: tuple) -> tuple[Claim, ...]:
+def _of_logits(divergence: Divergence, values: tuple, gradients: tuple) -> tuple[Claim, ...]:
     """Value and gradient of a divergence, on these regimes."""
     return (
-        Claim(DISTILLATION, f"{kind.name}", 0, kind.call, value(kind), pairs(*values), 8),
+        Claim(DISTILLATION, f"{divergence.name}", 0, divergence.call, value(divergence), pairs(*values), 8),
         Claim(
             DISTILLATION,
-            f"gradients of {kind.name}",
+            f"gradients of {divergence.name}",
             1,
-            kind.call,
-            gradient(kind),
+            divergence.call,
+            gradient(divergence),
             pairs(*gradients),
             6,
-            textbook=textbook(kind),
+            textbook=textbook(divergence),
         ),
         Claim(
             DISTILLATION,
-            f"gradients of {kind.name} in low precision",
+            f"gradients of {divergence.name} in low precision",
             1,
-            kind.call,
-            gradient(kind),
+            divergence.call,
+            gradient(divergence),
             low,
             1,
             dtypes=_regimes.LOW_PRECISION,
@@ -61,31 +61,31 @@ def _of_logits(kind: Kind, values: tuple, gradients: tuple) -> tuple[Claim, ...]
     )
 
 
-def _of_head(kind: Kind) -> Claim:
+def _of_head(divergence: Divergence) -> Claim:
     """Gradients, and losses as those in the token weights, in the fused head."""
-    heads = TwoHeads(kind)
+    heads = TwoHeads(divergence)
     return Claim(
         LINEAR_DISTILLATION,
-        f"gradients of {kind.name}, and losses as those in the token weights",
+        f"gradients of {divergence.name}, and losses as those in the token weights",
         1,
         heads.loss,
-        gradients(kind),
+        gradients(divergence),
         head_tokens,
         6,
-        dtypes=("float32", "float64") if kind == FORWARD else ("float32",),
+        dtypes=("float32", "float64") if divergence == FORWARD else ("float32",),
         rowwise=False,
-        textbook=textbook_sum(kind),
+        textbook=textbook_sum(divergence),
     )
 
 
-def _at_temperature(kind: Kind) -> tuple[Claim, ...]:
+def _at_temperature(divergence: Divergence) -> tuple[Claim, ...]:
     return (
         Claim(
             DISTILLATION,
-            f"{kind.name}",
+            f"{divergence.name}",
             0,
-            kind.call,
-            value_at_temperature(kind),
+            divergence.call,
+            value_at_temperature(divergence),
             at_temperatures,
             8,
             dtypes=("float32",),
@@ -93,14 +93,14 @@ def _at_temperature(kind: Kind) -> tuple[Claim, ...]:
         ),
         Claim(
             DISTILLATION,
-            f"gradients of {kind.name}",
+            f"gradients of {divergence.name}",
             1,
-            kind.call,
-            gradient_at_temperature(kind),
+            divergence.call,
+            gradient_at_temperature(divergence),
             at_temperatures,
             6,
             rowwise=False,
-            textbook=textbook(kind),
+            textbook=textbook(divergence),
         ),
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxsoftmax.verify import _head_inputs, _regimes
 from jaxsoftmax.verify._distillation_head_oracles import LINEAR_DISTILLATION
-from jaxsoftmax.verify._distillation_oracles import DISTILLATION, JENSEN_SHANNON, REVERSE, ExactPair, Kind
+from jaxsoftmax.verify._distillation_oracles import DISTILLATION, JENSEN_SHANNON, REVERSE, Divergence, ExactPair
 from jaxsoftmax.verify._head_oracles import HEAD, ExactHead, Setting
 from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact
 from jaxsoftmax.verify._theorem import IN_FLOAT32, Claim, Inputs, Theorem, derivative, hessian
@@ -115,17 +115,17 @@ def shares(f: Any, *arguments: Any) -> Any:
     return SHARES[0] * stats.log_prob + SHARES[1] * stats.entropy + SHARES[2] * stats.log_sum_exp
 
 
-def divergence_hessian(kind: Kind) -> Any:
+def divergence_hessian(divergence: Divergence) -> Any:
     """The Hessian of a divergence from its teacher, in the student's logits (M29, M30)."""
 
     def hessian(z: np.ndarray, u: np.ndarray) -> Expected:
         pair = ExactPair.of(np.stack([z, u]))
         q, j = pair.q.probs, pair.q.jacobian
-        if kind.name == "reverse_kl":
+        if divergence.name == "reverse_kl":
             weight, v, curved = mpmath.mpf(1), -pair.delta, exact(np.zeros(len(q)))
         else:
-            weight = 1 - mpmath.mpf(kind.beta)
-            v, m = pair.swapped.to_mixture(weight), kind.beta * pair.p.probs + weight * q
+            weight = 1 - mpmath.mpf(divergence.beta)
+            v, m = pair.swapped.to_mixture(weight), divergence.beta * pair.p.probs + weight * q
             curved = weight * q / m
         centred, size = v - np.dot(q, v), np.abs(v) + np.dot(q, np.abs(v))
         flat = (1 - curved)[:, None] * j - np.outer(q, (1 - curved) @ j)
@@ -245,14 +245,14 @@ SECOND_DERIVATIVES = (
             *(
                 hessian(
                     DISTILLATION,
-                    f"Hessian of {kind.name} in the student",
-                    divergence_hessian(kind),
+                    f"Hessian of {divergence.name} in the student",
+                    divergence_hessian(divergence),
                     two_rows,
                     8,
-                    call=lambda f, z, u, kind=kind: f(z, u, **kind.keywords()),
+                    call=lambda f, z, u, divergence=divergence: f(z, u, **divergence.keywords()),
                     **IN_FLOAT32,
                 )
-                for kind in (REVERSE, JENSEN_SHANNON)
+                for divergence in (REVERSE, JENSEN_SHANNON)
             ),
             _of_data(
                 LINEAR_STATS,
