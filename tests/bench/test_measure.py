@@ -151,7 +151,7 @@ def test_value_is_that_of_the_first_output_with_the_gradient(subject):
 
 
 @pytest.mark.skipif(find_spec("tokamax") is None, reason="tokamax is not installed")
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("default")  # tokamax warns of what it does itself
 def test_tokamax_agrees_where_its_blocks_divide_the_vocabulary():
     case = Case("linear", (64, 8, 2048), "float32", quantity=GRADIENT)
     runner = JaxRunner("tokamax", case, inputs(case))

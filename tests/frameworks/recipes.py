@@ -11,6 +11,8 @@ import jax
 import numpy as np
 import pytest
 
+# Frameworks warn of what they themselves do, such as calls that are deprecated.
+OF_A_FRAMEWORK = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 PAGE = Path(__file__).parents[2] / "docs" / "recipes" / "frameworks.md"
 VALUES = {"rtol": 1e-5, "atol": 1e-5}  # theirs are lse - x, whose terms are near 10, in float32: ten ulps of that
 GRADIENTS = {"rtol": 1e-4, "atol": 1e-5}  # sums over tokens and classes of what is rounded as the values are

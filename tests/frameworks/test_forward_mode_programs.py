@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.frameworks.recipes import framework
+from tests.frameworks.recipes import OF_A_FRAMEWORK, framework
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = OF_A_FRAMEWORK
 PAGE = Path(__file__).parents[2] / "docs" / "modes.md"
 SECTION = PAGE.read_text("utf-8").partition("## Solvers and samplers")[2].partition("\n## ")[0]
 SHARED, *PROGRAMS = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from tests.frameworks.recipes import GRADIENTS, VALUES, agree, framework, recipes
+from tests.frameworks.recipes import GRADIENTS, OF_A_FRAMEWORK, VALUES, agree, framework, recipes
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = OF_A_FRAMEWORK
 RNG = np.random.default_rng(0)
 EMBED, VOCAB = 16, 50
 HIDDEN, KERNEL, BIAS = (RNG.normal(size=n).astype("f4") for n in ((4, 6, EMBED), (EMBED, VOCAB), (VOCAB,)))

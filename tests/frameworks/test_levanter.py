@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.frameworks.recipes import GRADIENTS, VALUES, agree, framework, recipes
+from tests.frameworks.recipes import GRADIENTS, OF_A_FRAMEWORK, VALUES, agree, framework, recipes
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = OF_A_FRAMEWORK
 REASON = "needs levanter: `pip install --pre marin-levanter`, which wants jax < 0.12 and optax < 0.2.7"
 RNG = np.random.default_rng(0)
 TOKENS, EMBED, VOCAB = 12, 16, 50

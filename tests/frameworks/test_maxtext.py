@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.frameworks.recipes import GRADIENTS, VALUES, agree, framework, recipes
+from tests.frameworks.recipes import GRADIENTS, OF_A_FRAMEWORK, VALUES, agree, framework, recipes
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = OF_A_FRAMEWORK
 REASON = "needs the extra `frameworks`, `pip install --no-deps maxtext==0.2.5` and `pip install pathwaysutils`"
 RNG = np.random.default_rng(0)
 EMBED, VOCAB = 16, 50

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.frameworks.recipes import GRADIENTS, VALUES, agree, framework, recipes
+from tests.frameworks.recipes import GRADIENTS, OF_A_FRAMEWORK, VALUES, agree, framework, recipes
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = OF_A_FRAMEWORK
 REASON = "needs google-tunix: install the extra `frameworks`"
 RNG = np.random.default_rng(0)
 LOGITS, TEACHER = 3 * RNG.normal(size=(2, 3, 5, 40)).astype("f4")
