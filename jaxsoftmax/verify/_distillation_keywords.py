@@ -14,6 +14,7 @@ from jaxsoftmax.verify._distillation_head_oracles import LINEAR_DISTILLATION
 from jaxsoftmax.verify._distillation_oracles import DISTILLATION, Divergence, ExactPair, divergence_of, gradient_of
 from jaxsoftmax.verify._head_inputs import drawn
 from jaxsoftmax.verify._head_oracles import Setting
+from jaxsoftmax.verify._keyword_cases import OF_SCHEDULE, seldom_wrong
 from jaxsoftmax.verify._keywords import COTANGENTS, of_tokens
 from jaxsoftmax.verify._oracle import Expected, end_to_end, exact, itself
 from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
@@ -21,10 +22,10 @@ from jaxsoftmax.verify._token_stats_keywords import TOKEN_STATS_KEYWORDS
 from jaxsoftmax.verify._token_stats_oracles import through_product
 from jaxsoftmax.verify._training_loss_oracles import TOKEN_WEIGHTS
 
-VALUES = {"temperature": 2.0, "beta": 0.25, "chunk_size": 4}
+VALUES = {"temperature": 2.0, "beta": 0.25, **OF_SCHEDULE}
 DIVERGENCES = ("divergence=reverse_kl", "divergence=jensen_shannon")
 STUDENT, TEACHER = Setting(6, 3, _regimes.VOCAB), Setting(6, 2, _regimes.VOCAB)
-WITHOUT_EFFECT = ("chunk_size",)  # on the divergence
+WITHOUT_EFFECT = tuple(OF_SCHEDULE)  # on the divergence
 
 Given = frozenset[str]  # the keywords of a call; of some with their value
 REVERSE, JENSEN_SHANNON = (frozenset({name}) for name in DIVERGENCES)
@@ -40,8 +41,8 @@ GIVEN = {
     "several keywords, reduction=sum": TOGETHER | {"reduction=sum"},
     "several keywords, reduction=none": TOGETHER | {"reduction=none"},
 }
-OF_HEADS = GIVEN | {name: frozenset({name}) for name in ("bias", "teacher_bias", "chunk_size")}
-OF_HEADS |= {"several keywords": TOGETHER | {"bias", "teacher_bias", "chunk_size"}}
+OF_HEADS = GIVEN | {name: frozenset({name}) for name in ("bias", "teacher_bias", *OF_SCHEDULE)}
+OF_HEADS |= {"several keywords": TOGETHER | {"bias", "teacher_bias", *OF_SCHEDULE}}
 
 
 def keywords(given: Given) -> dict[str, Any]:
@@ -175,6 +176,7 @@ _OF_DIVERGENCES: tuple[Claim, ...] = (
             oracle=partial(of_heads_exactly, given),
             inputs=heads,
             mistakes=partial(mistakes_of_heads, given),
+            only_in_full=seldom_wrong(given),
         )
         for name, given in OF_HEADS.items()
     ),

@@ -11,7 +11,18 @@ import numpy as np
 from jaxsoftmax.verify import _keywords, _regimes
 from jaxsoftmax.verify._head_inputs import drawn
 from jaxsoftmax.verify._head_oracles import HEAD, Setting
-from jaxsoftmax.verify._keyword_cases import ALONE, INTEGER, OF_INTEGERS, REDUCTIONS, SENTINEL, SPARSE, Case, cases
+from jaxsoftmax.verify._keyword_cases import (
+    ALONE,
+    INTEGER,
+    OF_INTEGERS,
+    OF_PRODUCTS,
+    OF_SCHEDULE,
+    REDUCTIONS,
+    SENTINEL,
+    SPARSE,
+    Case,
+    cases,
+)
 from jaxsoftmax.verify._keywords import narrowed, of_tokens
 from jaxsoftmax.verify._mesh_theorems import MESH_HEAD, on_mesh, over_devices
 from jaxsoftmax.verify._oracle import Expected
@@ -19,7 +30,7 @@ from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
 from jaxsoftmax.verify._token_stats_oracles import through_product
 
 TOKENS = Setting(6, 3, _regimes.VOCAB)
-OF_PRODUCTS = ("bias", "chunk_size", "transposed_kernel")
+OF_HEAD = ("bias", *OF_SCHEDULE, *OF_PRODUCTS)
 ON_MESH = ("bias", *ALONE, SENTINEL(-100), SENTINEL(3))
 
 
@@ -28,13 +39,12 @@ def of_hidden(case: Case, f: Any, hidden: Any, kernel: Any, bias: Any, y: Any, u
     given = {"hidden": hidden, "kernel": kernel.T if "transposed_kernel" in case.given else kernel}
     given |= {"bias": bias} if "bias" in case.given else {}
     given |= _keywords.differentiable(case, y, u)
-    sizes = {"chunk_size": 4} if "chunk_size" in case.given else {}  # of 6 tokens: the second chunk is ragged
-    sizes |= {"transposed_kernel": True} if "transposed_kernel" in case.given else {}
+    settings = {name: value for name, value in (OF_SCHEDULE | OF_PRODUCTS).items() if name in case.given}
 
     def loss(*values):
         named = dict(zip(given, values, strict=True))
         labels = _keywords.as_labels(case, named.get("labels", y), classes)
-        keywords = case.keywords(hidden.dtype, named.get("token_weights")) | sizes
+        keywords = case.keywords(hidden.dtype, named.get("token_weights")) | settings
         keywords |= {"bias": named["bias"]} if "bias" in named else {}
         return f(named["hidden"], named["kernel"], labels, **keywords)
 
@@ -119,12 +129,12 @@ HEAD_KEYWORDS = Theorem(
     "M27-head-keywords",
     "each keyword of the fused head by itself",
     "each keyword of the fused head by itself, and all together, in each reduction: loss and gradients are those of "
-    "M16 and M24-M27; but for dtype, precision, memory_budget and schedule, which change no formula",
+    "M16 and M24-M27; but for schedule",
     "as M16-head",
     "as M27-keywords; the cotangent dropped; a bias left out; a ragged last chunk dropped",
     tuple(
         _claim(case)
-        for kind, alone in ((INTEGER, ALONE + OF_INTEGERS + OF_PRODUCTS), (SPARSE, ("token_weights", "bias")))
+        for kind, alone in ((INTEGER, ALONE + OF_INTEGERS + OF_HEAD), (SPARSE, ("token_weights", "bias")))
         for case in cases(kind, alone)
     ),
 )

@@ -10,7 +10,11 @@ INTEGER, FLOAT, SPARSE = "integer", "float", "sparse"
 REDUCTIONS = ("mean", "sum", "none")
 SENTINEL = "ignore_index={}".format
 SENTINELS = (-100, -1, 0, 3)  # two outside the classes, two inside; 0 because it is falsy
-WITHOUT_EFFECT = {"has_aux", "chunk_size", "transposed_kernel"}  # on the loss
+# How a head takes its products, with what is passed: six tokens in chunks of 4 have a ragged last one.
+OF_SCHEDULE = {"chunk_size": 4, "memory_budget": 1}
+OF_PRODUCTS = {"transposed_kernel": True, "dtype": "float32", "precision": "highest"}
+WITHOUT_EFFECT = {"has_aux", *OF_SCHEDULE, *OF_PRODUCTS}  # on the loss
+_SELDOM_WRONG = {"memory_budget", "dtype", "precision"}
 WEIGHTING = {"token_weights", "class_weights", *map(SENTINEL, SENTINELS)}
 _OF_OPTIONS = {"label_smoothing": 0.125, "z_loss": 0.0625, "class_weights": True, "logit_softcap": CAP}
 
@@ -51,8 +55,8 @@ class Case:
 
     @property
     def only_in_full(self) -> bool:
-        """Whether quick certificates and forward-mode variants skip it: at most two keywords, in a sum or unreduced."""
-        return self.reduction != "mean" and len(self.given) < 3
+        """Whether quick certificates and forward-mode variants skip it."""
+        return len(self.given) < 3 and (self.reduction != "mean" or seldom_wrong(self.given))
 
     def narrowed(self, known: frozenset[str]) -> "Case | None":
         """The call with those of several keywords that a function has; None if it has one or none of them."""
@@ -62,6 +66,11 @@ class Case:
     def without(self, keyword: str) -> "Case":
         """The call less one keyword."""
         return replace(self, given=self.given - {keyword})
+
+
+def seldom_wrong(given: frozenset[str]) -> bool:
+    """Whether a call has no keywords but such as are seldom wrong, and one of these."""
+    return bool(given) and given <= _SELDOM_WRONG
 
 
 def cases(labels: str, alone: tuple[str, ...]) -> Iterator[Case]:

@@ -11,16 +11,17 @@ import numpy as np
 
 from jaxsoftmax.verify import _regimes, _transformations
 from jaxsoftmax.verify._head_inputs import drawn
-from jaxsoftmax.verify._head_keywords import OF_PRODUCTS, TOKENS, gradients_of, logits_of
+from jaxsoftmax.verify._head_keywords import OF_HEAD, TOKENS, gradients_of, logits_of
+from jaxsoftmax.verify._keyword_cases import OF_PRODUCTS, OF_SCHEDULE, seldom_wrong
 from jaxsoftmax.verify._keywords import of_tokens
 from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact
 from jaxsoftmax.verify._theorem import Claim, Inputs
 from jaxsoftmax.verify._token_stats_oracles import LINEAR_STATS, SHARES, STATS, three_gradients, three_values
 from jaxsoftmax.verify._training_loss_oracles import CAP, SOFTCAP
 
-VALUES = {"temperature": 2.0, "logit_softcap": CAP, "ignore_index": 0, "chunk_size": 4, "transposed_kernel": True}
+WITHOUT_EFFECT = OF_SCHEDULE | OF_PRODUCTS  # on the statistics
+VALUES = {"temperature": 2.0, "logit_softcap": CAP, "ignore_index": 0, **WITHOUT_EFFECT}
 OF_TOKENS = ("temperature", "logit_softcap", "ignore_index")
-WITHOUT_EFFECT = ("chunk_size", "transposed_kernel")  # on the statistics
 LABELS = np.array([4, 0, 6, 3, 0, 1], np.int32)
 
 Given = frozenset[str]  # the keywords of a call
@@ -145,7 +146,8 @@ TOKEN_STATS_KEYWORDS: tuple[Claim, ...] = (
             oracle=partial(of_hidden_exactly, given),
             inputs=heads,
             mistakes=partial(mistakes_of_hidden, given),
+            only_in_full=seldom_wrong(given),
         )
-        for name, given in each(OF_TOKENS + OF_PRODUCTS)
+        for name, given in each(OF_TOKENS + OF_HEAD)
     ),
 )

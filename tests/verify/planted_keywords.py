@@ -88,6 +88,14 @@ def _normalised(right, logits, labels, **keywords):
     return right(logits, labels, **keywords)
 
 
+def _doubled_with(keyword):
+    def function(right, *arguments, **keywords):
+        scale = 2 if keyword in keywords else 1
+        return jax.tree.map(lambda part: scale * part, right(*arguments, **keywords))
+
+    return by_call(function)
+
+
 def _swapped_beta(right, *arguments, beta=0.5, **keywords):
     return right(*arguments, beta=1 - beta, **keywords)
 
@@ -149,6 +157,9 @@ IN_ONE_KIND_OF_CALL = (
     Planted("no gradient in sparse labels' weights", LOSS, by_call(_label_weights_constant), OF_LOSS),
     Planted("right predictions unweighted", LOSS, by_call(_unweighted_correct), OF_LOSS),
     Planted("a ragged last chunk dropped", HEAD, by_call(_last_chunk_dropped), OF_HEAD),
+    *(Planted(f"doubled with {name}", HEAD, _doubled_with(name), OF_HEAD) for name in ("dtype", "precision")),
+    Planted("doubled with memory_budget", HEAD, _doubled_with("memory_budget"), OF_HEAD),
+    Planted("doubled with memory_budget", LINEAR_DISTILLATION, _doubled_with("memory_budget"), OF_TOKENS),
     Planted("the cotangent dropped", HEAD, by_rule(changed("kernel", _by_cotangent)), OF_HEAD),
     Planted("the cotangent dropped", LOSS, by_rule(changed("logits", _by_cotangent)), OF_LOSS),
     Planted("beta for the student", DISTILLATION, by_call(_swapped_beta), OF_TOKENS),
