@@ -93,11 +93,12 @@ def pair_stats(
     """The statistics of whole rows, from logits of this shard's classes."""
     (z, u), temperature = wide_pair(logits, teacher_logits), options.temperature
     states = States(*(_state(shards, rows / temperature) for rows in (u, z)))
-    approximate = jax.lax.stop_gradient(equations.approximate_shift(states))
+    # None of this is held constant, though `_log_ratio`'s rule has no use for its derivatives: in forward over reverse
+    # mode a scan of JAX 0.10 loses that rule.
+    approximate = equations.approximate_shift(states)
     terms = equations.shift_terms(temperature, u, z, approximate, states)
     total, others = _sums(shards, terms)
     shift = equations.shift(approximate, total, others, states)
-    shift = jax.lax.stop_gradient(shift)  # `_log_ratio` has a rule of its own
     pair, ratios = _row_pair(divergence, temperature, u, z, shift, states)
     sums = Sums(*_sums(shards, divergence_terms(divergence, pair, ratios)))
     rows = zip((u, z), states, pair[:2], ratios, sums, strict=True)
