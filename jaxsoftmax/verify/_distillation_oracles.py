@@ -178,7 +178,7 @@ def kl_hessian(pair: np.ndarray) -> Expected:
 def textbook(divergence: Divergence) -> Any:
     """The formulas as printed (M29, M30)."""
 
-    def divergence(pair, temperature=1):
+    def of_pair(pair, temperature=1):
         log_q, log_p = naive_log_softmax(pair[0] / temperature), naive_log_softmax(pair[1] / temperature)
         if divergence == FORWARD:
             return jnp.sum(jnp.exp(log_p) * (log_p - log_q))
@@ -189,7 +189,7 @@ def textbook(divergence: Divergence) -> Any:
         teacher = jnp.sum(jnp.exp(log_p) * (log_p - mixture))
         return divergence.beta * teacher + (1 - divergence.beta) * jnp.sum(jnp.exp(log_q) * (log_q - mixture))
 
-    return divergence
+    return of_pair
 
 
 def mean_and_gradients(f: Any, theta: Any) -> Any:
