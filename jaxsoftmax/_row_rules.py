@@ -24,11 +24,8 @@ def row_outputs(shards: Shards, logits: Array, objective: Objective) -> tuple[An
 def _fwd(shards, logits, objective):
     logits, objective = primal_values((logits, objective))
     evaluation = objective.equations.evaluate(objective, shards, logits, shared=True)
-    return (evaluation.outputs, evaluation.extras), (
-        logits,
-        objective,
-        evaluation.stats,
-    )  # the arguments, and the row statistics
+    residuals = logits, objective, evaluation.stats  # the arguments, and the row statistics
+    return (evaluation.outputs, evaluation.extras), residuals
 
 
 def _bwd(shards, residuals, bars):

@@ -119,10 +119,8 @@ def _statistics(shards: Shards, blocks: _Blocks) -> tuple[ShardStats, Array, Arr
         if options.smooths:
             weights = 1 if objective.class_weights is None else objective.class_weights
             of_new = jnp.where(new[0], weights, 0).astype(z.dtype)
-            margin, weight = (
-                _integer_labels.weighted_margin(z, of_new, reduction.for_recomputation(state)),
-                jnp.sum(of_new),
-            )
+            margin = _integer_labels.weighted_margin(z, of_new, reduction.for_recomputation(state))
+            weight = jnp.sum(of_new)
         real = jnp.where(z == -jnp.inf, -jnp.inf, x)
         stats = _BlockStats(state, label_logit, margin, weight, jnp.max(real, 1), first + jnp.argmax(real, 1))
         return jax.tree.map(lambda array: array.reshape(-1), stats)

@@ -114,6 +114,8 @@ def _flat(derivative):
 
 _OF_LOSS = ("token_weights", "ignore_index", "label_smoothing", "z_loss", "logit_softcap", "class_weights")
 
+_SETTINGS = ("dtype", "precision", "memory_budget")
+
 DROPPED = (
     *(Planted(f"{name} does nothing", LOSS, _dropping(name), OF_LOSS) for name in _OF_LOSS),
     *(Planted(f"{name} does nothing", HEAD, _dropping(name), OF_HEAD) for name in (*_OF_LOSS, "bias")),
@@ -157,8 +159,7 @@ IN_ONE_KIND_OF_CALL = (
     Planted("no gradient in sparse labels' weights", LOSS, by_call(_label_weights_constant), OF_LOSS),
     Planted("right predictions unweighted", LOSS, by_call(_unweighted_correct), OF_LOSS),
     Planted("a ragged last chunk dropped", HEAD, by_call(_last_chunk_dropped), OF_HEAD),
-    *(Planted(f"doubled with {name}", HEAD, _doubled_with(name), OF_HEAD) for name in ("dtype", "precision")),
-    Planted("doubled with memory_budget", HEAD, _doubled_with("memory_budget"), OF_HEAD),
+    *(Planted(f"doubled with {name}", HEAD, _doubled_with(name), OF_HEAD) for name in _SETTINGS),
     Planted("doubled with memory_budget", LINEAR_DISTILLATION, _doubled_with("memory_budget"), OF_TOKENS),
     Planted("the cotangent dropped", HEAD, by_rule(changed("kernel", _by_cotangent)), OF_HEAD),
     Planted("the cotangent dropped", LOSS, by_rule(changed("logits", _by_cotangent)), OF_LOSS),
