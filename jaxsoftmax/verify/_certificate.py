@@ -16,7 +16,9 @@ import numpy as np
 import jaxsoftmax
 from jaxsoftmax.verify import _oracle
 from jaxsoftmax.verify._checks import VARIANT, Task, judge
+from jaxsoftmax.verify._confident_label_theorems import CONFIDENT_LABEL_THEOREMS
 from jaxsoftmax.verify._cross_entropy_theorems import CROSS_ENTROPY_THEOREMS
+from jaxsoftmax.verify._differential_theorems import DIFFERENTIAL_THEOREMS
 from jaxsoftmax.verify._distillation_keywords import TOKEN_KEYWORDS
 from jaxsoftmax.verify._distillation_theorems import DISTILLATION_THEOREMS
 from jaxsoftmax.verify._head_keywords import HEAD_KEYWORDS, MESH_KEYWORDS
@@ -24,6 +26,7 @@ from jaxsoftmax.verify._head_theorems import HEAD_THEOREMS
 from jaxsoftmax.verify._implementations import attribute, is_function, keywords_of, offered, optional_arguments
 from jaxsoftmax.verify._keywords import KEYWORDS
 from jaxsoftmax.verify._linear_theorems import LINEAR_THEOREMS
+from jaxsoftmax.verify._log_softmax_theorems import LOG_SOFTMAX_THEOREMS
 from jaxsoftmax.verify._log_sum_exp_theorems import LOG_SUM_EXP_THEOREMS
 from jaxsoftmax.verify._loss_parts_theorems import LOSS_PARTS
 from jaxsoftmax.verify._low_precision_theorems import LOW_PRECISION_THEOREMS
@@ -48,9 +51,12 @@ THEOREMS: dict[str, Theorem] = {
     theorem.number: replace(theorem, claims=theorem.claims + STATS_CLAIMS.get(theorem.number, ()))
     for theorem in sorted(
         LOW_PRECISION_THEOREMS
+        + DIFFERENTIAL_THEOREMS
         + SOFTMAX_THEOREMS
+        + LOG_SOFTMAX_THEOREMS
         + LOG_SUM_EXP_THEOREMS
         + CROSS_ENTROPY_THEOREMS
+        + CONFIDENT_LABEL_THEOREMS
         + LINEAR_THEOREMS
         + TRAINING_LOSS_THEOREMS
         + HEAD_THEOREMS

@@ -1,47 +1,171 @@
-"""Cross-entropy of one token: M11, M12, M15, M19, M20."""
+"""Cross-entropy of one token: M11, M12, M15."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
 
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._cross_entropy_oracles import (
-    FLOAT,
-    INTEGER,
-    along_targets,
-    by_targets,
-    gradient_in_targets,
-    infinite,
-    label_gradient,
-    label_hessian,
-    label_hessian_product,
-    masked,
-    masked_targets,
-    mixed,
-    mixed_gradient,
-    naive_integer,
-    naive_targets,
-    nan_gradient,
-    nll,
-    nothing,
-    nothing_but_nan,
-    one_hot_gradient,
-    one_hot_nll,
-    one_hot_tails,
-    out_of_range,
-    per_row,
-    tails,
-    target_gradient,
-    target_hessian,
-    target_loss,
-    targets,
-    textbook_label_gradient,
-    top_tails,
-    unmasked,
-    unshifted,
-    with_labels,
-    with_one_hot,
-    with_targets,
-)
-from jaxsoftmax.verify._oracle import ExactRow, exact, itself
-from jaxsoftmax.verify._theorem import FLOAT_LABELS, IN_FLOAT32, Inputs, Theorem, derivative, hessian, value
-from jaxsoftmax.verify._training_loss_oracles import LOSS
+from jaxsoftmax.verify._log_sum_exp_theorems import naive_lse
+from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
+from jaxsoftmax.verify._regimes import Regimes, labelled, rows
+from jaxsoftmax.verify._softmax_theorems import masked_call
+from jaxsoftmax.verify._theorem import FLOAT32, FLOAT_LABELS, Inputs, Theorem, derivative, hessian, value
+
+FLOAT = "softmax_cross_entropy"
+INTEGER = "softmax_cross_entropy_with_integer_labels"
+LOSS = "cross_entropy"
+
+
+def nll(x, y):
+    """(m - x_y) + log1p(r), two terms that are never negative (M19)."""
+    return itself(ExactRow(exact(x)).nll[y])
+
+
+def gradient(x, y):
+    """s - e_y, to the ulp of s + e_y (M11)."""
+    row = ExactRow(exact(x))
+    return Expected(row.label_gradient(int(y)), row.probs + (np.arange(len(x)) == y))
+
+
+def target_loss(x, t):
+    """-sum_i t_i log s_i, where a target 0 adds nothing (M11)."""
+    row, t = ExactRow(exact(x)), exact(t)
+    terms = np.array([a * b if a else mpmath.mpf(0) for a, b in zip(t, row.nll, strict=True)], object)
+    return Expected(sum(terms), sum(np.abs(terms)))
+
+
+def target_gradient(x, t):
+    """s sum(t) - t, to the ulp of s sum|t| + |t| (M11)."""
+    row, t = ExactRow(exact(x)), exact(t)
+    return Expected(row.probs * sum(t) - t, row.probs * sum(np.abs(t)) + np.abs(t))
+
+
+def nothing(x, *_):
+    """No gradient."""
+    return itself(exact(np.zeros(len(x))))
+
+
+def infinite(x, *_):
+    """The loss of an impossible class."""
+    del x
+    return itself(exact(np.inf))
+
+
+def nll_or_nan(x, y):
+    """NaN for a label that isn't a class, and the loss of one that is."""
+    return nll(x, y) if 0 <= y < len(x) else itself(exact(np.nan))
+
+
+def gradient_or_nan(x, y):
+    """A NaN gradient for a label that isn't a class, and the gradient of the loss of one that is."""
+    return gradient(x, y) if 0 <= y < len(x) else itself(exact(np.full(len(x), np.nan)))
+
+
+def neg_log_probs(x, *_):
+    """-log s (M12)."""
+    return itself(ExactRow(exact(x)).nll)
+
+
+def gradient_in_targets(t, x):
+    """-log s, where the targets come first (M12)."""
+    del t
+    return neg_log_probs(x)
+
+
+def mixed_gradient(x, t, g):
+    """s sum(g) - g, the gradient in x of <g, dC/dt> (M12)."""
+    del t
+    return target_gradient(x, g)
+
+
+def label_hessian(x, y):
+    """diag(s) - s s^T (M15)."""
+    del y
+    return itself(ExactRow(exact(x)).jacobian)
+
+
+def target_hessian(x, t):
+    """sum(t) (diag(s) - s s^T), to the ulp of sum|t| (...) (M15)."""
+    row, t = ExactRow(exact(x)), exact(t)
+    return Expected(sum(t) * row.jacobian, sum(np.abs(t)) * np.abs(row.jacobian))
+
+
+def label_hessian_product(x, y, v):
+    """J v, to the ulp of its terms (M15)."""
+    del y
+    return ExactRow(exact(x)).jacobian_product(exact(v))
+
+
+def naive_integer(x, y):
+    """The formula as printed (M11)."""
+    return naive_lse(x) - x[y]
+
+
+def naive_targets(x, t):
+    """The formula as printed (M11)."""
+    return -jnp.sum(t * (x - naive_lse(x)))
+
+
+def per_row(f, x, y):
+    """The training loss of each row."""
+    return f(x, y, reduction="none")
+
+
+def masked_targets(f, x, t):
+    """Cross-entropy with a mask in place of -inf."""
+    return masked_call(lambda x, where: f(x, t, where=where), x)
+
+
+def by_targets(f, t, x):
+    """The loss of each row, as a function of the targets."""
+    return f(x, t)
+
+
+def along_targets(f, x, t, g):
+    """<g, dC/dt>, whose gradient in x is s sum(g) - g: the mixed second derivative."""
+    return jnp.sum(g * jax.grad(lambda t: jnp.sum(f(x, t)))(t), -1)
+
+
+def with_targets(*regimes: Regimes) -> Callable[[str], list[Inputs]]:
+    """Rows of logits, and real targets of each kind."""
+    return lambda dtype: [
+        Inputs(f"{each.regime}, {kind} targets", (*each.arrays, _regimes.targets_of(each.arrays[0], kind)))
+        for each in rows(*regimes)(dtype)
+        for kind in ("distribution", "unnormalised", "signed")
+    ]
+
+
+def square(dtype: str) -> dict[str, np.ndarray]:
+    """As many rows as classes."""
+    return {"ordinary": _regimes.ordinary(dtype, rows=_regimes.VOCAB)}
+
+
+def one_or_many_masked(dtype: str) -> dict[str, np.ndarray]:
+    row = np.array([[0, -np.inf, 1, *[-np.inf] * (_regimes.VOCAB - 3)]])
+    return _regimes.masks(dtype) | {"[0, -inf, 1, ...]": row}
+
+
+def out_of_range(dtype: str) -> list[Inputs]:
+    x = _regimes.ordinary(dtype)
+    return [Inputs("labels -1, V, 0 and -V", (x, np.array([-1, _regimes.VOCAB, 0, -_regimes.VOCAB], np.int32)))]
+
+
+def targets_first(dtype: str) -> list[Inputs]:
+    return [Inputs(each.regime, each.arrays[::-1]) for each in _targets(dtype)]
+
+
+def mixed(dtype: str) -> list[Inputs]:
+    x = _regimes.ordinary(dtype)
+    return [Inputs("ordinary", (x, _regimes.targets_of(x, "distribution"), _regimes.directions(x)))]
+
+
+_targets, _masked_targets = with_targets(_regimes.unmasked), with_targets(_regimes.masks)
+_rows, _empty = labelled(_regimes.well_conditioned), labelled(_regimes.empty)
+_every_size = labelled(_regimes.well_conditioned, _regimes.ragged_rows, _regimes.long_rows)
+_with_ragged = labelled(_regimes.well_conditioned, _regimes.ragged_rows)
 
 CROSS_ENTROPY_THEOREMS = (
     Theorem(
@@ -51,56 +175,26 @@ CROSS_ENTROPY_THEOREMS = (
         "the sum to 2 ulps, log1p to 2, and the terms' own roundings",
         "s - t, which is right for targets that sum to 1 alone; p instead of p - 1 (no one-hot); a mean taken twice",
         (
-            value(INTEGER, "value", nll, lambda d: with_labels(unshifted(_regimes.with_sizes(d))), 4),
+            value(INTEGER, "value", nll, labelled(_regimes.unshifted, _regimes.ragged_rows, _regimes.long_rows), 4),
+            derivative(INTEGER, "gradient", gradient, _every_size, 4, textbook=naive_integer),
+            value(FLOAT, "value", target_loss, _targets, 6),
+            derivative(FLOAT, "gradient", target_gradient, _targets, 6, textbook=naive_targets),
+            value("analytic.cross_entropy_gradient", "value", target_gradient, _targets, 6),
+            value(LOSS, "value of a row", nll, labelled(_regimes.unshifted, _regimes.ragged_rows), 4, call=per_row),
             derivative(
-                INTEGER,
-                "gradient",
-                textbook_label_gradient,
-                lambda d: with_labels(_regimes.with_sizes(d)),
-                4,
-                textbook=naive_integer,
-            ),
-            value(FLOAT, "value", target_loss, targets, 6),
-            derivative(FLOAT, "gradient", target_gradient, targets, 6, textbook=naive_targets),
-            value("analytic.cross_entropy_gradient", "value", target_gradient, targets, 6),
-            value(
-                LOSS, "value of a row", nll, lambda d: with_labels(unshifted(_regimes.with_ragged(d))), 4, call=per_row
-            ),
-            derivative(
-                FLOAT,
-                "gradient, ragged",
-                target_gradient,
-                lambda d: with_targets(_regimes.ragged_rows(d)),
-                6,
-                **IN_FLOAT32,
+                FLOAT, "gradient, ragged", target_gradient, with_targets(_regimes.ragged_rows), 6, dtypes=FLOAT32
             ),
             value(
                 INTEGER,
                 "value along axis 0",
                 nll,
-                lambda d: with_labels({"ordinary": _regimes.ordinary(d, rows=_regimes.VOCAB)}),
+                labelled(square),
                 4,
                 call=lambda f, x, y: f(x.T, y, axis=0),
-                **IN_FLOAT32,
+                dtypes=FLOAT32,
             ),
-            value(
-                LOSS,
-                "value of a row, long",
-                nll,
-                lambda d: with_labels(unshifted(_regimes.long_rows(d))),
-                4,
-                call=per_row,
-                **IN_FLOAT32,
-            ),
-            derivative(
-                LOSS,
-                "gradient of a row",
-                textbook_label_gradient,
-                lambda d: with_labels(_regimes.with_ragged(d)),
-                4,
-                call=per_row,
-                **IN_FLOAT32,
-            ),
+            value(LOSS, "value of a row, long", nll, labelled(_regimes.long_rows), 4, call=per_row, dtypes=FLOAT32),
+            derivative(LOSS, "gradient of a row", gradient, _with_ragged, 4, call=per_row, dtypes=FLOAT32),
         ),
     ),
     Theorem(
@@ -110,49 +204,31 @@ CROSS_ENTROPY_THEOREMS = (
         "as M11",
         "NaN from 0 * inf in the one-hot form, or from -inf - (-inf) in a row of -inf alone",
         (
-            value(FLOAT, "value", target_loss, lambda d: with_targets(masked(d)), 6),
-            derivative(FLOAT, "gradient", target_gradient, lambda d: with_targets(masked(d)), 6),
-            value(INTEGER, "value of -inf alone", infinite, lambda d: with_labels(_regimes.empty(d)), 0, **IN_FLOAT32),
-            derivative(
-                INTEGER, "gradient at -inf alone", nothing, lambda d: with_labels(_regimes.empty(d)), 0, **IN_FLOAT32
-            ),
-            derivative(
-                LOSS,
-                "gradient at -inf alone",
-                nothing,
-                lambda d: with_labels(_regimes.empty(d)),
-                0,
-                call=per_row,
-                **IN_FLOAT32,
-            ),
-            value(
-                FLOAT,
-                "value, masked",
-                target_loss,
-                lambda d: with_targets(_regimes.masks(d)),
-                6,
-                call=masked_targets,
-                **IN_FLOAT32,
-            ),
+            value(FLOAT, "value", target_loss, with_targets(one_or_many_masked), 6),
+            derivative(FLOAT, "gradient", target_gradient, with_targets(one_or_many_masked), 6),
+            value(INTEGER, "value of -inf alone", infinite, _empty, 0, dtypes=FLOAT32),
+            derivative(INTEGER, "gradient at -inf alone", nothing, _empty, 0, dtypes=FLOAT32),
+            derivative(LOSS, "gradient at -inf alone", nothing, _empty, 0, call=per_row, dtypes=FLOAT32),
+            value(FLOAT, "value, masked", target_loss, _masked_targets, 6, call=masked_targets, dtypes=FLOAT32),
             value(
                 LOSS,
                 "value, float labels",
                 target_loss,
-                lambda d: with_targets(_regimes.masks(d)),
+                _masked_targets,
                 6,
                 call=per_row,
                 may_refuse=FLOAT_LABELS,
-                **IN_FLOAT32,
+                dtypes=FLOAT32,
             ),
             derivative(
                 LOSS,
                 "gradient, float labels",
                 target_gradient,
-                lambda d: with_targets(_regimes.masks(d)),
+                _masked_targets,
                 6,
                 call=per_row,
                 may_refuse=FLOAT_LABELS,
-                **IN_FLOAT32,
+                dtypes=FLOAT32,
             ),
         ),
     ),
@@ -163,10 +239,10 @@ CROSS_ENTROPY_THEOREMS = (
         "as M11",
         "-1 wraps to the last class, or an index is clipped in the gradient alone",
         (
-            value(INTEGER, "value", nothing_but_nan, out_of_range, 4),
-            derivative(INTEGER, "gradient", nan_gradient, out_of_range, 4),
-            value(LOSS, "value", nothing_but_nan, out_of_range, 4, call=per_row),
-            derivative(LOSS, "gradient", nan_gradient, out_of_range, 4, call=per_row),
+            value(INTEGER, "value", nll_or_nan, out_of_range, 4),
+            derivative(INTEGER, "gradient", gradient_or_nan, out_of_range, 4),
+            value(LOSS, "value", nll_or_nan, out_of_range, 4, call=per_row),
+            derivative(LOSS, "gradient", gradient_or_nan, out_of_range, 4, call=per_row),
         ),
     ),
     Theorem(
@@ -180,19 +256,13 @@ CROSS_ENTROPY_THEOREMS = (
                 FLOAT,
                 "gradient in the targets",
                 gradient_in_targets,
-                lambda d: [Inputs(i.regime, i.arrays[::-1]) for i in with_targets(unmasked(d))],
+                targets_first,
                 4,
                 call=by_targets,
                 textbook=lambda t, x: naive_targets(x, t),
             ),
-            value(
-                "analytic.cross_entropy_label_gradient",
-                "value",
-                lambda x: itself(ExactRow(exact(x)).nll),
-                lambda d: [Inputs(n, (x,)) for n, x in unmasked(d).items()],
-                4,
-            ),
-            derivative(FLOAT, "mixed second derivative", mixed_gradient, mixed, 6, call=along_targets, **IN_FLOAT32),
+            value("analytic.cross_entropy_label_gradient", "value", neg_log_probs, rows(_regimes.unmasked), 4),
+            derivative(FLOAT, "mixed second derivative", mixed_gradient, mixed, 6, call=along_targets, dtypes=FLOAT32),
         ),
     ),
     Theorem(
@@ -202,85 +272,16 @@ CROSS_ENTROPY_THEOREMS = (
         "as M5",
         "a rule that is right at first order only",
         (
-            hessian(
-                INTEGER,
-                "Hessian",
-                label_hessian,
-                lambda d: with_labels(_regimes.well_conditioned(d)),
-                4,
-                textbook=naive_integer,
-            ),
-            hessian(FLOAT, "Hessian", target_hessian, targets, 6, textbook=naive_targets),
-            value(
-                "analytic.cross_entropy_hessian",
-                "value",
-                label_hessian,
-                lambda d: with_labels(_regimes.well_conditioned(d)),
-                4,
-            ),
+            hessian(INTEGER, "Hessian", label_hessian, _rows, 4, textbook=naive_integer),
+            hessian(FLOAT, "Hessian", target_hessian, _targets, 6, textbook=naive_targets),
+            value("analytic.cross_entropy_hessian", "value", label_hessian, _rows, 4),
             value(
                 "analytic.cross_entropy_hvp",
                 "value",
                 label_hessian_product,
-                lambda d: [
-                    Inputs(i.regime, (*i.arrays, _regimes.directions(i.arrays[0])))
-                    for i in with_labels(_regimes.well_conditioned(d))
-                ],
+                rows(_regimes.well_conditioned, beside=[_regimes.labels_of, _regimes.directions]),
                 4,
             ),
-        ),
-    ),
-    Theorem(
-        "M19",
-        "loss of confident labels",
-        "nll_y = (m - x_y) + log1p(r): relative accuracy survives a confident label",
-        "the sum to 2 ulps, log1p to 2",
-        "LSE - x_y cancels: [0, -20] gives 0, and training stops (softmax collapse)",
-        (
-            value(
-                INTEGER,
-                "value",
-                nll,
-                lambda d: with_labels(tails(d) | {"shift 1e4": _regimes.shifted(d)}, _regimes.top_labels),
-                4,
-            ),
-            value(FLOAT, "value", one_hot_nll, one_hot_tails, 4),
-            value(LOSS, "value", nll, top_tails, 4, call=per_row),
-        ),
-    ),
-    Theorem(
-        "M20",
-        "gradient at confident labels",
-        "s_y - 1 = expm1(-nll_y): the label's gradient entry never cancels",
-        "r to 2 ulps, and two quotients",
-        "p - 1 in floating point is 0 past a gap of 17, or the tail is absorbed in 1 + r (softmax collapse)",
-        (
-            derivative(
-                INTEGER,
-                "gradient",
-                label_gradient,
-                lambda d: top_tails(d) + with_labels({"ordinary": _regimes.ordinary(d)}),
-                4,
-            ),
-            derivative(FLOAT, "gradient", one_hot_gradient, one_hot_tails, 4),
-            value(
-                "analytic.cross_entropy_gradient",
-                "value",
-                label_gradient,
-                lambda d: with_labels(_regimes.tails(d) | _regimes.shifted_tails(d), _regimes.top_labels),
-                8,
-            ),
-            hessian(
-                INTEGER, "Hessian", label_hessian, lambda d: with_labels(_regimes.tails(d), _regimes.top_labels), 4
-            ),
-            hessian(
-                FLOAT,
-                "Hessian",
-                lambda x, t: label_hessian(x, 0),
-                lambda d: with_one_hot(_regimes.tails(d), _regimes.top_labels),
-                4,
-            ),
-            derivative(LOSS, "gradient", label_gradient, top_tails, 4, call=per_row, **IN_FLOAT32),
         ),
     ),
 )

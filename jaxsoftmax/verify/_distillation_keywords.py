@@ -10,17 +10,17 @@ import mpmath
 import numpy as np
 
 from jaxsoftmax.verify import _regimes, _transformations
-from jaxsoftmax.verify._distillation_head_oracles import LINEAR_DISTILLATION
-from jaxsoftmax.verify._distillation_oracles import DISTILLATION, Divergence, ExactPair, divergence_of, gradient_of
+from jaxsoftmax.verify._distillation_theorems import DISTILLATION
+from jaxsoftmax.verify._exact_divergence import Divergence, ExactPair, divergence_of, gradient_of
+from jaxsoftmax.verify._exact_head import Setting, through_product
 from jaxsoftmax.verify._head_inputs import drawn
-from jaxsoftmax.verify._head_oracles import Setting
 from jaxsoftmax.verify._keyword_cases import OF_SCHEDULE, seldom_wrong
 from jaxsoftmax.verify._keywords import COTANGENTS, of_tokens
 from jaxsoftmax.verify._oracle import Expected, end_to_end, exact, itself
 from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
 from jaxsoftmax.verify._token_stats_keywords import TOKEN_STATS_KEYWORDS
-from jaxsoftmax.verify._token_stats_oracles import through_product
-from jaxsoftmax.verify._training_loss_oracles import TOKEN_WEIGHTS
+from jaxsoftmax.verify._training_loss_theorems import TOKEN_WEIGHTS
+from jaxsoftmax.verify._two_heads import LINEAR_DISTILLATION
 
 VALUES = {"temperature": 2.0, "beta": 0.25, **OF_SCHEDULE}
 DIVERGENCES = ("divergence=reverse_kl", "divergence=jensen_shannon")
@@ -92,33 +92,30 @@ def exact_parts(given: Given, z: np.ndarray, u: np.ndarray, weights: np.ndarray)
     """The divergence as it is reduced, and its gradients in both rows of logits and in the token weights."""
     divergence, t = divergence_asked(given), mpmath.mpf(VALUES["temperature"] if "temperature" in given else 1)
     pairs = [ExactPair.of(np.stack(rows), t) for rows in zip(z, u, strict=True)]
-    losses = np.array([divergence_of(divergence, pair) for pair in pairs], object)
+    losses = itself([divergence_of(divergence, pair) for pair in pairs])
     gradients = Expected.stack([gradient_of(divergence, pair) for pair in pairs])
     weights = exact(weights if "token_weights" in given else np.ones(len(z)))
     reduction = keywords(given).get("reduction", "mean")
     divisor = sum(weights) if reduction == "mean" else mpmath.mpf(1)
     cotangents = exact(COTANGENTS if reduction == "none" else np.ones(len(z)))
-    value = itself(weights * losses if reduction == "none" else np.asarray(np.dot(weights, losses) / divisor))
-    scale = (cotangents * weights / divisor)[:, None, None]
+    value = weights * losses if reduction == "none" else weights @ losses / divisor
     mean = value.value if reduction == "mean" else mpmath.mpf(0)
-    by_weights = Expected(cotangents * (losses - mean) / divisor, np.abs(cotangents) * (losses + mean) / divisor)
-    return value, Expected(scale * gradients.value / t, np.abs(scale) * gradients.magnitude / t), by_weights
+    by_pairs = (cotangents * weights / divisor)[:, None, None] * gradients / t
+    return value, by_pairs, cotangents * (losses - mean) / divisor
 
 
 def of_logits_exactly(given: Given, z: np.ndarray, u: np.ndarray, weights: np.ndarray) -> Expected:
     """The divergence of given logits, and its gradients."""
     value, by_pairs, by_weights = exact_parts(given, z, u, weights)
-    by_rows = [Expected(by_pairs.value[:, i], by_pairs.magnitude[:, i]) for i in (0, 1)]
-    return end_to_end(value, *by_rows, *([by_weights] if "token_weights" in given else []))
+    return end_to_end(value, by_pairs[:, 0], by_pairs[:, 1], *([by_weights] if "token_weights" in given else []))
 
 
 def of_heads_exactly(given: Given, x: Any, w: Any, b: Any, tx: Any, tw: Any, tb: Any, weights: Any) -> Expected:
     """The divergence between two heads, and its gradients (M16)."""
     z, u = _logits(given, x, w, b, tx, tw, tb)
     value, by_pairs, by_weights = exact_parts(given, z, u, weights)
-    gs = [Expected(by_pairs.value[:, i], by_pairs.magnitude[:, i]) for i in (0, 1)]
-    *student, bias = through_product(x, w, gs[0])
-    *teacher, teacher_bias = through_product(tx, tw, gs[1])
+    *student, bias = through_product(x, w, by_pairs[:, 0])
+    *teacher, teacher_bias = through_product(tx, tw, by_pairs[:, 1])
     optional = {"bias": bias, "teacher_bias": teacher_bias, "token_weights": by_weights}
     return end_to_end(value, *student, *teacher, *(part for name, part in optional.items() if name in given))
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._head_oracles import Setting
+from jaxsoftmax.verify._exact_head import Setting
 from jaxsoftmax.verify._theorem import Inputs
-from jaxsoftmax.verify._training_loss_oracles import IGNORED, TOGETHER
+from jaxsoftmax.verify._token_loss import IGNORED, TOGETHER
 
 # Seven tokens in chunks of three: the last chunk is ragged, and where all are ignored two chunks are nothing else.
 PLAIN = Setting(7, 3, _regimes.VOCAB, chunk=3)

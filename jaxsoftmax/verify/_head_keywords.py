@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from jaxsoftmax.verify import _keywords, _regimes
+from jaxsoftmax.verify._exact_head import HEAD, Setting, through_product
 from jaxsoftmax.verify._head_inputs import drawn
-from jaxsoftmax.verify._head_oracles import HEAD, Setting
 from jaxsoftmax.verify._keyword_cases import (
     ALONE,
     INTEGER,
@@ -27,7 +27,6 @@ from jaxsoftmax.verify._keywords import narrowed, of_tokens
 from jaxsoftmax.verify._mesh_theorems import MESH_HEAD, on_mesh, over_devices
 from jaxsoftmax.verify._oracle import Expected
 from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
-from jaxsoftmax.verify._token_stats_oracles import through_product
 
 TOKENS = Setting(6, 3, _regimes.VOCAB)
 OF_HEAD = ("bias", *OF_SCHEDULE, *OF_PRODUCTS)
@@ -69,8 +68,7 @@ def logits_of(given: frozenset[str], hidden: np.ndarray, kernel: np.ndarray, bia
 def gradients_of(given: frozenset[str], hidden: np.ndarray, kernel: np.ndarray, g: Expected) -> list[Expected]:
     """The gradients in hidden states, the kernel as it is given, and the bias if it is, by that in the logits (M16)."""
     by_hidden, by_kernel, by_bias = through_product(hidden, kernel, g)
-    if "transposed_kernel" in given:
-        by_kernel = Expected(by_kernel.value.T, by_kernel.magnitude.T)
+    by_kernel = by_kernel.T if "transposed_kernel" in given else by_kernel
     return [by_hidden, by_kernel, *([by_bias] if "bias" in given else [])]
 
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoftmax.verify import _head_inputs
+from jaxsoftmax.verify._exact_head import HEAD, ExactHead, Setting
 from jaxsoftmax.verify._head_inputs import ALIKE, BLOCKS, EVERYTHING, NEAR_CERTAIN, PLAIN, RAGGED, TAILS
-from jaxsoftmax.verify._head_oracles import HEAD, ExactHead, Setting
-from jaxsoftmax.verify._oracle import Expected, end_to_end
-from jaxsoftmax.verify._theorem import Claim, Theorem
+from jaxsoftmax.verify._oracle import end_to_end
+from jaxsoftmax.verify._theorem import FLOAT32, Claim, Theorem
 
 UNREDUCED = replace(EVERYTHING, reduction="none")
 AT_ONCE = replace(EVERYTHING, chunk=None)
@@ -19,9 +19,19 @@ SUMMED = replace(AT_ONCE, reduction="sum")
 COTANGENTS = np.array([1.0, -2.0, 0.5, 4.0, -1.0, 2.0, -0.25])
 
 
+def value_of(setting: Setting):
+    """The oracle of a setting's loss."""
+    return lambda theta, y: ExactHead(setting, theta, y).value
+
+
 def gradient_of(setting: Setting):
     """The oracle of a setting's gradient in theta."""
     return lambda theta, y: ExactHead(setting, theta, y).gradient
+
+
+def product_of(setting: Setting):
+    """The oracle of a setting's Hessian-vector product."""
+    return lambda theta, v, y: ExactHead(setting, theta, y).hessian_product(v)
 
 
 def pulled_back(f, theta, y):
@@ -33,8 +43,7 @@ def pulled_back_exactly(theta, y):
     """The gradient of the sum with weights c u; in u, c times that."""
     c = np.concatenate([np.ones(len(theta) - len(COTANGENTS)), COTANGENTS])
     weights = np.arange(len(theta)) >= len(theta) - len(COTANGENTS)
-    gradient = ExactHead(SUMMED, np.where(weights, c * theta, theta), y).gradient
-    return Expected(gradient.value * c, gradient.magnitude * np.abs(c))
+    return ExactHead(SUMMED, np.where(weights, c * theta, theta), y).gradient * c
 
 
 def means(f, theta, y):
@@ -59,11 +68,10 @@ def bare_mean(f, theta, y):
 def bare_gradient(theta, y):
     """The gradient of `bare_mean`: the sum's, with bias 0, over N."""
     head = ExactHead(replace(TAILS, weighted=False), np.append(theta, np.zeros(TAILS.vocab)), y)
-    size, n = len(theta), TAILS.tokens
-    return Expected(head.gradient.value[:size] / n, head.gradient.magnitude[:size] / n)
+    return head.gradient[: len(theta)] / TAILS.tokens
 
 
-of_one_set = partial(Claim, dtypes=("float32",), rowwise=False)  # of data: theta and all labels make one row
+_of_one_set = partial(Claim, HEAD, dtypes=FLOAT32, rowwise=False)  # of data: theta and all labels make one row
 
 HEAD_THEOREMS = (
     Theorem(
@@ -75,9 +83,9 @@ HEAD_THEOREMS = (
         "a ragged chunk dropped, or dW that of the last chunk alone; columns of logit 0 added to V; a label counted "
         "from its block's first class; the classes in which the last block overlaps another, twice",
         (
-            of_one_set(HEAD, "gradients", 1, PLAIN.loss, gradient_of(PLAIN), _head_inputs.plain, 6),
-            of_one_set(HEAD, "gradients, ragged", 1, RAGGED.loss, gradient_of(RAGGED), _head_inputs.ragged, 6),
-            of_one_set(HEAD, "gradients in blocks", 1, BLOCKS.loss, gradient_of(BLOCKS), _head_inputs.blocks, 6),
+            _of_one_set("gradients", 1, PLAIN.loss, gradient_of(PLAIN), _head_inputs.plain, 6),
+            _of_one_set("gradients, ragged", 1, RAGGED.loss, gradient_of(RAGGED), _head_inputs.ragged, 6),
+            _of_one_set("gradients in blocks", 1, BLOCKS.loss, gradient_of(BLOCKS), _head_inputs.blocks, 6),
         ),
     ),
     Theorem(
@@ -89,8 +97,7 @@ HEAD_THEOREMS = (
         "p - 1, which is 0 from a gap of 17 on; in bfloat16 it has no digit right at p = 0.999 (Liger#1329), and sums "
         "stick",
         (
-            of_one_set(
-                HEAD,
+            _of_one_set(
                 "gradients in low precision",
                 1,
                 NEAR_CERTAIN.loss,
@@ -99,8 +106,7 @@ HEAD_THEOREMS = (
                 1,
                 dtypes=("bfloat16",),
             ),
-            of_one_set(
-                HEAD,
+            _of_one_set(
                 "gradients summed from low precision",
                 1,
                 ALIKE.loss,
@@ -109,9 +115,8 @@ HEAD_THEOREMS = (
                 1,
                 dtypes=("bfloat16",),
             ),
-            of_one_set(HEAD, "gradients with no keyword", 1, bare_mean, bare_gradient, _head_inputs.bare, 6),
-            of_one_set(
-                HEAD,
+            _of_one_set("gradients with no keyword", 1, bare_mean, bare_gradient, _head_inputs.bare, 6),
+            _of_one_set(
                 "gradients, and losses as those in the token weights",
                 1,
                 TAILS.loss,
@@ -127,17 +132,7 @@ HEAD_THEOREMS = (
         "the fused head's losses are (M24) of the logits hidden @ kernel + bias; NaN for a label outside [0, V) alone",
         "as M24",
         "as M24; a bias forgotten; losses in another order than the tokens; -1 wrapped to the last class",
-        (
-            of_one_set(
-                HEAD,
-                "losses, everything on",
-                0,
-                UNREDUCED.loss,
-                lambda theta, y: ExactHead(UNREDUCED, theta, y).value,
-                _head_inputs.with_no_class,
-                6,
-            ),
-        ),
+        (_of_one_set("losses, everything on", 0, UNREDUCED.loss, value_of(UNREDUCED), _head_inputs.with_no_class, 6),),
     ),
     Theorem(
         "M27-head",
@@ -148,8 +143,7 @@ HEAD_THEOREMS = (
         "a soft cap's slope or the z-loss left out of G; a mean over tokens, or with the ignored; 0 / 0 where all are; "
         "token weights that not every part gets, or without a gradient",
         (
-            of_one_set(
-                HEAD,
+            _of_one_set(
                 "VJP of the losses, everything on",
                 1,
                 pulled_back,
@@ -159,12 +153,11 @@ HEAD_THEOREMS = (
                 dtypes=("float64",),
                 textbook=lambda theta, y: jnp.dot(COTANGENTS, EVERYTHING.textbook(theta, y)),
             ),
-            of_one_set(
-                HEAD,
+            _of_one_set(
                 "Hessian-vector product, everything on",
                 0,
                 SUMMED.hessian_product,
-                lambda theta, v, y: ExactHead(SUMMED, theta, y).hessian_product(v),
+                product_of(SUMMED),
                 _head_inputs.moved,
                 6,
             ),
@@ -176,7 +169,7 @@ HEAD_THEOREMS = (
                 mean_exactly,
                 _head_inputs.some_or_all_ignored,
                 6,
-                dtypes=("float32",),
+                dtypes=FLOAT32,
             ),
         ),
     ),

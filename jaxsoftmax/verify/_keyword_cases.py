@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jaxsoftmax.verify._training_loss_oracles import CAP, Options
+from jaxsoftmax.verify._token_loss import CAP, Options
 
 INTEGER, FLOAT, SPARSE = "integer", "float", "sparse"
 REDUCTIONS = ("mean", "sum", "none")

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxsoftmax import SparseLabels
 from jaxsoftmax.verify import _regimes
+from jaxsoftmax.verify._cross_entropy_theorems import LOSS
 from jaxsoftmax.verify._keyword_cases import (
     ALONE,
     FLOAT,
@@ -25,7 +26,8 @@ from jaxsoftmax.verify._keyword_cases import (
 )
 from jaxsoftmax.verify._oracle import Expected, end_to_end, exact, itself
 from jaxsoftmax.verify._theorem import FLOAT_LABELS, Claim, Inputs, Theorem
-from jaxsoftmax.verify._training_loss_oracles import LOSS, TOKEN_WEIGHTS, label_gradient, token_gradient, token_loss
+from jaxsoftmax.verify._token_loss import label_gradient, token_gradient, token_loss
+from jaxsoftmax.verify._training_loss_theorems import TOKEN_WEIGHTS
 from jaxsoftmax.verify._transformations import with_gradients
 
 COTANGENTS = np.array([1.0, -2.0, 0.5, 4.0, -1.0, 2.0])  # of unreduced losses
@@ -54,10 +56,11 @@ def exact_loss(case: Case, z: np.ndarray, y: np.ndarray, u: np.ndarray) -> Exact
     cotangents = exact(COTANGENTS) if case.reduction == "none" else exact(np.ones(len(u)))
     scale = cotangents * u / divisor
     mean = np.dot(u, loss.value) / divisor if case.reduction == "mean" else mpmath.mpf(0)
-    by_weights = Expected(loss.value - mean * normalizers, loss.magnitude + mean * normalizers)  # (M27)
+    by_weights = loss - mean * normalizers  # (M27)
     scaled_parts = u[:, None] * np.concatenate([parts.value[:, :2], normalizers[:, None], parts.value[:, 2:]], 1)
+    losses = _times(u / divisor, loss)
     return ExactLoss(
-        _reduced(case, _times(u / divisor, loss)),
+        losses if case.reduction == "none" else losses.sum(),
         _reduced_parts(case, scaled_parts, divisor),
         _times(scale[:, None], by_logits),
         _times(np.where(counted, cotangents / divisor, exact(0.0)), by_weights),
@@ -75,7 +78,7 @@ def _token(case: Case, z: np.ndarray, y: np.ndarray) -> tuple[Expected, Expected
     plain = token_loss(replace(options, smoothing=0.0, z_loss=0.0))(z, y).value
     penalised = token_loss(replace(options, smoothing=0.0))(z, y).value
     right = mpmath.mpf(int(np.argmax(z) == (np.argmax(y) if np.ndim(y) else y)))
-    parts = itself(np.array([plain.item(), penalised.item() - plain.item(), right], object))
+    parts = itself([plain.item(), penalised.item() - plain.item(), right])
     return token_loss(options)(z, y), token_gradient(options)(z, y), by_labels, parts
 
 
@@ -92,12 +95,6 @@ def _times(scale: Any, expected: Expected) -> Expected:
     """A scaled result; what is scaled by 0 is 0."""
     value = np.where(scale == 0, exact(0.0), scale * np.where(scale == 0, exact(0.0), expected.value))
     return Expected(value, np.abs(scale) * np.where(scale == 0, exact(0.0), expected.magnitude))
-
-
-def _reduced(case: Case, losses: Expected) -> Expected:
-    if case.reduction == "none":
-        return losses
-    return Expected(np.asarray(np.sum(losses.value)), np.asarray(np.sum(losses.magnitude)))
 
 
 def _reduced_parts(case: Case, parts: np.ndarray, divisor: mpmath.mpf) -> Expected:
@@ -160,7 +157,7 @@ def by_given_labels(case: Case, loss: ExactLoss, classes: np.ndarray) -> list[Ex
     if case.labels == FLOAT:
         return [loss.by_labels]
     tokens = np.arange(len(classes))[:, None]
-    return [Expected(loss.by_labels.value[tokens, classes], loss.by_labels.magnitude[tokens, classes])]
+    return [loss.by_labels[tokens, classes]]
 
 
 def of_logits_exactly(case: Case, x: np.ndarray, y: np.ndarray, u: np.ndarray, classes: np.ndarray) -> Expected:
@@ -175,7 +172,7 @@ def mistakes(case: Case, z: np.ndarray, y: np.ndarray, u: np.ndarray) -> Iterato
         yield f"{keyword} changes nothing: the loss without it came", exact_loss(case.without(keyword), z, y, u).value
     if case.reduction == "mean" and case.given & WEIGHTING:
         total = exact_loss(replace(case, reduction="sum"), z, y, u).value.value
-        yield "the mean is over all tokens, whatever their weights, ignored or not", itself(np.asarray(total / len(y)))
+        yield "the mean is over all tokens, whatever their weights, ignored or not", itself(total / len(y))
 
 
 def mistakes_of_logits(case: Case, x: np.ndarray, y: np.ndarray, u: np.ndarray, classes: np.ndarray) -> Iterator[Any]:

@@ -6,16 +6,9 @@ import numpy as np
 
 from jaxsoftmax.verify import _regimes
 from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
-from jaxsoftmax.verify._softmax_oracles import (
-    everything,
-    jacobian,
-    jacobian_product,
-    masked_call,
-    naive_lse,
-    plain,
-    probs,
-)
-from jaxsoftmax.verify._theorem import IN_FLOAT32, Inputs, Theorem, derivative, hessian, value
+from jaxsoftmax.verify._regimes import rows, with_directions
+from jaxsoftmax.verify._softmax_theorems import everything, jacobian, jacobian_product, masked_call, probs
+from jaxsoftmax.verify._theorem import FLOAT32, Inputs, Theorem, derivative, hessian, value
 
 
 def lse(x):
@@ -23,7 +16,7 @@ def lse(x):
     row = ExactRow(exact(x))
     if row.lse == -mpmath.inf:
         return itself(row.lse)
-    return Expected(np.asarray(row.lse), np.asarray(abs(row.maximum) + mpmath.log1p(row.remainder)))
+    return Expected(row.lse, abs(row.maximum) + mpmath.log1p(row.remainder))
 
 
 def over_last(f, x, **kwargs):
@@ -47,9 +40,7 @@ def weighted_lse(a, b):
     m = max(a)
     terms = b * np.array([mpmath.exp(value - m) for value in a], object)
     size, total = sum(np.abs(terms)), sum(terms)
-    return Expected(
-        np.asarray(m + mpmath.log(abs(total))), np.asarray(abs(m) + abs(mpmath.log(abs(total))) + size / abs(total))
-    )
+    return Expected(m + mpmath.log(abs(total)), abs(m) + abs(mpmath.log(abs(total))) + size / abs(total))
 
 
 def weighted_gradient(a, b):
@@ -69,29 +60,49 @@ def _weighted_share(a, b, factor):
     return Expected(share, np.abs(share) * (np.dot(np.abs(b), e) / abs(np.dot(b, e))))
 
 
-def _with_weights(dtype: str, order: tuple[int, int]) -> list[Inputs]:
+def naive_lse(x):
+    """The formula as printed (M8)."""
+    return jnp.log(jnp.sum(jnp.exp(x)))
+
+
+def naive_weighted(a, b):
+    """The formula as printed, of weights that may have either sign (M8)."""
+    return jnp.log(jnp.abs(jnp.sum(b * jnp.exp(a))))
+
+
+def _weights(dtype: str) -> dict[str, np.ndarray]:
+    """Weights of ordinary logits, none of them 0."""
     x = _regimes.ordinary(dtype)
     positive = np.random.default_rng(4).integers(1, 17, x.shape) / 8.0
     signed = positive * np.where(np.arange(x.shape[-1]) % 3 == 1, -0.25, 1)
-    some = np.where(np.arange(x.shape[-1]) == 2, 0, positive)
-    named = {
-        "positive weights": positive,
-        "signed weights": signed,
-        "weights 0": some,
-        "tiny weights": positive * 2.0**-40,
-    }
-    return [Inputs(name, tuple((x, b)[i] for i in order)) for name, b in named.items()]
+    return {"positive weights": positive, "signed weights": signed, "tiny weights": positive * 2.0**-40}
+
+
+def _some_0(dtype: str) -> dict[str, np.ndarray]:
+    positive = _weights(dtype)["positive weights"]
+    return {"weights 0": np.where(np.arange(positive.shape[-1]) == 2, 0, positive)}
+
+
+def with_weights(dtype: str) -> list[Inputs]:
+    """Logits, and weights of each kind."""
+    x, weights = _regimes.ordinary(dtype), _weights(dtype) | _some_0(dtype)
+    return [Inputs(name, (x, b)) for name, b in weights.items()]
+
+
+def weights_first(dtype: str) -> list[Inputs]:
+    """Weights that aren't 0, and logits."""
+    return [Inputs(name, (b, _regimes.ordinary(dtype))) for name, b in _weights(dtype).items()]
+
+
+def weights_0_first(dtype: str) -> list[Inputs]:
+    """Weights of which one is 0, and logits."""
+    return [Inputs(name, (b, _regimes.ordinary(dtype))) for name, b in _some_0(dtype).items()]
 
 
 def two_halves(f, x):
     """The log-sum-exp of the halves' log-sum-exps."""
     half = x.shape[-1] // 2
     return f(jnp.stack([f(x[..., :half], axis=-1), f(x[..., half:], axis=-1)], -1), axis=-1)
-
-
-def _empty(dtype: str) -> list[Inputs]:
-    del dtype
-    return [Inputs("-inf alone", (np.full((2, _regimes.VOCAB), -np.inf),))]
 
 
 def masked_over_last(f, x):
@@ -116,11 +127,20 @@ def weighted_hessian(a, b):
     return itself(row.jacobian)
 
 
-def weights_of_sign(dtype: str, signs: float) -> list[Inputs]:
-    x = _regimes.ordinary(dtype)
-    b = np.random.default_rng(4).integers(1, 17, x.shape) / 8.0
-    return [Inputs("weights", (x, b * np.where(np.arange(len(x)) % 2, 1, signs)[:, None]))]
+def positive_weights(dtype: str) -> list[Inputs]:
+    return [Inputs("weights", (_regimes.ordinary(dtype), _weights(dtype)["positive weights"]))]
 
+
+def negative_rows(dtype: str) -> list[Inputs]:
+    """Every other row with negative weights alone."""
+    x, b = _regimes.ordinary(dtype), _weights(dtype)["positive weights"]
+    return [Inputs("weights", (x, b * np.where(np.arange(len(x)) % 2, 1, -1)[:, None]))]
+
+
+_well_conditioned = rows(_regimes.well_conditioned)
+_with_ragged = rows(_regimes.well_conditioned, _regimes.ragged_rows)
+_sizes = rows(_regimes.well_conditioned, _regimes.ragged_rows, _regimes.long_rows)
+_every_size = rows(everything, _regimes.long_rows)
 
 LOG_SUM_EXP_THEOREMS = (
     Theorem(
@@ -130,34 +150,26 @@ LOG_SUM_EXP_THEOREMS = (
         "as M4",
         "a cotangent dropped, doubled or divided by N; weights left out",
         (
-            derivative(
-                "logsumexp",
-                "gradient",
-                probs,
-                lambda d: plain(everything(d) | _regimes.with_sizes(d)),
-                4,
-                call=over_last,
-                textbook=naive_lse,
-            ),
+            derivative("logsumexp", "gradient", probs, _every_size, 4, call=over_last, textbook=naive_lse),
             derivative(
                 "logsumexp",
                 "gradient, weighted",
                 weighted_gradient,
-                lambda d: _with_weights(d, (0, 1)),
+                with_weights,
                 8,
                 call=weighted,
-                textbook=lambda a, b: jnp.log(jnp.abs(jnp.sum(b * jnp.exp(a)))),
+                textbook=naive_weighted,
             ),
             derivative(
                 "logsumexp",
                 "gradient in the weights",
                 weights_gradient,
-                lambda d: [i for i in _with_weights(d, (1, 0)) if i.regime != "weights 0"],
+                weights_first,
                 8,
                 call=by_weights,
-                textbook=lambda b, a: jnp.log(jnp.abs(jnp.sum(b * jnp.exp(a)))),
+                textbook=lambda b, a: naive_weighted(a, b),
             ),
-            value("analytic.logsumexp_gradient", "value", probs, lambda d: plain(_regimes.well_conditioned(d)), 4),
+            value("analytic.logsumexp_gradient", "value", probs, _well_conditioned, 4),
         ),
     ),
     Theorem(
@@ -167,17 +179,10 @@ LOG_SUM_EXP_THEOREMS = (
         "exact",
         "0 / 0 in the gradient of an empty sum (jax#6811); a mask in place of a weight 0",
         (
-            value("logsumexp", "value", lse, _empty, 0, call=over_last),
-            derivative("logsumexp", "gradient", probs, _empty, 0, call=over_last),
-            derivative(
-                "logsumexp",
-                "gradient in a weight 0",
-                weights_gradient,
-                lambda d: [i for i in _with_weights(d, (1, 0)) if i.regime == "weights 0"],
-                8,
-                call=by_weights,
-            ),
-            value("softmax", "value", probs, lambda d: plain(_regimes.empty(d)), 0, **IN_FLOAT32),
+            value("logsumexp", "value", lse, rows(_regimes.empty), 0, call=over_last),
+            derivative("logsumexp", "gradient", probs, rows(_regimes.empty), 0, call=over_last),
+            derivative("logsumexp", "gradient in a weight 0", weights_gradient, weights_0_first, 8, call=by_weights),
+            value("softmax", "value", probs, rows(_regimes.empty), 0, dtypes=FLOAT32),
         ),
     ),
     Theorem(
@@ -191,27 +196,15 @@ LOG_SUM_EXP_THEOREMS = (
                 "logsumexp",
                 "Hessian",
                 jacobian,
-                lambda d: plain(_regimes.well_conditioned(d) | _regimes.many(d)),
+                rows(_regimes.well_conditioned, _regimes.many),
                 4,
                 call=over_last,
                 textbook=naive_lse,
             ),
-            value("analytic.logsumexp_hessian", "value", jacobian, lambda d: plain(_regimes.well_conditioned(d)), 4),
-            value(
-                "analytic.logsumexp_hvp",
-                "value",
-                jacobian_product,
-                lambda d: [Inputs(n, (x, _regimes.directions(x))) for n, x in _regimes.well_conditioned(d).items()],
-                4,
-            ),
+            value("analytic.logsumexp_hessian", "value", jacobian, _well_conditioned, 4),
+            value("analytic.logsumexp_hvp", "value", jacobian_product, with_directions(_regimes.well_conditioned), 4),
             hessian(
-                "logsumexp",
-                "Hessian, weighted",
-                weighted_hessian,
-                lambda d: weights_of_sign(d, 1),
-                8,
-                call=weighted,
-                **IN_FLOAT32,
+                "logsumexp", "Hessian, weighted", weighted_hessian, positive_weights, 8, call=weighted, dtypes=FLOAT32
             ),
         ),
     ),
@@ -222,30 +215,20 @@ LOG_SUM_EXP_THEOREMS = (
         "the sum to 2 ulps, log1p to 2",
         "log(1 + r) rounds 1 + r: [0, -20] gives 0 (jax#40344)",
         (
-            value(
-                "logsumexp", "value", lse, lambda d: plain(everything(d) | _regimes.with_sizes(d)), 4, call=over_last
-            ),
-            value("logsumexp", "value, weighted", weighted_lse, lambda d: _with_weights(d, (0, 1)), 6, call=weighted),
-            hessian("logsumexp", "Hessian", jacobian, lambda d: plain(_regimes.tails(d)), 4, call=over_last),
-            value(
-                "logsumexp",
-                "value, masked",
-                lse,
-                lambda d: plain(_regimes.masks(d)),
-                4,
-                call=masked_over_last,
-                **IN_FLOAT32,
-            ),
+            value("logsumexp", "value", lse, _every_size, 4, call=over_last),
+            value("logsumexp", "value, weighted", weighted_lse, with_weights, 6, call=weighted),
+            hessian("logsumexp", "Hessian", jacobian, rows(_regimes.tails), 4, call=over_last),
+            value("logsumexp", "value, masked", lse, rows(_regimes.masks), 4, call=masked_over_last, dtypes=FLOAT32),
             value(
                 "logsumexp",
                 "value, long and confident",
                 lse,
-                lambda d: plain(_regimes.long_confident(d)),
+                rows(_regimes.long_confident),
                 8,
                 call=over_last,
-                **IN_FLOAT32,
+                dtypes=FLOAT32,
             ),
-            value("logsumexp", "sign", exact_sign, lambda d: weights_of_sign(d, -1), 0, call=sign, **IN_FLOAT32),
+            value("logsumexp", "sign", exact_sign, negative_rows, 0, call=sign, dtypes=FLOAT32),
         ),
     ),
     Theorem(
@@ -255,22 +238,13 @@ LOG_SUM_EXP_THEOREMS = (
         "three roundings of M18",
         "a piece dropped, padding counted, or an axis mistaken",
         (
-            value(
-                "logsumexp", "value of two halves", lse, lambda d: plain(_regimes.with_ragged(d)), 12, call=two_halves
-            ),
-            value(
-                "logsumexp",
-                "value, reversed",
-                lse,
-                lambda d: plain(_regimes.with_sizes(d)),
-                4,
-                call=lambda f, x: f(x[..., ::-1], axis=-1),
-            ),
+            value("logsumexp", "value of two halves", lse, _with_ragged, 12, call=two_halves),
+            value("logsumexp", "value, reversed", lse, _sizes, 4, call=lambda f, x: f(x[..., ::-1], axis=-1)),
             value(
                 "logsumexp",
                 "value over two axes",
                 lambda x: lse(np.concatenate([x, x - 1])),
-                lambda d: plain(_regimes.well_conditioned(d)),
+                _well_conditioned,
                 8,
                 call=lambda f, x: f(jnp.stack([x, x - 1], -2), axis=(-1, -2)),
             ),

@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 
-from jaxsoftmax.verify import _regimes
+from jaxsoftmax.verify import _regimes, _token_stats_theorems
+from jaxsoftmax.verify._cross_entropy_theorems import LOSS
+from jaxsoftmax.verify._exact_head import HEAD, Setting
 from jaxsoftmax.verify._head_inputs import drawn, packed
-from jaxsoftmax.verify._head_oracles import HEAD, Setting
 from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
-from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
-from jaxsoftmax.verify._token_stats_theorems import PREDICTION_CLAIMS
-from jaxsoftmax.verify._training_loss_oracles import LOSS, Options, token_gradient
+from jaxsoftmax.verify._regimes import top_labelled
+from jaxsoftmax.verify._theorem import FLOAT32, Claim, Inputs, Theorem
+from jaxsoftmax.verify._token_loss import Options, token_gradient
+from jaxsoftmax.verify._token_stats_theorems import LINEAR_STATS, STATS, head_logits, of_head, statistic
 
 OPTIONS = Options("smoothing, z-loss and class weights", 0.125, 0.0625, True)
 IGNORED = 0  # a class, which some tokens predict
@@ -57,7 +59,7 @@ def parts_exactly(x, y, u):
     """Sums over tokens, of which the first two are divided by the third; 0 of nothing (M27, M33)."""
     sums = np.sum(token_parts(x, y, u), 0)
     divisor = sums[2] or mpmath.mpf(1)
-    return itself(np.array([sums[0] / divisor, sums[1] / divisor, sums[2], sums[3]], object))
+    return itself([sums[0] / divisor, sums[1] / divisor, sums[2], sums[3]])
 
 
 def head_parts_exactly(theta, y, u):
@@ -69,15 +71,29 @@ def head_parts_exactly(theta, y, u):
 def gradient_of_sum(x, y, u):
     """u_t times each token's gradient (M25), which the parts don't change."""
     rows = [token_gradient(OPTIONS)(z, label) for z, label in zip(x, y, strict=True)]
-    scale = np.where(y == IGNORED, exact(0.0), exact(u))[:, None]
-    gradient = Expected.stack(rows)
-    return Expected(scale * gradient.value, scale * gradient.magnitude)
+    return np.where(y == IGNORED, exact(0.0), exact(u))[:, None] * Expected.stack(rows)
 
 
 def nothing(x, y, u):
     """No gradient flows through parts."""
     del y, u
     return itself(exact(np.zeros(x.shape)))
+
+
+def prediction(x, *_):
+    """The first class of the maximum (M33)."""
+    return itself(exact(float(np.argmax(x))))
+
+
+def head_predictions(f, theta, y):
+    """The predictions of a head's tokens, as floating numbers."""
+    return jnp.asarray(of_head(_token_stats_theorems.TOKENS, f, theta, y).prediction, theta.dtype)
+
+
+def head_predictions_exactly(theta, y):
+    """The first class of the maximum of hidden @ kernel + bias (M33)."""
+    del y
+    return Expected.stack([prediction(z) for z in head_logits(theta)])
 
 
 def tokens(dtype: str) -> list[Inputs]:
@@ -101,7 +117,9 @@ def head_tokens(dtype: str) -> list[Inputs]:
     return [Inputs("ties, weights, some or all ignored", (theta, labels, np.broadcast_to(TOKEN_WEIGHTS, (3, 6))))]
 
 
-_of_tokens = partial(Claim, dtypes=("float32",), rowwise=False)
+_with_long_rows = top_labelled(_regimes.well_conditioned, _regimes.empty, _regimes.long_rows)
+_of_rows = partial(Claim, dtypes=FLOAT32)
+_of_tokens = partial(_of_rows, rowwise=False)
 
 LOSS_PARTS = Theorem(
     "M33",
@@ -128,6 +146,15 @@ LOSS_PARTS = Theorem(
             LOSS, "gradient of the parts", 1, lambda f, x, y, u: jnp.sum(parts("sum")(f, x, y, u)), nothing, tokens, 0
         ),
         _of_tokens(HEAD, "parts of the mean", 0, head_parts, head_parts_exactly, head_tokens, 6),
-        *PREDICTION_CLAIMS,
+        _of_rows(STATS, "prediction", 0, statistic("prediction"), prediction, _with_long_rows, 0),
+        _of_tokens(
+            LINEAR_STATS,
+            "prediction",
+            0,
+            head_predictions,
+            head_predictions_exactly,
+            _token_stats_theorems.head_tokens,
+            0,
+        ),
     ),
 )

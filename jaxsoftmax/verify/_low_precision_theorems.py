@@ -1,30 +1,47 @@
 """What is promised of bfloat16 and float16 inputs: arithmetic in float32, rounded once."""
 
+from functools import partial
+
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._cross_entropy_oracles import (
-    FLOAT,
-    INTEGER,
-    label_gradient,
-    nll,
-    one_hot_gradient,
-    one_hot_nll,
-    per_row,
-    with_labels,
-    with_one_hot,
-)
+from jaxsoftmax.verify import _regimes, _theorem
+from jaxsoftmax.verify._confident_label_theorems import label_gradient, one_hot_gradient, one_hot_nll, top_one_hot
+from jaxsoftmax.verify._cross_entropy_theorems import FLOAT, INTEGER, LOSS, nll, per_row
+from jaxsoftmax.verify._log_softmax_theorems import log_jacobian, log_probs
 from jaxsoftmax.verify._log_sum_exp_theorems import lse, over_last
-from jaxsoftmax.verify._softmax_oracles import jacobian, log_jacobian, log_probs, plain, probs, small
-from jaxsoftmax.verify._theorem import Inputs, Theorem, derivative, value
-from jaxsoftmax.verify._training_loss_oracles import LOSS
+from jaxsoftmax.verify._regimes import rows, top_labelled
+from jaxsoftmax.verify._softmax_theorems import jacobian, probs
+from jaxsoftmax.verify._theorem import Theorem
 
 
-def low_rows(dtype: str) -> list[Inputs]:
-    regimes = {"ordinary": _regimes.ordinary(dtype), "ties": _regimes.ties(dtype)} | _regimes.tails(dtype)
-    return with_labels(regimes, _regimes.top_labels)
+def in_float32(f, x, *labels):
+    """The losses, widened as they come."""
+    return f(x, *labels).astype(jnp.float32)
 
+
+def of_one_hot(f, x, t):
+    """The losses of labels in the logits' dtype, widened as they come."""
+    return in_float32(f, x, t.astype(x.dtype))
+
+
+def of_each_row(f, x, y):
+    """The training loss of each row, widened as it comes."""
+    return in_float32(partial(per_row, f), x, y)
+
+
+def zeros(dtype: str) -> dict[str, np.ndarray]:
+    """A row whose exponentials add up to far more than low precision counts to."""
+    del dtype
+    return {"zeros, V = 65536": np.zeros((1, 65536))}
+
+
+value = partial(_theorem.value, dtypes=_regimes.LOW_PRECISION)
+derivative = partial(_theorem.derivative, dtypes=_regimes.LOW_PRECISION)
+_rows = rows(_regimes.well_conditioned, _regimes.tails)
+_top_rows = top_labelled(_regimes.well_conditioned, _regimes.tails)
+_one_hot_rows = top_one_hot(_regimes.well_conditioned, _regimes.tails)
+_unmasked_rows = top_labelled(_regimes.moderate, _regimes.tails)
 
 LOW_PRECISION_THEOREMS = (
     Theorem(
@@ -34,12 +51,10 @@ LOW_PRECISION_THEOREMS = (
         "half an ulp of the result's own dtype, and what is left of the float32 errors",
         "exponentials or sums in 8 or 11 bits",
         (
-            value("softmax", "value", probs, lambda d: plain(small(d)), 1, dtypes=_regimes.LOW_PRECISION),
-            derivative("softmax", "Jacobian", jacobian, lambda d: plain(small(d)), 1, dtypes=_regimes.LOW_PRECISION),
-            value("log_softmax", "value", log_probs, lambda d: plain(small(d)), 1, dtypes=_regimes.LOW_PRECISION),
-            derivative(
-                "log_softmax", "Jacobian", log_jacobian, lambda d: plain(small(d)), 1, dtypes=_regimes.LOW_PRECISION
-            ),
+            value("softmax", "value", probs, _rows, 1),
+            derivative("softmax", "Jacobian", jacobian, _rows, 1),
+            value("log_softmax", "value", log_probs, _rows, 1),
+            derivative("log_softmax", "Jacobian", log_jacobian, _rows, 1),
         ),
     ),
     Theorem(
@@ -49,24 +64,8 @@ LOW_PRECISION_THEOREMS = (
         "half an ulp of the result's own dtype, and what is left of the float32 errors",
         "exponentials or sums in 8 or 11 bits: a bfloat16 sum sticks at 256",
         (
-            value(
-                "logsumexp",
-                "value",
-                lse,
-                lambda d: plain(small(d) | {"zeros, V = 65536": np.zeros((1, 65536))}),
-                1,
-                call=over_last,
-                dtypes=_regimes.LOW_PRECISION,
-            ),
-            derivative(
-                "logsumexp",
-                "gradient",
-                probs,
-                lambda d: plain(small(d)),
-                1,
-                call=over_last,
-                dtypes=_regimes.LOW_PRECISION,
-            ),
+            value("logsumexp", "value", lse, rows(_regimes.well_conditioned, _regimes.tails, zeros), 1, call=over_last),
+            derivative("logsumexp", "gradient", probs, _rows, 1, call=over_last),
         ),
     ),
     Theorem(
@@ -76,50 +75,12 @@ LOW_PRECISION_THEOREMS = (
         "values as M19 in float32 ulps; gradients half an ulp of their own dtype",
         "a loss in 8 or 11 bits; p formed there, and 1 subtracted after (Liger#1329)",
         (
-            value(
-                INTEGER,
-                "value",
-                nll,
-                lambda d: with_labels(_regimes.well_conditioned(d) | _regimes.tails(d), _regimes.top_labels),
-                4,
-                call=lambda f, x, y: f(x, y).astype(jnp.float32),
-                dtypes=_regimes.LOW_PRECISION,
-            ),
-            derivative(
-                INTEGER,
-                "gradient",
-                label_gradient,
-                lambda d: with_labels(_regimes.well_conditioned(d) | _regimes.tails(d), _regimes.top_labels),
-                1,
-                dtypes=_regimes.LOW_PRECISION,
-            ),
-            value(
-                FLOAT,
-                "value",
-                one_hot_nll,
-                lambda d: with_one_hot(_regimes.well_conditioned(d) | _regimes.tails(d), _regimes.top_labels),
-                4,
-                call=lambda f, x, t: f(x, t.astype(x.dtype)).astype(jnp.float32),
-                dtypes=_regimes.LOW_PRECISION,
-            ),
-            derivative(
-                FLOAT,
-                "gradient",
-                one_hot_gradient,
-                lambda d: with_one_hot(_regimes.well_conditioned(d) | _regimes.tails(d), _regimes.top_labels),
-                1,
-                dtypes=_regimes.LOW_PRECISION,
-            ),
-            value(
-                LOSS,
-                "value",
-                nll,
-                low_rows,
-                4,
-                call=lambda f, x, y: per_row(f, x, y).astype(jnp.float32),
-                dtypes=_regimes.LOW_PRECISION,
-            ),
-            derivative(LOSS, "gradient", label_gradient, low_rows, 1, call=per_row, dtypes=_regimes.LOW_PRECISION),
+            value(INTEGER, "value", nll, _top_rows, 4, call=in_float32),
+            derivative(INTEGER, "gradient", label_gradient, _top_rows, 1),
+            value(FLOAT, "value", one_hot_nll, _one_hot_rows, 4, call=of_one_hot),
+            derivative(FLOAT, "gradient", one_hot_gradient, _one_hot_rows, 1),
+            value(LOSS, "value", nll, _unmasked_rows, 4, call=of_each_row),
+            derivative(LOSS, "gradient", label_gradient, _unmasked_rows, 1, call=per_row),
         ),
     ),
 )

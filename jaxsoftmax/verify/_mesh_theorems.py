@@ -9,10 +9,10 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from jaxsoftmax.verify import _head_inputs
+from jaxsoftmax.verify._exact_head import HEAD, Setting
 from jaxsoftmax.verify._head_inputs import EVERYTHING, NEAR_CERTAIN, drawn, packed
-from jaxsoftmax.verify._head_oracles import HEAD, ExactHead, Setting
-from jaxsoftmax.verify._head_theorems import SUMMED, mean_exactly
-from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
+from jaxsoftmax.verify._head_theorems import SUMMED, gradient_of, mean_exactly, product_of, value_of
+from jaxsoftmax.verify._theorem import FLOAT32, Claim, Inputs, Theorem
 
 MESH_HEAD = "sharded_linear_cross_entropy"
 SHAPES = {1: (1, 1), 2: (1, 2), 4: (2, 2), 8: (2, 4)}  # tokens' and classes' shards, by the number of devices
@@ -90,7 +90,7 @@ def confident(dtype: str) -> list[Inputs]:
     return [Inputs(f"confident gap {gaps[0]:.0f}-{gaps[-1]:.0f}", (theta, labels.astype(np.int32)))]
 
 
-over_two_or_more = partial(Claim, dtypes=("float32",), rowwise=False, devices=2)
+over_two_or_more = partial(Claim, dtypes=FLOAT32, rowwise=False, devices=2)
 on_one_or_more = partial(over_two_or_more, devices=1)
 
 MESH_THEOREMS = (
@@ -108,7 +108,7 @@ MESH_THEOREMS = (
                 "losses over shards",
                 0,
                 by(over_shards, UNREDUCED.loss),
-                lambda theta, y: ExactHead(UNREDUCED, theta, y).value,
+                value_of(UNREDUCED),
                 over_devices(with_no_class),
                 6,
             ),
@@ -117,7 +117,7 @@ MESH_THEOREMS = (
                 "gradients over shards",
                 1,
                 by(over_shards, SHARDED.loss),
-                lambda theta, y: ExactHead(SHARDED, theta, y).gradient,
+                gradient_of(SHARDED),
                 over_devices(on_borders),
                 6,
             ),
@@ -126,7 +126,7 @@ MESH_THEOREMS = (
                 "gradients over shards, and losses as those in the token weights",
                 1,
                 by(over_shards, TAILS.loss),
-                lambda theta, y: ExactHead(TAILS, theta, y).gradient,
+                gradient_of(TAILS),
                 over_devices(confident),
                 6,
             ),
@@ -154,7 +154,7 @@ MESH_THEOREMS = (
                 "Hessian-vector product, everything on",
                 0,
                 by(on_mesh, SUMMED.hessian_product),
-                lambda theta, v, y: ExactHead(SUMMED, theta, y).hessian_product(v),
+                product_of(SUMMED),
                 over_devices(_head_inputs.moved),
                 6,
             ),
@@ -163,7 +163,7 @@ MESH_THEOREMS = (
                 "gradients in low precision",
                 1,
                 by(on_mesh, NEAR_CERTAIN.loss),
-                lambda theta, y: ExactHead(NEAR_CERTAIN, theta, y).gradient,
+                gradient_of(NEAR_CERTAIN),
                 over_devices(_head_inputs.near_certain),
                 1,
                 dtypes=("bfloat16",),

@@ -25,10 +25,59 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Expected:
-    """An exact result, and the size to whose ulp it is promised: of itself, or of the terms that are rounded."""
+    """An exact result, and the size to whose ulp it is promised: of itself, or of the terms that are rounded.
+
+    Sums and products of results, and of results with exact numbers, carry the sizes along: that of A @ e is |A| @ size.
+    """
 
     value: np.ndarray
     magnitude: np.ndarray
+    __array_ufunc__ = None  # arrays leave a product with a result to the result
+
+    def __post_init__(self) -> None:
+        value = np.asarray(self.value, object)
+        size = value if self.magnitude is self.value else np.broadcast_to(self.magnitude, value.shape)
+        object.__setattr__(self, "value", value)
+        object.__setattr__(self, "magnitude", size)
+
+    @property
+    def _size(self) -> np.ndarray:
+        return abs(self.magnitude)
+
+    def __add__(self, other: Any) -> "Expected":
+        other = _result(other)
+        return Expected(self.value + other.value, self._size + other._size)
+
+    def __sub__(self, other: Any) -> "Expected":
+        return self + -1 * _result(other)
+
+    def __mul__(self, other: Any) -> "Expected":
+        other = _result(other)
+        return Expected(self.value * other.value, self._size * other._size)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: Any) -> "Expected":
+        return Expected(self.value / divisor, self._size / abs(divisor))
+
+    def __matmul__(self, other: Any) -> "Expected":
+        other = _result(other)
+        return Expected(self.value @ other.value, self._size @ other._size)
+
+    def __rmatmul__(self, matrix: np.ndarray) -> "Expected":
+        return _result(matrix) @ self
+
+    def __getitem__(self, index: Any) -> "Expected":
+        return Expected(self.value[index], self.magnitude[index])
+
+    @property
+    def T(self) -> "Expected":
+        """Transposed."""
+        return Expected(self.value.T, self.magnitude.T)
+
+    def sum(self, axis: int | None = None) -> "Expected":
+        """The sum of all entries, or along an axis."""
+        return Expected(np.sum(self.value, axis), np.sum(self._size, axis))
 
     @cached_property
     def high(self) -> np.ndarray:
@@ -53,11 +102,15 @@ class Expected:
     @classmethod
     def stack(cls, rows: "Sequence[Expected]") -> "Expected":
         """The results of several rows."""
-        value = np.stack([np.asarray(row.value, object) for row in rows])
+        value = np.stack([row.value for row in rows])
         if all(row.magnitude is row.value for row in rows):
             return cls(value, value)
-        sizes = [np.broadcast_to(np.asarray(row.magnitude, object), np.shape(row.value)) for row in rows]
-        return cls(value, np.stack(sizes))
+        return cls(value, np.stack([row.magnitude for row in rows]))
+
+
+def _result(other: Any) -> Expected:
+    """A result, or an exact number or array as one."""
+    return other if isinstance(other, Expected) else itself(other)
 
 
 def exact(array: np.ndarray | float) -> np.ndarray:
@@ -68,7 +121,6 @@ def exact(array: np.ndarray | float) -> np.ndarray:
 
 def itself(value: Any) -> Expected:
     """A result promised to its own last bits."""
-    value = np.asarray(value, object)
     return Expected(value, value)
 
 
@@ -158,7 +210,7 @@ def end_to_end(*parts: Expected) -> Expected:
     """Results flattened, one after the other."""
     return Expected(
         np.concatenate([np.ravel(part.value) for part in parts]),
-        np.concatenate([np.ravel(np.broadcast_to(part.magnitude, np.shape(part.value))) for part in parts]),
+        np.concatenate([np.ravel(part.magnitude) for part in parts]),
     )
 
 

@@ -4,7 +4,11 @@ Logits are multiples of a power of two, so that their differences are machine nu
 of the inputs' own conditioning. For other logits the rounding of x_j - m moves exp(x_j - m) by up to |x_j - m| ulps.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
+
+from jaxsoftmax.verify._theorem import Inputs
 
 VOCAB = 7
 RAGGED = 2053  # a prime, just above the block size 2048
@@ -12,6 +16,33 @@ LONG = 17 * 4096  # reduced in pieces
 GAPS = (1, 5, 10, 17, 20, 30, 40, 60, 80)
 GAPS_FLOAT64 = (1, 10, 17, 37, 40, 80, 200, 500, 700)
 LOW_PRECISION = ("bfloat16", "float16")
+
+Regimes = Callable[[str], dict[str, np.ndarray]]  # rows of logits by name, for a dtype
+
+
+def rows(*regimes: Regimes, beside: Sequence[Callable[[np.ndarray], np.ndarray]] = ()) -> Callable[[str], list[Inputs]]:
+    """Rows of logits of all these regimes, each once, and beside them what these functions make of the rows."""
+
+    def inputs(dtype: str) -> list[Inputs]:
+        named = {name: x for regime in regimes for name, x in regime(dtype).items()}
+        return [Inputs(name, (x, *(made_of(x) for made_of in beside))) for name, x in named.items()]
+
+    return inputs
+
+
+def with_directions(*regimes: Regimes) -> Callable[[str], list[Inputs]]:
+    """Rows of logits, and a vector for each; the last row's is all ones."""
+    return rows(*regimes, beside=[directions])
+
+
+def labelled(*regimes: Regimes) -> Callable[[str], list[Inputs]]:
+    """Rows of logits, each with its first or its last class as label."""
+    return rows(*regimes, beside=[labels_of])
+
+
+def top_labelled(*regimes: Regimes) -> Callable[[str], list[Inputs]]:
+    """Rows of logits, each with the class that is ahead as label."""
+    return rows(*regimes, beside=[top_labels])
 
 
 def ordinary(dtype: str, rows: int = 4, vocab: int = VOCAB, seed: int = 0) -> np.ndarray:
@@ -103,20 +134,34 @@ def masks(dtype: str) -> dict[str, np.ndarray]:
     return {"-inf masks": masked(dtype)}
 
 
+def ordinary_rows(dtype: str) -> dict[str, np.ndarray]:
+    """Logits of a few nats, by name."""
+    return {"ordinary": ordinary(dtype)}
+
+
+def moderate(dtype: str) -> dict[str, np.ndarray]:
+    """Logits of a few nats, and equal ones."""
+    return ordinary_rows(dtype) | {"ties": ties(dtype)}
+
+
+def shifts(dtype: str) -> dict[str, np.ndarray]:
+    """Logits far from 0; in low precision none, as there they round."""
+    return {} if dtype in LOW_PRECISION else {"shift 1e4": shifted(dtype)}
+
+
+def unshifted(dtype: str) -> dict[str, np.ndarray]:
+    """The regimes that every sound implementation passes, but for the shift, in which LSE - x_y cancels (M19)."""
+    return moderate(dtype) | masks(dtype)
+
+
+def unmasked(dtype: str) -> dict[str, np.ndarray]:
+    """The regimes that every sound implementation passes, without -inf."""
+    return moderate(dtype) | shifts(dtype)
+
+
 def well_conditioned(dtype: str) -> dict[str, np.ndarray]:
     """The regimes that every sound implementation passes."""
-    regimes = {"ordinary": ordinary(dtype), "ties": ties(dtype), "-inf masks": masked(dtype)}
-    return regimes if dtype in LOW_PRECISION else regimes | {"shift 1e4": shifted(dtype)}
-
-
-def with_ragged(dtype: str) -> dict[str, np.ndarray]:
-    """The regimes that every sound implementation passes, and a ragged row."""
-    return well_conditioned(dtype) | ragged_rows(dtype)
-
-
-def with_sizes(dtype: str) -> dict[str, np.ndarray]:
-    """The regimes that every sound implementation passes, and a ragged and a long row."""
-    return with_ragged(dtype) | long_rows(dtype)
+    return unshifted(dtype) | shifts(dtype)
 
 
 def tails(dtype: str) -> dict[str, np.ndarray]:

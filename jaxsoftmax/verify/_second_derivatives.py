@@ -9,13 +9,16 @@ import mpmath
 import numpy as np
 
 from jaxsoftmax.verify import _head_inputs, _regimes
-from jaxsoftmax.verify._distillation_head_oracles import LINEAR_DISTILLATION
-from jaxsoftmax.verify._distillation_oracles import DISTILLATION, JENSEN_SHANNON, REVERSE, Divergence, ExactPair
-from jaxsoftmax.verify._head_oracles import HEAD, ExactHead, Setting
-from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact
-from jaxsoftmax.verify._theorem import IN_FLOAT32, Claim, Inputs, Theorem, derivative, hessian
-from jaxsoftmax.verify._token_stats_oracles import LINEAR_STATS, SHARES, entropy_hessian, three_gradients
-from jaxsoftmax.verify._training_loss_oracles import LOSS, Options
+from jaxsoftmax.verify._cross_entropy_theorems import LOSS
+from jaxsoftmax.verify._distillation_theorems import DISTILLATION
+from jaxsoftmax.verify._exact_divergence import JENSEN_SHANNON, REVERSE, Divergence, ExactPair
+from jaxsoftmax.verify._exact_head import HEAD, ExactHead, Setting
+from jaxsoftmax.verify._exact_stats import SHARES, entropy_curvature, three_gradients
+from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact, itself
+from jaxsoftmax.verify._theorem import FLOAT32, Claim, Inputs, Theorem, derivative, hessian
+from jaxsoftmax.verify._token_loss import Options
+from jaxsoftmax.verify._token_stats_theorems import LINEAR_STATS, STATS
+from jaxsoftmax.verify._two_heads import LINEAR_DISTILLATION
 
 TOKENS = Setting(7, 3, _regimes.VOCAB, reduction="sum", options=Options("no keyword"), weighted=True)
 THROUGH_PRODUCT = TOKENS.tokens * TOKENS.embed + TOKENS.embed * TOKENS.vocab
@@ -30,24 +33,13 @@ def of_softmax(x: np.ndarray, g: np.ndarray, v: np.ndarray) -> Expected:
     """The gradient of <v, J g> = <s, v g> - <s, v> <s, g>."""
     row, g, v = ExactRow(exact(x)), exact(g), exact(v)
     both, of_g, of_v = map(row.jacobian_product, (v * g, g, v))
-    mean_v, mean_g = np.dot(row.probs, v), np.dot(row.probs, g)
-    size_v, size_g = np.dot(row.probs, np.abs(v)), np.dot(row.probs, np.abs(g))
-    return Expected(
-        both.value - mean_v * of_g.value - mean_g * of_v.value,
-        both.magnitude + size_v * of_g.magnitude + size_g * of_v.magnitude,
-    )
+    mean_v, mean_g = row.probs @ itself(v), row.probs @ itself(g)
+    return both - mean_v * of_g - mean_g * of_v
 
 
 def of_log_softmax(x: np.ndarray, g: np.ndarray, v: np.ndarray) -> Expected:
     """The gradient of <v, g - s sum(g)>."""
-    product = ExactRow(exact(x)).jacobian_product(exact(v))
-    return Expected(-sum(exact(g)) * product.value, sum(np.abs(exact(g))) * product.magnitude)
-
-
-def two_directions(dtype: str) -> list[Inputs]:
-    """Rows, each with two vectors."""
-    regimes = {"ordinary": _regimes.ordinary(dtype), "ties": _regimes.ties(dtype)}
-    return [Inputs(name, (x, _regimes.directions(x), _regimes.directions(x, 6))) for name, x in regimes.items()]
+    return -1 * itself(exact(g)).sum() * ExactRow(exact(x)).jacobian_product(exact(v))
 
 
 def of_mean(f: Any, x: Any, y: Any, v: Any) -> jax.Array:
@@ -58,8 +50,8 @@ def of_mean(f: Any, x: Any, y: Any, v: Any) -> jax.Array:
 def of_mean_exactly(x: np.ndarray, y: np.ndarray, v: np.ndarray) -> Expected:
     """J_t v_t / N (M15)."""
     del y
-    rows = Expected.stack([ExactRow(exact(z)).jacobian_product(exact(d)) for z, d in zip(x, v, strict=True)])
-    return Expected(rows.value / len(x), rows.magnitude / len(x))
+    rows = [ExactRow(exact(z)).jacobian_product(exact(d)) for z, d in zip(x, v, strict=True)]
+    return Expected.stack(rows) / len(x)
 
 
 def tokens(dtype: str) -> list[Inputs]:
@@ -84,7 +76,7 @@ def of_head_exactly(theta: np.ndarray, v: np.ndarray, y: np.ndarray) -> Expected
     n, bias = TOKENS.tokens, np.zeros(TOKENS.vocab)
     head = ExactHead(TOKENS, np.concatenate([theta, bias, np.ones(n)]), y)
     product = head.hessian_product(np.concatenate([v, bias, np.zeros(n)]))
-    return Expected(product.value[:THROUGH_PRODUCT] / n, product.magnitude[:THROUGH_PRODUCT] / n)
+    return product[:THROUGH_PRODUCT] / n
 
 
 def head_tokens(dtype: str) -> list[Inputs]:
@@ -97,16 +89,15 @@ def head_tokens(dtype: str) -> list[Inputs]:
 
 def statistics_hessian(x: np.ndarray, y: int) -> Expected:
     """The Hessian of a weighted sum of statistics: (w_L - w_p) J, and the entropy's (M9, M15, M28)."""
-    row, of_entropy = ExactRow(exact(x)), entropy_hessian(x, y)
-    of_prob, share, of_lse = map(mpmath.mpf, SHARES)
-    value = (of_lse - of_prob) * row.jacobian + share * of_entropy.value
-    return Expected(value, (of_lse + of_prob) * np.abs(row.jacobian) + share * of_entropy.magnitude)
+    del y
+    row, (of_prob, of_entropy, of_lse) = ExactRow(exact(x)), exact(SHARES)
+    jacobian = itself(row.jacobian)
+    return of_lse * jacobian - of_prob * jacobian + of_entropy * entropy_curvature(row)
 
 
 def statistics_gradient(x: np.ndarray, y: int) -> Expected:
     """The gradient of a weighted sum of log-probability, entropy and log-sum-exp."""
-    each = three_gradients(ExactRow(exact(x)), int(y))
-    return Expected(*(np.tensordot(exact(np.array(SHARES)), part, (0, 0)) for part in (each.value, each.magnitude)))
+    return exact(SHARES) @ three_gradients(ExactRow(exact(x)), int(y))
 
 
 def shares(f: Any, *arguments: Any) -> Any:
@@ -127,11 +118,9 @@ def divergence_hessian(divergence: Divergence) -> Any:
             weight = 1 - mpmath.mpf(divergence.beta)
             v, m = pair.swapped.to_mixture(weight), divergence.beta * pair.p.probs + weight * q
             curved = weight * q / m
-        centred, size = v - np.dot(q, v), np.abs(v) + np.dot(q, np.abs(v))
-        flat = (1 - curved)[:, None] * j - np.outer(q, (1 - curved) @ j)
-        value = weight * (j * centred[:, None] - np.outer(q, q * centred) + flat)
-        flat_size = (1 + curved)[:, None] * np.abs(j) + np.outer(q, (1 + curved) @ np.abs(j))
-        return Expected(value, weight * (np.abs(j) * size[:, None] + np.outer(q, q * size) + flat_size))
+        centred, rest = itself(v) - q @ itself(v), itself(exact(np.ones(len(q)))) - curved
+        flat = rest[:, None] * j - q[:, None] * (rest @ j)
+        return weight * (centred[:, None] * j - q[:, None] * (q * centred) + flat)
 
     return hessian
 
@@ -151,14 +140,10 @@ def hessian_through_product(
 ) -> Expected:
     """The Hessian in hidden states and kernel times a direction, of each token's gradient and Hessian in its logits."""
     x, w, x_dot, w_dot = map(exact, (hidden, kernel, hidden_dot, kernel_dot))
-    z_dot, z_size = x_dot @ w + x @ w_dot, np.abs(x_dot) @ np.abs(w) + np.abs(x) @ np.abs(w_dot)
+    z_dot = itself(x_dot) @ w + itself(x) @ w_dot
     g = Expected.stack([gradient for gradient, _ in derivatives])
-    moves = zip(derivatives, z_dot, z_size, strict=True)
-    g_dot = Expected.stack([Expected(h.value @ dot, h.magnitude @ size) for (_, h), dot, size in moves])
-    return end_to_end(
-        Expected(g_dot.value @ w.T + g.value @ w_dot.T, g_dot.magnitude @ np.abs(w).T + g.magnitude @ np.abs(w_dot).T),
-        Expected(x.T @ g_dot.value + x_dot.T @ g.value, np.abs(x).T @ g_dot.magnitude + np.abs(x_dot).T @ g.magnitude),
-    )
+    g_dot = Expected.stack([curved @ z_dot[i] for i, (_, curved) in enumerate(derivatives)])
+    return end_to_end(g_dot @ w.T + g @ w_dot.T, x.T @ g_dot + x_dot.T @ g)
 
 
 def along_head(total: Any) -> Any:
@@ -180,19 +165,9 @@ def of_linear_stats(x: Any, w: Any, x_dot: Any, w_dot: Any, y: Any) -> Expected:
 def of_linear_distillation(x: Any, w: Any, x_dot: Any, w_dot: Any, tx: Any, tw: Any) -> Expected:
     """The exact Hessian-vector product of the mean KL(p||q); in z its gradient is q - p, its Hessian J (M29)."""
     pairs, n = [ExactPair.of(np.stack(rows)) for rows in zip(x @ w, tx @ tw, strict=True)], mpmath.mpf(len(x))
-    return hessian_through_product(
-        x,
-        w,
-        x_dot,
-        w_dot,
-        [
-            (
-                Expected(pair.excess / n, (pair.q.probs + pair.p.probs) / n),
-                Expected(pair.q.jacobian / n, np.abs(pair.q.jacobian) / n),
-            )
-            for pair in pairs
-        ],
-    )
+    excess = [Expected(pair.excess, pair.q.probs + pair.p.probs) / n for pair in pairs]
+    tokens = [(of_pair, itself(pair.q.jacobian) / n) for of_pair, pair in zip(excess, pairs, strict=True)]
+    return hessian_through_product(x, w, x_dot, w_dot, tokens)
 
 
 def heads(*further: Any) -> Any:
@@ -208,7 +183,8 @@ def heads(*further: Any) -> Any:
 
 
 _OF_MEAN = "Hessian-vector product of the mean"
-_of_data = partial(Claim, order=0, dtypes=("float32",), rowwise=False)
+_of_data = partial(Claim, order=0, dtypes=FLOAT32, rowwise=False)
+_two_directions = _regimes.rows(_regimes.moderate, beside=[_regimes.directions, partial(_regimes.directions, seed=6)])
 
 SECOND_DERIVATIVES = (
     Theorem(
@@ -218,8 +194,8 @@ SECOND_DERIVATIVES = (
         "as M6, to the ulp of the three terms",
         "a rule that is right at first order only: s taken for a constant",
         (
-            derivative("softmax", "derivative of the VJP", of_softmax, two_directions, 8, call=along),
-            derivative("log_softmax", "derivative of the VJP", of_log_softmax, two_directions, 8, call=along),
+            derivative("softmax", "derivative of the VJP", of_softmax, _two_directions, 8, call=along),
+            derivative("log_softmax", "derivative of the VJP", of_log_softmax, _two_directions, 8, call=along),
         ),
     ),
     Theorem(
@@ -241,7 +217,7 @@ SECOND_DERIVATIVES = (
         "as M28 and M29, to the ulp of the terms",
         "a rule that is right at first order only",
         (
-            hessian("token_stats", "Hessian of a sum of statistics", statistics_hessian, labelled_rows, 8, call=shares),
+            hessian(STATS, "Hessian of a sum of statistics", statistics_hessian, labelled_rows, 8, call=shares),
             *(
                 hessian(
                     DISTILLATION,
@@ -250,7 +226,7 @@ SECOND_DERIVATIVES = (
                     two_rows,
                     8,
                     call=lambda f, z, u, divergence=divergence: f(z, u, **divergence.keywords()),
-                    **IN_FLOAT32,
+                    dtypes=FLOAT32,
                 )
                 for divergence in (REVERSE, JENSEN_SHANNON)
             ),

@@ -1,38 +1,122 @@
-"""Softmax and log-softmax: M4-M7, M10, M13, M21."""
+"""Softmax: M4-M7, M13."""
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._softmax_oracles import (
-    chain_rule,
-    eigenvalues,
-    everything,
-    jacobian,
-    jacobian_of_kept,
-    jacobian_product,
-    kept,
-    log_jacobian,
-    log_jvp,
-    log_probs,
-    log_vjp,
-    masked_call,
-    naive_log_softmax,
-    naive_softmax,
-    no_difference,
-    plain,
-    probs,
-    probs_of_rounded,
-    rounded,
-    shifts,
-    tail_directions,
-    tail_product,
-    through_softmax,
-    top_directions,
-    with_directions,
-)
-from jaxsoftmax.verify._theorem import IN_FLOAT32, Inputs, Theorem, derivative, value
+from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
+from jaxsoftmax.verify._regimes import rows, with_directions
+from jaxsoftmax.verify._theorem import FLOAT32, Inputs, Theorem, derivative, value
+
+
+def probs(x):
+    """Softmax (M4)."""
+    return itself(ExactRow(exact(x)).probs)
+
+
+def probs_of_rounded(x):
+    """Softmax of logits whose differences round, which moves exp(x_j - m) by up to |x_j - m| ulps."""
+    row = ExactRow(exact(x))
+    gaps = np.abs(row.x - row.maximum)
+    return Expected(row.probs, row.probs * (1 + (gaps + np.dot(row.probs, gaps)) / 4))
+
+
+def jacobian(x):
+    """diag(s) - s s^T (M5)."""
+    return itself(ExactRow(exact(x)).jacobian)
+
+
+def jacobian_of_kept(x, where):
+    """diag(s) - s s^T among the elements that the mask lets in, and 0 elsewhere (M5)."""
+    return jacobian(np.where(where, x, -np.inf))
+
+
+def jacobian_product(x, v):
+    """J v, to the ulp of its terms (M6)."""
+    return ExactRow(exact(x)).jacobian_product(exact(v))
+
+
+def eigenvalues(x):
+    """Of diag(s) - s s^T, ascending: one is 0, the others positive; to the ulp of the largest (M6)."""
+    row = ExactRow(exact(x))
+    values = np.array(sorted(mpmath.eigsy(mpmath.matrix(row.jacobian.tolist()), eigvals_only=True)), object)
+    return Expected(values, values[-1])
+
+
+def no_difference(x, c):
+    """softmax(x + c) - softmax(x) = 0, to the ulp of softmax (M7)."""
+    del c
+    return Expected(exact(np.zeros(len(x))), ExactRow(exact(x)).probs)
+
+
+def chain_rule(x, t):
+    """J^T (-t / s) = s sum(t) - t (M13)."""
+    row, t = ExactRow(exact(x)), exact(t)
+    return Expected(row.probs * sum(t) - t, row.probs * sum(np.abs(t)) + np.abs(t))
+
+
+def naive_softmax(x):
+    """The formula as printed (M4)."""
+    return jnp.exp(x) / jnp.sum(jnp.exp(x))
+
+
+def along_axis_0(f, x):
+    """The function of columns."""
+    return f(x.T, axis=0).T
+
+
+def masked_call(f, x):
+    """A mask in place of -inf logits."""
+    return f(jnp.where(jnp.isneginf(x), 100.0, x).astype(x.dtype), where=~jnp.isneginf(x))
+
+
+def pulled_back(f, x, g):
+    """<g, f(x)>, whose gradient is the VJP."""
+    return jnp.sum(g * f(x), -1)
+
+
+def pushed_forward(f, x, v):
+    """The JVP."""
+    return jax.jvp(f, (x,), (v,))[1]
+
+
+def through_softmax(f, x, t):
+    """<-t / s, softmax(x)> with s held constant, whose gradient is J^T (-t / s)."""
+    s = jax.lax.stop_gradient(f(x))
+    return jnp.sum(f(x) * jnp.where(t == 0, 0, -t / s), -1)
+
+
+def everything(dtype: str) -> dict[str, np.ndarray]:
+    """Every regime, but for long rows."""
+    regimes = (_regimes.well_conditioned, _regimes.ragged_rows, _regimes.tails, _regimes.shifted_tails)
+    return {name: x for regime in regimes for name, x in regime(dtype).items()}
+
+
+def shifts(dtype: str) -> list[Inputs]:
+    x = _regimes.ordinary(dtype)
+    shifts = np.array([[1e4], [-1e4], [2.0], [-64.0]])
+    return [Inputs("shift 1e4", (x, np.broadcast_to(shifts, x.shape)))]
+
+
+def rounded(dtype: str) -> list[Inputs]:
+    x = np.random.default_rng(9).normal(0, 20, (4, _regimes.VOCAB))
+    return [Inputs("rounded differences", (x.astype(dtype).astype(np.float64),))]
+
+
+def kept(dtype: str) -> list[Inputs]:
+    x = _regimes.ordinary(dtype)
+    return [Inputs("where", (x, np.arange(x.shape[-1]) % 3 != np.arange(len(x))[:, None] % 3))]
+
+
+def of_chain_rule(dtype: str) -> list[Inputs]:
+    x = _regimes.ordinary(dtype)
+    return [Inputs("ordinary", (x, _regimes.targets_of(x, kind))) for kind in ("distribution", "signed")]
+
+
+_well_conditioned = rows(_regimes.well_conditioned)
+_along = with_directions(_regimes.well_conditioned)
 
 SOFTMAX_THEOREMS = (
     Theorem(
@@ -42,25 +126,11 @@ SOFTMAX_THEOREMS = (
         "exp is good to 1 ulp, the sum to 2, the quotient to 1/2",
         "exp(x - LSE) rounds LSE at the size of the shift; exp(x) overflows",
         (
-            value("softmax", "value", probs, lambda d: plain(everything(d)), 4),
-            value(
-                "softmax",
-                "value along axis 0",
-                probs,
-                lambda d: plain(_regimes.well_conditioned(d)),
-                4,
-                call=lambda f, x: f(x.T, axis=0).T,
-            ),
-            value(
-                "softmax",
-                "value, masked",
-                probs,
-                lambda d: plain({"-inf masks": _regimes.masked(d)}),
-                4,
-                call=masked_call,
-            ),
+            value("softmax", "value", probs, rows(everything), 4),
+            value("softmax", "value along axis 0", probs, _well_conditioned, 4, call=along_axis_0),
+            value("softmax", "value, masked", probs, rows(_regimes.masks), 4, call=masked_call),
             value("softmax", "value, any logits", probs_of_rounded, rounded, 4),
-            value("softmax", "value, long", probs, lambda d: plain(_regimes.long_rows(d)), 4, **IN_FLOAT32),
+            value("softmax", "value, long", probs, rows(_regimes.long_rows), 4, dtypes=FLOAT32),
         ),
     ),
     Theorem(
@@ -74,11 +144,11 @@ SOFTMAX_THEOREMS = (
                 "softmax",
                 "Jacobian",
                 jacobian,
-                lambda d: plain(_regimes.well_conditioned(d) | _regimes.many(d)),
+                rows(_regimes.well_conditioned, _regimes.many),
                 4,
                 textbook=naive_softmax,
             ),
-            value("analytic.softmax_jacobian", "value", jacobian, lambda d: plain(_regimes.well_conditioned(d)), 4),
+            value("analytic.softmax_jacobian", "value", jacobian, _well_conditioned, 4),
             derivative(
                 "softmax",
                 "Jacobian, masked",
@@ -86,7 +156,7 @@ SOFTMAX_THEOREMS = (
                 kept,
                 4,
                 call=lambda f, x, w: f(x, where=w),
-                **IN_FLOAT32,
+                dtypes=FLOAT32,
             ),
         ),
     ),
@@ -101,50 +171,31 @@ SOFTMAX_THEOREMS = (
                 "softmax",
                 "VJP",
                 jacobian_product,
-                lambda d: with_directions(_regimes.well_conditioned(d)),
+                _along,
                 4,
-                call=lambda f, x, g: jnp.sum(g * f(x), -1),
-                textbook=lambda x, g: jnp.sum(g * naive_softmax(x)),
+                call=pulled_back,
+                textbook=lambda x, g: pulled_back(naive_softmax, x, g),
             ),
-            value(
-                "softmax",
-                "JVP",
-                jacobian_product,
-                lambda d: with_directions(_regimes.well_conditioned(d)),
-                4,
-                call=lambda f, x, v: jax.jvp(f, (x,), (v,))[1],
-            ),
+            value("softmax", "JVP", jacobian_product, _along, 4, call=pushed_forward),
             value(
                 "softmax",
                 "eigenvalues of the Jacobian",
                 eigenvalues,
-                lambda d: plain({"ordinary": _regimes.ordinary(d)}),
+                rows(_regimes.ordinary_rows),
                 16,
                 call=lambda f, x: jnp.linalg.eigvalsh(jax.jacrev(f)(x)),
                 rowwise=False,
             ),
-            value(
-                "analytic.softmax_jvp",
-                "value",
-                jacobian_product,
-                lambda d: with_directions(_regimes.well_conditioned(d)),
-                4,
-            ),
-            value(
-                "analytic.softmax_vjp",
-                "value",
-                jacobian_product,
-                lambda d: with_directions(_regimes.well_conditioned(d)),
-                4,
-            ),
+            value("analytic.softmax_jvp", "value", jacobian_product, _along, 4),
+            value("analytic.softmax_vjp", "value", jacobian_product, _along, 4),
             derivative(
                 "softmax",
                 "VJP, ragged",
                 jacobian_product,
-                lambda d: with_directions(_regimes.ragged_rows(d)),
+                with_directions(_regimes.ragged_rows),
                 4,
-                call=lambda f, x, g: jnp.sum(g * f(x), -1),
-                **IN_FLOAT32,
+                call=pulled_back,
+                dtypes=FLOAT32,
             ),
         ),
     ),
@@ -161,115 +212,11 @@ SOFTMAX_THEOREMS = (
         ),
     ),
     Theorem(
-        "M10",
-        "log-softmax",
-        "log_softmax(x) = x - LSE(x) 1, its Jacobian I - 1 s^T; VJP g - s sum(g), JVP v - <s, v> 1",
-        "log1p is good to 2 ulps; s to 4",
-        "the Jacobian transposed (it isn't symmetric), or a mean taken of the wrong vector",
-        (
-            value("log_softmax", "value", log_probs, lambda d: plain(_regimes.with_ragged(d)), 4),
-            derivative(
-                "log_softmax",
-                "Jacobian",
-                log_jacobian,
-                lambda d: plain(_regimes.well_conditioned(d)),
-                8,
-                textbook=naive_log_softmax,
-            ),
-            derivative(
-                "log_softmax",
-                "VJP",
-                lambda x, g: log_vjp(x, np.where(np.isneginf(x), 0, g)),
-                lambda d: with_directions(_regimes.well_conditioned(d)),
-                6,
-                call=lambda f, x, g: jnp.sum(jnp.where(jnp.isneginf(x), 0, g * f(x)), -1),
-                textbook=lambda x, g: jnp.sum(g * naive_log_softmax(x)),
-            ),
-            value(
-                "log_softmax",
-                "JVP",
-                log_jvp,
-                lambda d: with_directions({"ordinary": _regimes.ordinary(d), "ties": _regimes.ties(d)}),
-                6,
-                call=lambda f, x, v: jax.jvp(f, (x,), (v,))[1],
-            ),
-            value(
-                "analytic.log_softmax_jacobian", "value", log_jacobian, lambda d: plain(_regimes.well_conditioned(d)), 8
-            ),
-            value(
-                "analytic.log_softmax_jvp",
-                "value",
-                log_jvp,
-                lambda d: with_directions({"ordinary": _regimes.ordinary(d), "ties": _regimes.ties(d)}),
-                6,
-            ),
-            value(
-                "analytic.log_softmax_vjp", "value", log_vjp, lambda d: with_directions(_regimes.well_conditioned(d)), 6
-            ),
-            value("log_softmax", "value, long", log_probs, lambda d: plain(_regimes.long_rows(d)), 4, **IN_FLOAT32),
-            value(
-                "log_softmax",
-                "value, masked",
-                log_probs,
-                lambda d: plain(_regimes.masks(d)),
-                4,
-                call=masked_call,
-                **IN_FLOAT32,
-            ),
-            value(
-                "log_softmax",
-                "value along axis 0",
-                log_probs,
-                lambda d: plain(_regimes.well_conditioned(d)),
-                4,
-                call=lambda f, x: f(x.T, axis=0).T,
-                **IN_FLOAT32,
-            ),
-        ),
-    ),
-    Theorem(
         "M13",
         "chain rule",
         "by the chain rule through softmax, J^T (-t / s) = s sum(t) - t: both routes to M11 agree",
         "the quotient -t / s and the product with s round once more than M6",
         "J v without the mean, or s - t, which is right for targets that sum to 1 alone",
-        (
-            derivative(
-                "softmax",
-                "VJP of -t / s",
-                chain_rule,
-                lambda d: [
-                    Inputs("ordinary", (x := _regimes.ordinary(d), _regimes.targets_of(x, k)))
-                    for k in ("distribution", "signed")
-                ],
-                8,
-                call=through_softmax,
-            ),
-        ),
-    ),
-    Theorem(
-        "M21",
-        "Jacobians of confident rows",
-        "centred at the dominant entry, J v, its transpose and I - 1 s^T keep their tails; J e_k sums to 0",
-        "as M5 and M10, of each entry itself, however confident the row",
-        "v - <s, v> and s - s^2 cancel where s is near 1 (jax#40344); a sum less v_k, where v is nearly constant",
-        (
-            derivative("softmax", "Jacobian", jacobian, lambda d: plain(_regimes.tails(d)), 4),
-            derivative("softmax", "VJP", tail_product, top_directions, 4, call=lambda f, x, g: jnp.sum(g * f(x), -1)),
-            value(
-                "softmax",
-                "a cotangent's product",
-                tail_product,
-                tail_directions,
-                4,
-                call=lambda f, x, g: jax.vjp(f, x)[1](g)[0],
-            ),
-            value("softmax", "JVP", tail_product, tail_directions, 4, call=lambda f, x, v: jax.jvp(f, (x,), (v,))[1]),
-            value("log_softmax", "value", log_probs, lambda d: plain(_regimes.tails(d) | _regimes.separators(d)), 4),
-            derivative("log_softmax", "Jacobian", log_jacobian, lambda d: plain(_regimes.tails(d)), 8),
-            value("analytic.softmax_jacobian", "value", jacobian, lambda d: plain(_regimes.tails(d)), 8),
-            value("analytic.softmax_jvp", "value", tail_product, tail_directions, 8),
-            value("analytic.softmax_vjp", "value", tail_product, tail_directions, 8),
-        ),
+        (derivative("softmax", "VJP of -t / s", chain_rule, of_chain_rule, 8, call=through_softmax),),
     ),
 )

@@ -61,7 +61,7 @@ class Inputs:
     arrays: tuple[np.ndarray, ...]
 
 
-IN_FLOAT32: dict[str, Any] = {"dtypes": ("float32",)}  # where precision isn't the question
+FLOAT32 = ("float32",)  # the dtypes of a claim where precision isn't the question
 
 
 def applied(function: Callable[..., Any], *row: Any) -> Any:

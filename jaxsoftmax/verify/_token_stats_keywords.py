@@ -10,14 +10,15 @@ import mpmath
 import numpy as np
 
 from jaxsoftmax.verify import _regimes, _transformations
+from jaxsoftmax.verify._exact_stats import SHARES, three_gradients, three_values
 from jaxsoftmax.verify._head_inputs import drawn
 from jaxsoftmax.verify._head_keywords import OF_HEAD, TOKENS, gradients_of, logits_of
 from jaxsoftmax.verify._keyword_cases import OF_PRODUCTS, OF_SCHEDULE, seldom_wrong
 from jaxsoftmax.verify._keywords import of_tokens
 from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact
 from jaxsoftmax.verify._theorem import Claim, Inputs
-from jaxsoftmax.verify._token_stats_oracles import LINEAR_STATS, SHARES, STATS, three_gradients, three_values
-from jaxsoftmax.verify._training_loss_oracles import CAP, SOFTCAP
+from jaxsoftmax.verify._token_loss import CAP, SOFTCAP
+from jaxsoftmax.verify._token_stats_theorems import LINEAR_STATS, STATS
 
 WITHOUT_EFFECT = OF_SCHEDULE | OF_PRODUCTS  # on the statistics
 VALUES = {"temperature": 2.0, "logit_softcap": CAP, "ignore_index": 0, **WITHOUT_EFFECT}
@@ -58,15 +59,13 @@ def of_hidden(given: Given, f: Any, hidden: Any, kernel: Any, bias: Any, y: Any)
 
 def exact_values(given: Given, z: np.ndarray, y: np.ndarray) -> Expected:
     """The statistics of c tanh(z / c) / T (M28, M32)."""
-    rows = [_token(given, row, int(label))[0] for row, label in zip(z, y, strict=True)]
-    stacked = Expected.stack(rows)
-    return Expected(stacked.value.T, stacked.magnitude.T)
+    return Expected.stack([_token(given, row, int(label))[0] for row, label in zip(z, y, strict=True)]).T
 
 
 def exact_gradient(given: Given, z: np.ndarray, y: np.ndarray) -> Expected:
     """The gradient of the sum of shares in the logits."""
-    rows = Expected.stack([_token(given, row, int(label))[1] for row, label in zip(z, y, strict=True)])
-    return Expected(*(np.tensordot(part, exact(np.array(SHARES)), (1, 0)) for part in (rows.value, rows.magnitude)))
+    gradients = (_token(given, row, int(label))[1] for row, label in zip(z, y, strict=True))
+    return Expected.stack([exact(SHARES) @ of_token for of_token in gradients])
 
 
 def _token(given: Given, z: np.ndarray, y: int) -> tuple[Expected, Expected]:

@@ -1,49 +1,194 @@
-"""Statistics of tokens, over logits and in the fused head: M28, and what M8, M18-M20, M32 and M33 say of them."""
+"""Statistics of tokens, over logits and in the fused head: M28, and what M8 and M18-M20 say of them."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
+import mpmath
+import numpy as np
 
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._cross_entropy_oracles import tails, unshifted, with_labels
-from jaxsoftmax.verify._log_sum_exp_theorems import lse
-from jaxsoftmax.verify._softmax_oracles import naive_lse, probs
-from jaxsoftmax.verify._theorem import Claim, Theorem, derivative, hessian, value
-from jaxsoftmax.verify._token_stats_oracles import (
-    CONFIDENT,
-    LINEAR_STATS,
+from jaxsoftmax.verify._confident_label_theorems import label_gradient
+from jaxsoftmax.verify._cross_entropy_theorems import naive_integer, nll
+from jaxsoftmax.verify._exact_head import Setting, through_product
+from jaxsoftmax.verify._exact_stats import (
     SHARES,
-    STATS,
-    TOKENS,
-    at_temperature,
-    at_temperatures,
-    confident_tokens,
-    entropy,
-    entropy_gradient,
-    entropy_hessian,
-    every_row,
-    gradients_at_temperature,
-    head_predictions,
-    head_predictions_exactly,
-    head_statistics,
-    head_statistics_exactly,
-    head_tokens,
-    ignored_labels,
-    ignoring,
-    ignoring_exactly,
-    log_prob,
-    log_prob_gradient,
-    low,
-    moderate,
-    naive_entropy,
-    prediction,
-    statistic,
-    textbook_at_temperature,
-    textbook_weighted_sum,
-    unrounded,
-    values_at_temperature,
-    weighted_sum,
-    weighted_sum_exactly,
-    with_long_rows,
+    entropy_curvature,
+    entropy_of,
+    entropy_slope,
+    three_gradients,
+    three_values,
 )
+from jaxsoftmax.verify._head_inputs import confident, drawn, packed
+from jaxsoftmax.verify._log_sum_exp_theorems import lse, naive_lse
+from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact, itself
+from jaxsoftmax.verify._regimes import labelled, top_labelled
+from jaxsoftmax.verify._softmax_theorems import naive_softmax, probs
+from jaxsoftmax.verify._theorem import FLOAT32, Claim, Inputs, Theorem, derivative, hessian, value
+
+STATS, LINEAR_STATS = "token_stats", "linear_token_stats"
+IGNORED = 0  # a class: padding's, which a model may well predict
+TOKENS = Setting(7, 3, _regimes.VOCAB, chunk=3, weighted=True)
+CONFIDENT = Setting(2, 2, _regimes.VOCAB, chunk=1, weighted=True)
+
+
+def statistic(name: str) -> Any:
+    """One of the statistics of rows, a floating array."""
+    return lambda f, x, y: jnp.asarray(getattr(f(x, y), name), x.dtype)
+
+
+def unrounded(name: str) -> Any:
+    """One of the statistics of rows, in the dtype that it comes in."""
+    return lambda f, x, y: getattr(f(x, y), name)
+
+
+def entropy(x, y):
+    """The entropy, to its own ulp: no term of it is negative (M28)."""
+    del y
+    return itself(entropy_of(ExactRow(exact(x))))
+
+
+def entropy_gradient(x, y):
+    """dH/dz, to the ulp of its two terms, of which one is 0 at a dominant entry (M28)."""
+    del y
+    return entropy_slope(ExactRow(exact(x)))
+
+
+def entropy_hessian(x, y):
+    """The Hessian of the entropy, to the ulp of its terms (M28)."""
+    del y
+    return entropy_curvature(ExactRow(exact(x)))
+
+
+def log_prob(x, y):
+    """log s_y (M19)."""
+    return -1 * nll(x, y)
+
+
+def log_prob_gradient(x, y):
+    """e_y - s, each entry to its own ulp (M20)."""
+    return -1 * label_gradient(x, y)
+
+
+def lse_of(x, y):
+    """The log-sum-exp (M18)."""
+    del y
+    return lse(x)
+
+
+def lse_gradient(x, y):
+    """Softmax (M8)."""
+    del y
+    return probs(x)
+
+
+def naive_entropy(x, y):
+    """The formula as printed (M28)."""
+    del y
+    return -jnp.sum(naive_softmax(x) * (x - naive_lse(x)))
+
+
+def all_three(f: Any, x: Any, y: Any, **keywords: Any) -> Any:
+    """Log-probability, entropy and log-sum-exp."""
+    stats = f(x, y, **keywords)
+    return jnp.stack([stats.log_prob, stats.entropy, stats.log_sum_exp], -1)
+
+
+def ignoring(f, x, y):
+    """The statistics, where label 0 is ignored."""
+    return all_three(f, x, y, ignore_index=IGNORED)
+
+
+def ignoring_exactly(x, y):
+    """An ignored token has log-probability and entropy 0; one whose label is no class has log-probability NaN."""
+    row = ExactRow(exact(x))
+    if y == IGNORED:
+        return itself([mpmath.mpf(0), mpmath.mpf(0), row.lse])
+    if 0 <= y < len(x):
+        return three_values(row, int(y))
+    return itself([mpmath.mpf("nan"), entropy_of(row), row.lse])
+
+
+def of_head(setting: Setting, f: Any, theta: Any, y: Any) -> Any:
+    """The head's statistics."""
+    parts = setting.parts(theta)
+    return f(parts.hidden, parts.kernel, y, bias=parts.bias, chunk_size=setting.chunk)
+
+
+def head_statistics(f, theta, y):
+    """Log-probabilities, entropies and log-sum-exps of a head's tokens."""
+    stats = of_head(TOKENS, f, theta, y)
+    return jnp.concatenate([stats.log_prob, stats.entropy, stats.log_sum_exp])
+
+
+def head_logits(theta: np.ndarray) -> np.ndarray:
+    hidden, kernel, bias, _ = TOKENS.parts(theta)
+    return hidden @ kernel + bias
+
+
+def head_statistics_exactly(theta, y):
+    """The statistics of hidden @ kernel + bias (M28)."""
+    rows = zip(head_logits(theta), y, strict=True)
+    return end_to_end(Expected.stack([three_values(ExactRow(exact(z)), int(label)) for z, label in rows]).T)
+
+
+def weighted_sum(setting: Setting, shares: tuple[float, ...]) -> Any:
+    """sum_t u_t <shares, statistics of t>, whose gradient in u_t is that token's part."""
+
+    def call(f, theta, y):
+        stats = of_head(setting, f, theta, y)
+        of_tokens = sum(share * part for share, part in zip(shares, stats, strict=False) if share)
+        return jnp.dot(setting.parts(theta).token_weights, of_tokens)
+
+    return call
+
+
+def weighted_sum_exactly(setting: Setting, shares: tuple[float, ...]) -> Any:
+    """The oracle of the gradient of `weighted_sum` in hidden, kernel, bias and u (M16, M28)."""
+
+    def gradient(theta, y):
+        hidden, kernel, bias, weights = setting.parts(theta)
+        rows = [ExactRow(exact(z)) for z in hidden @ kernel + bias]
+        values = Expected.stack([three_values(row, int(label)) for row, label in zip(rows, y, strict=True)])
+        gradients = [exact(shares) @ three_gradients(row, int(label)) for row, label in zip(rows, y, strict=True)]
+        g = exact(weights)[:, None] * Expected.stack(gradients)
+        return end_to_end(*through_product(hidden, kernel, g), values @ exact(shares))
+
+    return gradient
+
+
+def textbook_weighted_sum(theta, y):
+    """The formulas as printed, of all logits at once (M28)."""
+    hidden, kernel, bias, u = TOKENS.parts(theta)
+    z = hidden @ kernel + bias
+    lse = jax.vmap(naive_lse)(z)
+    parts = jnp.stack([jnp.take_along_axis(z, y[:, None], -1)[:, 0] - lse, jax.vmap(naive_entropy)(z), lse])
+    return jnp.dot(jnp.asarray(SHARES) @ parts, u)
+
+
+def head_tokens(dtype: str) -> list[Inputs]:
+    """Token weights; labels of most classes; two equal columns, ahead of the others for some tokens."""
+    del dtype
+    hidden, kernel, bias = drawn(TOKENS, 41)
+    kernel[:, 5], bias[[2, 5]] = kernel[:, 2], 1.5
+    theta = packed(hidden, kernel, bias, np.array([1.0, 0.5, 0.0, 2.0, 1.0, 3.0, 0.25]))
+    return [Inputs("7 tokens in chunks of 3", (theta[None], np.array([[0, 6, 2, 5, 4, 3, 1]], np.int32)))]
+
+
+def ignored_labels(dtype: str) -> list[Inputs]:
+    x = _regimes.ordinary(dtype)
+    return [Inputs("labels ignored, and labels -1 and V", (x, np.array([IGNORED, 1, -1, _regimes.VOCAB], np.int32)))]
+
+
+def any_label(dtype: str) -> list[Inputs]:
+    """Rows whose label isn't ahead, but for confident ones, of which it is."""
+    return labelled(_regimes.unshifted)(dtype) + _tails(dtype)
+
+
+_tails = top_labelled(_regimes.tails, _regimes.separators)
+_every_row = top_labelled(_regimes.well_conditioned, _regimes.tails, _regimes.empty)
+_moderate = top_labelled(_regimes.moderate)  # rows in which the entropy curves in every direction
+_low_rows = top_labelled(_regimes.moderate, _regimes.tails)
 
 ENTROPY = Theorem(
     "M28",
@@ -53,19 +198,25 @@ ENTROPY = Theorem(
     "exp to 1 ulp, sums to 2, log1p to 2, quotients to 1/2; in low precision half an ulp for the gradient",
     "L - sum s z, which cancels where a row is confident or shifted; 0 log 0; log s + H, which cancels at s = 1",
     (
-        value(STATS, "entropy", entropy, every_row, 4, call=statistic("entropy")),
+        value(STATS, "entropy", entropy, _every_row, 4, call=statistic("entropy")),
         derivative(
-            STATS, "gradient", entropy_gradient, every_row, 6, call=statistic("entropy"), textbook=naive_entropy
+            STATS, "gradient", entropy_gradient, _every_row, 6, call=statistic("entropy"), textbook=naive_entropy
         ),
-        hessian(STATS, "Hessian", entropy_hessian, moderate, 8, call=statistic("entropy"), textbook=naive_entropy),
+        hessian(STATS, "Hessian", entropy_hessian, _moderate, 8, call=statistic("entropy"), textbook=naive_entropy),
         value(
-            STATS, "entropy of low precision", entropy, low, 4, call=unrounded("entropy"), dtypes=_regimes.LOW_PRECISION
+            STATS,
+            "entropy of low precision",
+            entropy,
+            _low_rows,
+            4,
+            call=unrounded("entropy"),
+            dtypes=_regimes.LOW_PRECISION,
         ),
         derivative(
             STATS,
             "gradient in low precision",
             entropy_gradient,
-            low,
+            _low_rows,
             1,
             call=unrounded("entropy"),
             dtypes=_regimes.LOW_PRECISION,
@@ -77,7 +228,7 @@ ENTROPY = Theorem(
             ignored_labels,
             6,
             call=ignoring,
-            dtypes=("float32",),
+            dtypes=FLOAT32,
         ),
         value(
             LINEAR_STATS,
@@ -86,7 +237,7 @@ ENTROPY = Theorem(
             head_tokens,
             6,
             call=head_statistics,
-            dtypes=("float32",),
+            dtypes=FLOAT32,
             rowwise=False,
         ),
         derivative(
@@ -103,47 +254,14 @@ ENTROPY = Theorem(
             LINEAR_STATS,
             "gradients of a sum of entropies",
             weighted_sum_exactly(CONFIDENT, (0.0, 1.0, 0.0)),
-            confident_tokens,
+            confident,
             6,
             call=weighted_sum(CONFIDENT, (0.0, 1.0, 0.0)),
-            dtypes=("float32",),
+            dtypes=FLOAT32,
             rowwise=False,
         ),
     ),
 )
-
-TEMPERATURE_CLAIMS = (
-    value(STATS, "statistics", values_at_temperature, at_temperatures, 6, call=at_temperature, rowwise=False),
-    derivative(
-        STATS,
-        "gradients of the statistics",
-        gradients_at_temperature,
-        at_temperatures,
-        6,
-        call=at_temperature,
-        rowwise=False,
-        textbook=textbook_at_temperature,
-    ),
-)
-
-PREDICTION_CLAIMS = (
-    value(STATS, "prediction", prediction, with_long_rows, 0, call=statistic("prediction"), dtypes=("float32",)),
-    value(
-        LINEAR_STATS,
-        "prediction",
-        head_predictions_exactly,
-        head_tokens,
-        0,
-        call=head_predictions,
-        dtypes=("float32",),
-        rowwise=False,
-    ),
-)
-
-
-def _tails(dtype):
-    return with_labels(tails(dtype), _regimes.top_labels)
-
 
 # Statistics that are functions of other theorems.
 STATS_CLAIMS: dict[str, tuple[Claim, ...]] = {
@@ -151,24 +269,15 @@ STATS_CLAIMS: dict[str, tuple[Claim, ...]] = {
         derivative(
             STATS,
             "gradient of the log-sum-exp",
-            lambda x, y: probs(x),
-            every_row,
+            lse_gradient,
+            _every_row,
             4,
             call=statistic("log_sum_exp"),
             textbook=lambda x, y: naive_lse(x),
         ),
     ),
-    "M18": (value(STATS, "log-sum-exp", lambda x, y: lse(x), every_row, 4, call=statistic("log_sum_exp")),),
-    "M19": (
-        value(
-            STATS,
-            "log-probability",
-            log_prob,
-            lambda d: with_labels(unshifted(_regimes.well_conditioned(d))) + _tails(d),
-            4,
-            call=statistic("log_prob"),
-        ),
-    ),
+    "M18": (value(STATS, "log-sum-exp", lse_of, _every_row, 4, call=statistic("log_sum_exp")),),
+    "M19": (value(STATS, "log-probability", log_prob, any_label, 4, call=statistic("log_prob")),),
     "M20": (
         derivative(
             STATS,
@@ -177,7 +286,7 @@ STATS_CLAIMS: dict[str, tuple[Claim, ...]] = {
             _tails,
             4,
             call=statistic("log_prob"),
-            textbook=lambda x, y: jnp.take(x, y) - naive_lse(x),
+            textbook=lambda x, y: -naive_integer(x, y),
         ),
     ),
 }

@@ -1,34 +1,157 @@
 """The training loss: M23-M27."""
 
 from dataclasses import replace
+from typing import Any
 
+import mpmath
 import numpy as np
 
-from jaxsoftmax.verify._oracle import exact, itself
-from jaxsoftmax.verify._theorem import FLOAT_LABELS, IN_FLOAT32, Theorem, derivative, hessian, value
-from jaxsoftmax.verify._training_loss_oracles import (
+from jaxsoftmax.verify import _regimes
+from jaxsoftmax.verify._cross_entropy_theorems import LOSS
+from jaxsoftmax.verify._oracle import Expected, exact, itself
+from jaxsoftmax.verify._theorem import FLOAT32, FLOAT_LABELS, Claim, Inputs, Theorem, derivative, hessian, value
+from jaxsoftmax.verify._token_loss import (
+    CAP,
     CLASS_WEIGHTS,
-    LOSS,
+    IGNORED,
+    SETTINGS,
     SMOOTHING,
     SOFTCAP,
     TOGETHER,
     Z_LOSS,
-    capped_gradient,
-    capped_hessian,
-    flat,
-    float_rows,
-    label_claim,
-    mean_gradient,
-    mean_of,
-    mean_value,
-    reduced,
-    rows,
-    settings,
+    label_gradient,
+    textbook_loss,
     token_gradient,
     token_hessian,
     token_loss,
-    tokens,
-    weights_gradient,
+)
+
+TOKEN_WEIGHTS = np.array([1.0, 0.5, 0.0, 2.0, 1.0, 3.0])
+
+
+def capped_gradient(x, y):
+    """(s_j - [j = y]) sech^2(x_j / c), each entry to its own ulp however flat the cap (M23)."""
+    row = SOFTCAP.row(x)
+    value = row.label_gradient(int(y)) * SOFTCAP.slope(x)
+    return Expected(value, np.abs(value) * SOFTCAP.rounding(row))
+
+
+def capped_hessian(x, y):
+    """z' (diag(s) - s s^T) z' + diag((s - e_y) z''), z'' = -(2 / c) tanh(x / c) sech^2(x / c) (M15, M23)."""
+    row, slope = SOFTCAP.row(x), SOFTCAP.slope(x)
+    bend = np.array([-2 * mpmath.tanh(v / CAP) / CAP for v in exact(x)], object) * slope
+    gradient = row.label_gradient(int(y)) * bend
+    outer = slope[:, None] * row.jacobian * slope[None, :]
+    size = np.abs(outer) + np.diag(np.abs(gradient)) + np.diag(np.abs(bend) * row.probs)
+    return Expected(outer + np.diag(gradient), size * SOFTCAP.rounding(row))
+
+
+def mean_of(x, y, u):
+    """sum_t u_t l_t / sum_t u_t w_{y_t} over the tokens not ignored (M27), and the parts it is made of."""
+    losses = [
+        mpmath.mpf(0) if label == IGNORED else token_loss(CLASS_WEIGHTS)(row, label).value.item()
+        for row, label in zip(x, y, strict=True)
+    ]
+    weights = [mpmath.mpf(0) if label == IGNORED else CLASS_WEIGHTS.weights[label] for label in y]
+    u, losses, weights = exact(u), np.array(losses, object), np.array(weights, object)
+    below = np.dot(u, weights)
+    return (np.dot(u, losses) / below if below else mpmath.mpf(0)), losses, weights, below
+
+
+def mean_value(x, y, u):
+    """The mean over the weights (M27)."""
+    return itself(mean_of(x, y, u)[0])
+
+
+def mean_gradient(x, y, u):
+    """u_t / sum u w times each token's gradient, 0 where ignored (M27)."""
+    below = mean_of(x, y, u)[3]
+    rows = Expected.stack(
+        [
+            itself(exact(np.zeros(row.shape))) if label == IGNORED else token_gradient(CLASS_WEIGHTS)(row, label)
+            for row, label in zip(x, y, strict=True)
+        ]
+    )
+    return rows * exact(u)[:, None] / (below or 1)
+
+
+def weights_gradient(u, x, y):
+    """dl/du_t = (l_t - mean w_t) / sum u w (M27)."""
+    mean, losses, weights, below = mean_of(x, y, u)
+    if not below:
+        return itself(exact(np.zeros(len(u))))
+    return Expected((losses - mean * weights) / below, (losses + mean * weights) / below)
+
+
+def reduced(reduction: str):
+    """The loss over tokens with weights, some ignored."""
+
+    def call(f, x, y, u):
+        return CLASS_WEIGHTS.call(f, x, y, token_weights=u, ignore_index=IGNORED, reduction=reduction)
+
+    return call
+
+
+def tokens(order: str):
+    def inputs(dtype: str) -> list[Inputs]:
+        x = _regimes.ordinary(dtype, rows=24).reshape(4, 6, _regimes.VOCAB)
+        y = np.array([[0, IGNORED, 2, 3, 5, 6], [IGNORED] * 6, [1, 1, 4, IGNORED, 0, 2], [0, 1, 2, 3, 4, 6]], np.int32)
+        u = np.stack([TOKEN_WEIGHTS, TOKEN_WEIGHTS, np.ones(6), np.zeros(6)])
+        arrays = {"x": x, "y": y, "u": u}
+        return [Inputs("weighted, some or all ignored", tuple(arrays[name] for name in order))]
+
+    return inputs
+
+
+def rows(dtype: str) -> list[Inputs]:
+    return _regimes.rows(_regimes.moderate, beside=[lambda x: np.array([0, 3, 4, 6], np.int32)])(dtype)
+
+
+def float_rows(dtype: str) -> list[Inputs]:
+    x = _regimes.ordinary(dtype)
+    return [Inputs(f"{kind} targets", (x, _regimes.targets_of(x, kind))) for kind in ("distribution", "unnormalised")]
+
+
+def flat(dtype: str) -> list[Inputs]:
+    del dtype
+    x = np.array([[40.0, -8.0, 0.5, 1, 2, -60, 3], [0.25, 20.0, -20.0, 16, -1, 0, 8]])
+    return [Inputs("far past the cap", (x, np.array([0, 2], np.int32)))]
+
+
+def labels_first(dtype: str) -> list[Inputs]:
+    return [Inputs(each.regime, each.arrays[::-1]) for each in float_rows(dtype)]
+
+
+def of_settings(order: int, quantity: str, oracle: Any, inputs: Any, bound: float, settings=SETTINGS) -> list[Claim]:
+    """A claim about the loss with each of these options, differentiated so often."""
+    return [
+        Claim(
+            LOSS,
+            f"{quantity}, {options.name}",
+            order,
+            options.per_token,
+            oracle(options),
+            inputs,
+            bound,
+            textbook=textbook_loss(options) if order else None,
+        )
+        for options in settings
+    ]
+
+
+_of_float_labels = (
+    *of_settings(0, "value", token_loss, float_rows, 6, (SMOOTHING, TOGETHER)),
+    *of_settings(1, "gradient", token_gradient, float_rows, 6, (SMOOTHING, TOGETHER)),
+    derivative(
+        LOSS,
+        f"gradient in the labels, {TOGETHER.name}",
+        label_gradient(TOGETHER),
+        labels_first,
+        6,
+        call=lambda f, p, x: TOGETHER.per_token(f, x, p),
+        textbook=lambda p, x: textbook_loss(TOGETHER)(x, p),
+    ),
+    *of_settings(2, "Hessian", token_hessian, float_rows, 8, (SMOOTHING, Z_LOSS)),
 )
 
 TRAINING_LOSS_THEOREMS = (
@@ -39,8 +162,8 @@ TRAINING_LOSS_THEOREMS = (
         "tanh to 5 ulps, exp to 1; half-ulps of z come back in exp(z - m)",
         "1 - tanh^2 is 0 past x = 9 c",
         (
-            derivative(LOSS, "gradient past the cap", capped_gradient, flat, 6, call=SOFTCAP.per_token, textbook=None),
-            hessian(LOSS, "Hessian", capped_hessian, rows, 8, call=SOFTCAP.per_token, **IN_FLOAT32),
+            derivative(LOSS, "gradient past the cap", capped_gradient, flat, 6, call=SOFTCAP.per_token),
+            hessian(LOSS, "Hessian", capped_hessian, rows, 8, call=SOFTCAP.per_token, dtypes=FLOAT32),
         ),
     ),
     Theorem(
@@ -49,7 +172,7 @@ TRAINING_LOSS_THEOREMS = (
         "l = (1 - eps) w_y nll_y + (eps / V) sum_j w_j (L - z_j) + zeta w_y L^2",
         "sums of V terms, to the ulp of their sizes",
         "eps / (V - 1); a z-loss without the class weight; weights left out of the smoothing",
-        settings(0, token_loss, rows, 6, "value"),
+        tuple(of_settings(0, "value", token_loss, rows, 6)),
     ),
     Theorem(
         "M25",
@@ -58,8 +181,8 @@ TRAINING_LOSS_THEOREMS = (
         "sums of V terms, to the ulp of their sizes",
         "as M24, in the gradient alone",
         (
-            *settings(1, token_gradient, rows, 6, "gradient"),
-            *settings(2, token_hessian, rows, 8, "Hessian", (SMOOTHING, Z_LOSS, CLASS_WEIGHTS)),
+            *of_settings(1, "gradient", token_gradient, rows, 6),
+            *of_settings(2, "Hessian", token_hessian, rows, 8, (SMOOTHING, Z_LOSS, CLASS_WEIGHTS)),
         ),
     ),
     Theorem(
@@ -69,13 +192,8 @@ TRAINING_LOSS_THEOREMS = (
         "sums of V terms, to the ulp of their sizes",
         "smoothing taken from the wrong sum; labels taken for constants",
         tuple(
-            replace(claim, may_refuse=FLOAT_LABELS, **(IN_FLOAT32 if claim.order == 2 else {}))
-            for claim in (
-                *settings(0, token_loss, float_rows, 6, "value", (SMOOTHING, TOGETHER)),
-                *settings(1, token_gradient, float_rows, 6, "gradient", (SMOOTHING, TOGETHER)),
-                label_claim(TOGETHER),
-                *settings(2, token_hessian, float_rows, 8, "Hessian", (SMOOTHING, Z_LOSS)),
-            )
+            replace(claim, may_refuse=FLOAT_LABELS, dtypes=FLOAT32 if claim.order == 2 else claim.dtypes)
+            for claim in _of_float_labels
         ),
     ),
     Theorem(
@@ -101,7 +219,7 @@ TRAINING_LOSS_THEOREMS = (
             value(
                 LOSS,
                 "sum",
-                lambda x, y, u: itself(np.asarray(np.dot(exact(u), mean_of(x, y, u)[1]))),
+                lambda x, y, u: itself(np.dot(exact(u), mean_of(x, y, u)[1])),
                 tokens("xyu"),
                 6,
                 call=reduced("sum"),

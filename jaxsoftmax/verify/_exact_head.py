@@ -1,4 +1,4 @@
-"""Exact forms and calls for: the fused head, M16 and M24-M27 of the logits hidden @ kernel + bias.
+"""The fused head with its arguments in one array, and its exact loss and derivatives: M16, M24-M27.
 
 What is differentiated (hidden, kernel, bias and, if tokens are weighted, their weights) is packed into one array
 theta, so that one gradient has them all. It holds small dyadic numbers: no logit rounds before the soft cap.
@@ -14,14 +14,7 @@ import mpmath
 import numpy as np
 
 from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact, itself
-from jaxsoftmax.verify._training_loss_oracles import (
-    IGNORED,
-    Options,
-    textbook_loss,
-    token_gradient,
-    token_hessian,
-    token_loss,
-)
+from jaxsoftmax.verify._token_loss import IGNORED, Options, textbook_loss, token_gradient, token_hessian, token_loss
 
 HEAD = "linear_cross_entropy"
 
@@ -124,8 +117,7 @@ class ExactHead:
         hidden, kernel, bias, _ = self.setting.parts(self.theta)
         rows = [self._row(hidden[i] @ kernel + bias, int(self.y[i])) for i in self._kinds[0]]
         losses, gradients = zip(*rows, strict=True)
-        of_kinds = [Expected(g.value[self._class_kinds[0]], g.magnitude[self._class_kinds[0]]) for g in gradients]
-        return Expected.stack(losses), Expected.stack(of_kinds)
+        return Expected.stack(losses), Expected.stack([g[self._class_kinds[0]] for g in gradients])
 
     def _row(self, z: np.ndarray, label: int) -> tuple[Expected, Expected]:
         options = self.setting.options
@@ -136,7 +128,7 @@ class ExactHead:
         if options:
             return token_loss(options)(z, label), token_gradient(options)(z, label)
         row = ExactRow(exact(z))
-        return itself(row.nll[label]), Expected(row.label_gradient(label), np.abs(row.label_gradient(label)))
+        return itself(row.nll[label]), itself(row.label_gradient(label))
 
     @cached_property
     def _normalizers(self) -> np.ndarray:
@@ -145,6 +137,11 @@ class ExactHead:
         if options is None:
             return exact(np.ones(len(labels)))
         return np.where(labels == IGNORED, exact(0.0), options.weights[np.maximum(labels, 0)])
+
+    @cached_property
+    def _scale(self) -> np.ndarray:
+        """What the losses are multiplied by (M27)."""
+        return self._parts.token_weights / self._divisor
 
     @cached_property
     def _divisor(self) -> mpmath.mpf:
@@ -157,78 +154,60 @@ class ExactHead:
     def value(self) -> Expected:
         """The loss (M24, M27)."""
         _, places, counts = self._kinds
-        scale, losses = self._parts.token_weights / self._divisor, self._rows[0]
-        terms = Expected(scale * losses.value, np.abs(scale) * losses.magnitude)
-        if self.setting.reduction == "none":
-            return Expected(terms.value[places], terms.magnitude[places])
-        return Expected(np.asarray(np.dot(counts, terms.value)), np.asarray(np.dot(counts, terms.magnitude)))
+        terms = self._scale * self._rows[0]
+        return terms[places] if self.setting.reduction == "none" else counts @ terms
 
     @property
     def gradient(self) -> Expected:
         """The gradient in theta of the reduced loss; of the sum if the losses are unreduced (M16, M25, M27)."""
-        by_logits = self._rows[1]
-        scale = (self._parts.token_weights / self._divisor)[:, None]
-        return self._joined(Expected(scale * by_logits.value, np.abs(scale) * by_logits.magnitude), self._by_weights)
+        return self._joined(self._scale[:, None] * self._rows[1], self._by_weights)
 
     @property
     def _by_weights(self) -> Expected:
-        losses, divisor = self._rows[0], self._divisor
+        losses = self._rows[0]
         if self.setting.reduction != "mean":
             return losses
-        mean = self.value.value * self._normalizers
-        return Expected((losses.value - mean) / divisor, (losses.magnitude + mean) / divisor)  # (M27)
+        return (losses - self.value.value * self._normalizers) / self._divisor  # (M27)
 
     def _joined(self, g: Expected, by_weights: Expected) -> Expected:
         """dX = G W^T, dW = X^T G and db = sum_t G, of the weighted G of each kind (M16)."""
         x, kernel, _, _ = self._parts
         (_, places, counts), (_, of_class, classes) = self._kinds, self._class_kinds
-        x_counted, kernel_counted = x.T * counts, kernel.T * classes[:, None]
-        parts = [
-            Expected((g.value @ kernel_counted)[places], (g.magnitude @ np.abs(kernel_counted))[places]),
-            Expected((x_counted @ g.value)[:, of_class], (np.abs(x_counted) @ g.magnitude)[:, of_class]),
-            Expected((counts @ g.value)[of_class], (counts @ g.magnitude)[of_class]),
-        ]
-        if self.setting.weighted:
-            parts.append(Expected(by_weights.value[places], by_weights.magnitude[places]))
-        return end_to_end(*parts)
+        by_hidden, by_kernel, by_bias = g @ (kernel.T * classes[:, None]), (x.T * counts) @ g, counts @ g
+        by_weights = [by_weights[places]] if self.setting.weighted else []
+        return end_to_end(by_hidden[places], by_kernel[:, of_class], by_bias[of_class], *by_weights)
 
     def hessian_product(self, v: np.ndarray) -> Expected:
         """Of the weighted sum of losses, along v in theta, where no two tokens are alike (M15, M25)."""
         x, kernel, _, u = self._parts
-        places, g = self._kinds[1], self._rows[1]
+        first, places, _ = self._kinds
         x_dot, kernel_dot, bias_dot, u_dot = (exact(part) for part in self.setting.parts(v))
-        x_dot, u_dot = x_dot[self._kinds[0]], u_dot[self._kinds[0], None]
-        z_dot = x_dot @ kernel + x @ kernel_dot + bias_dot
-        z_size = np.abs(x_dot) @ np.abs(kernel) + np.abs(x) @ np.abs(kernel_dot) + np.abs(bias_dot)
-        curved = self._curvature(z_dot, z_size)
-        u = u[:, None]
-        g_dot = Expected(u * curved.value + u_dot * g.value, u * curved.magnitude + np.abs(u_dot) * g.magnitude)
-        moving = self._joined(g_dot, Expected(np.sum(g.value * z_dot, -1), np.sum(g.magnitude * z_size, -1)))
-        weighted = Expected(u * g.value, u * g.magnitude)
-        still = end_to_end(
-            Expected((weighted.value @ kernel_dot.T)[places], (weighted.magnitude @ np.abs(kernel_dot).T)[places]),
-            Expected(x_dot.T @ weighted.value, np.abs(x_dot).T @ weighted.magnitude),
-        )
-        rest = exact(np.zeros(len(moving.value) - len(still.value)))
-        return Expected(
-            moving.value + np.concatenate([still.value, rest]),
-            moving.magnitude + np.concatenate([still.magnitude, rest]),
-        )
+        x_dot, u_dot, u = x_dot[first], u_dot[first, None], u[:, None]
+        z_dot = itself(x_dot) @ kernel + itself(x) @ kernel_dot + itself(bias_dot)
+        g = self._rows[1]
+        moving = self._joined(u * self._curvature(z_dot) + u_dot * g, (g * z_dot).sum(-1))
+        still = end_to_end(((u * g) @ kernel_dot.T)[places], x_dot.T @ (u * g))
+        rest = itself(exact(np.zeros(len(moving.value) - len(still.value))))
+        return moving + end_to_end(still, rest)
 
-    def _curvature(self, z_dot: np.ndarray, z_size: np.ndarray) -> Expected:
+    def _curvature(self, z_dot: Expected) -> Expected:
         """Each token's Hessian in its logits, times z_dot."""
         options = self.setting.options
         if options is None:
             raise ValueError("second derivatives are those of the loss with options")
         hidden, kernel, bias, _ = self.setting.parts(self.theta)
         rows = []
-        for i, dot, size in zip(self._kinds[0], z_dot, z_size, strict=True):
+        for place, i in enumerate(self._kinds[0]):
             if self.y[i] == IGNORED:
-                rows.append(itself(exact(np.zeros(len(dot)))))
-                continue
-            hessian = capped_hessian(options, hidden[i] @ kernel + bias, self.y[i])
-            rows.append(Expected(hessian.value @ dot, hessian.magnitude @ size))
+                rows.append(itself(exact(np.zeros(len(bias)))))
+            else:
+                rows.append(capped_hessian(options, hidden[i] @ kernel + bias, self.y[i]) @ z_dot[place])
         return Expected.stack(rows)
+
+
+def through_product(hidden: np.ndarray, kernel: np.ndarray, g: Expected) -> tuple[Expected, Expected, Expected]:
+    """dX = G W^T, dW = X^T G and db = sum_t G (M16)."""
+    return g @ exact(kernel).T, exact(hidden).T @ g, g.sum(0)
 
 
 def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

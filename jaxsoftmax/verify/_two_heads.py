@@ -1,10 +1,9 @@
-"""Exact forms and calls for: distillation between two fused heads: M29, M30 of the logits of both (M16).
+"""A divergence between the logits of two fused heads: what M29 and M30 claim of it (M16).
 
 What is differentiated, both heads and the token weights, is packed into one array theta of small dyadic numbers: no
 logit rounds.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._distillation_oracles import Divergence, ExactPair, divergence_of, gradient_of, textbook
+from jaxsoftmax.verify._exact_divergence import FORWARD, Divergence, ExactPair, divergence_of, gradient_of, textbook
+from jaxsoftmax.verify._exact_head import Setting, through_product
 from jaxsoftmax.verify._head_inputs import drawn, packed
-from jaxsoftmax.verify._head_oracles import Setting
 from jaxsoftmax.verify._oracle import Expected, end_to_end, exact, itself
-from jaxsoftmax.verify._theorem import Inputs
-from jaxsoftmax.verify._token_stats_oracles import through_product
+from jaxsoftmax.verify._theorem import FLOAT32, Claim, Inputs, derivative
 
 LINEAR_DISTILLATION = "linear_distillation"
 STUDENT, TEACHER = Setting(5, 3, _regimes.VOCAB), Setting(5, 2, _regimes.VOCAB)
@@ -31,14 +29,10 @@ def unpacked(theta: Any) -> tuple[Any, Any, Any]:
     return of_student, of_teacher, of_teacher.token_weights
 
 
-@dataclass(frozen=True)
-class TwoHeads:
-    """The weighted sum of a divergence."""
+def weighted_sum(divergence: Divergence) -> Any:
+    """sum_t w_t D_t."""
 
-    divergence: Divergence
-
-    def loss(self, f: Any, theta: Any) -> Any:
-        """sum_t w_t D_t."""
+    def call(f, theta):
         student, teacher, weights = unpacked(theta)
         return f(
             student.hidden,
@@ -50,8 +44,10 @@ class TwoHeads:
             token_weights=weights,
             reduction="sum",
             chunk_size=CHUNK,
-            **self.divergence.keywords(),
+            **divergence.keywords(),
         )
+
+    return call
 
 
 def gradients(divergence: Divergence) -> Any:
@@ -61,14 +57,12 @@ def gradients(divergence: Divergence) -> Any:
         student, teacher, weights = unpacked(theta)
         logits = [head.hidden @ head.kernel + head.bias for head in (student, teacher)]
         pairs = [ExactPair.of(np.stack(rows)) for rows in zip(*logits, strict=True)]
-        g = Expected.stack([gradient_of(divergence, pair) for pair in pairs])
-        w = exact(weights)[:, None]
-        losses = itself(np.array([divergence_of(divergence, pair) for pair in pairs], object))
-        heads = [
-            through_product(head.hidden, head.kernel, Expected(w * g.value[:, i], w * g.magnitude[:, i]))
-            for i, head in enumerate((student, teacher))
-        ]
-        return end_to_end(*heads[0], *heads[1], losses)
+        losses = itself([divergence_of(divergence, pair) for pair in pairs])
+        g = exact(weights)[:, None, None] * Expected.stack([gradient_of(divergence, pair) for pair in pairs])
+        of_student, of_teacher = (
+            through_product(head.hidden, head.kernel, g[:, i]) for i, head in enumerate((student, teacher))
+        )
+        return end_to_end(*of_student, *of_teacher, losses)
 
     return expected
 
@@ -90,3 +84,18 @@ def head_tokens(dtype: str) -> list[Inputs]:
     weights = np.array([1.0, 0.5, 0.0, 2.0, 0.25])
     theta = packed(*drawn(STUDENT, 51), *drawn(TEACHER, 52), weights)
     return [Inputs("5 tokens in chunks of 2", (theta[None],))]
+
+
+def of_two_heads(divergence: Divergence) -> Claim:
+    """Gradients of the weighted sum, in which that in a token's weight is its loss."""
+    return derivative(
+        LINEAR_DISTILLATION,
+        f"gradients of {divergence.name}, and losses as those in the token weights",
+        gradients(divergence),
+        head_tokens,
+        6,
+        call=weighted_sum(divergence),
+        dtypes=("float32", "float64") if divergence == FORWARD else FLOAT32,
+        rowwise=False,
+        textbook=textbook_sum(divergence),
+    )
