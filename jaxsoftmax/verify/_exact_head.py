@@ -174,8 +174,8 @@ class ExactHead:
         x, kernel, _, _ = self._parts
         (_, places, counts), (_, of_class, classes) = self._kinds, self._class_kinds
         by_hidden, by_kernel, by_bias = g @ (kernel.T * classes[:, None]), (x.T * counts) @ g, counts @ g
-        by_weights = [by_weights[places]] if self.setting.weighted else []
-        return end_to_end(by_hidden[places], by_kernel[:, of_class], by_bias[of_class], *by_weights)
+        weighted = [by_weights[places]] if self.setting.weighted else []
+        return end_to_end(by_hidden[places], by_kernel[:, of_class], by_bias[of_class], *weighted)
 
     def hessian_product(self, v: np.ndarray) -> Expected:
         """Of the weighted sum of losses, along v in theta, where no two tokens are alike (M15, M25)."""

@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import mpmath
 import numpy as np
+from numpy.typing import ArrayLike
 
 DIGITS = 50
 _ZERO, _ONE, _INFINITY = mpmath.mpf(0), mpmath.mpf(1), mpmath.mpf("inf")
@@ -30,8 +31,8 @@ class Expected:
     Sums and products of results, and of results with exact numbers, carry the sizes along: that of A @ e is |A| @ size.
     """
 
-    value: np.ndarray
-    magnitude: np.ndarray
+    value: Any  # array-like of numbers; kept as an array of mpmath's
+    magnitude: Any
     __array_ufunc__ = None  # arrays leave a product with a result to the result
 
     def __post_init__(self) -> None:
@@ -113,7 +114,7 @@ def _result(other: Any) -> Expected:
     return other if isinstance(other, Expected) else itself(other)
 
 
-def exact(array: np.ndarray | float) -> np.ndarray:
+def exact(array: ArrayLike) -> np.ndarray:
     """The very numbers of a machine array, as mpmath numbers: equal ones are one object."""
     distinct, places = np.unique(np.asarray(array, np.float64), return_inverse=True)
     return np.array([mpmath.mpf(value) for value in distinct], object)[places.reshape(-1)].reshape(np.shape(array))

@@ -162,7 +162,7 @@ def textbook_weighted_sum(theta, y):
     hidden, kernel, bias, u = TOKENS.parts(theta)
     z = hidden @ kernel + bias
     lse = jax.vmap(naive_lse)(z)
-    parts = jnp.stack([jnp.take_along_axis(z, y[:, None], -1)[:, 0] - lse, jax.vmap(naive_entropy)(z), lse])
+    parts = jnp.stack([jnp.take_along_axis(z, y[:, None], -1)[:, 0] - lse, jax.vmap(naive_entropy)(z, y), lse])
     return jnp.dot(jnp.asarray(SHARES) @ parts, u)
 
 
