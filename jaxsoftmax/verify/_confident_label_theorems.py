@@ -61,16 +61,11 @@ CONFIDENT_LABEL_THEOREMS = (
         (
             derivative(INTEGER, "gradient", label_gradient, labelled_inside, 4),
             derivative(FLOAT, "gradient", one_hot_gradient, _one_hot_tails, 4),
-            value(
-                "analytic.cross_entropy_gradient",
-                "value",
-                label_gradient,
-                top_labelled(_regimes.tails, _regimes.shifted_tails),
-                8,
-            ),
+            value("analytic.cross_entropy_gradient", "value", label_gradient,
+                  top_labelled(_regimes.tails, _regimes.shifted_tails), 8),
             hessian(INTEGER, "Hessian", label_hessian, top_labelled(_regimes.tails), 4),
             hessian(FLOAT, "Hessian", label_hessian, top_one_hot(_regimes.tails), 4),
             derivative(LOSS, "gradient", label_gradient, _tails, 4, call=per_row, dtypes=FLOAT32),
         ),
     ),
-)
+)  # fmt: skip

@@ -75,9 +75,8 @@ DIFFERENTIAL_THEOREMS = (
         "exact sums, two roundings a product",
         "a device whose jax.jvp or matrix product is of reduced precision",
         (
-            value(
-                DIFFERENTIAL, "differential of A + aX + Y", exact_linear, squares, 1, call=linear_rules, rowwise=False
-            ),
+            value(DIFFERENTIAL, "differential of A + aX + Y", exact_linear, squares, 1, call=linear_rules,
+                  rowwise=False),
             value(DIFFERENTIAL, "differential of XY", exact_product, squares, 4, call=product_rule, rowwise=False),
         ),
     ),
@@ -96,15 +95,8 @@ DIFFERENTIAL_THEOREMS = (
         "a sum of five terms, a square and a quotient",
         "a device whose exp is worse",
         (
-            value(
-                DIFFERENTIAL,
-                "differential of 1 / sum(exp)",
-                exact_reciprocal,
-                vectors,
-                8,
-                call=reciprocal_rule,
-                rowwise=False,
-            ),
+            value(DIFFERENTIAL, "differential of 1 / sum(exp)", exact_reciprocal, vectors, 8, call=reciprocal_rule,
+                  rowwise=False),
         ),
     ),
-)
+)  # fmt: skip

@@ -173,19 +173,10 @@ DISTILLATION_THEOREMS = (
         (
             *_of_pairs(FORWARD, EVERYTHING, [every_pair, impossible_for_teacher]),
             *_of_pairs(REVERSE, [every_pair, impossible_for_student], [every_pair, impossible_for_student]),
-            hessian(
-                DISTILLATION, "Hessian of forward_kl", kl_hessian, rows(moderate), 8, call=FORWARD.call, dtypes=FLOAT32
-            ),
-            derivative(
-                DISTILLATION,
-                "gradients of the mean, and in the token weights",
-                mean_gradient,
-                weighted_tokens,
-                6,
-                call=weighted_mean,
-                rowwise=False,
-                textbook=textbook_mean,
-            ),
+            hessian(DISTILLATION, "Hessian of forward_kl", kl_hessian, rows(moderate), 8, call=FORWARD.call,
+                    dtypes=FLOAT32),
+            derivative(DISTILLATION, "gradients of the mean, and in the token weights", mean_gradient, weighted_tokens,
+                       6, call=weighted_mean, rowwise=False, textbook=textbook_mean),
             of_two_heads(FORWARD),
             of_two_heads(REVERSE),
         ),
@@ -199,4 +190,4 @@ DISTILLATION_THEOREMS = (
         "beta and 1 - beta swapped; log m of a sum, which cancels against log p; ln 2 for every row",
         (*_of_pairs(JENSEN_SHANNON, EVERYTHING, EVERYTHING), of_two_heads(JENSEN_SHANNON)),
     ),
-)
+)  # fmt: skip

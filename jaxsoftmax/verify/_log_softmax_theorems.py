@@ -97,24 +97,16 @@ LOG_SOFTMAX_THEOREMS = (
         (
             value("log_softmax", "value", log_probs, rows(_regimes.well_conditioned, _regimes.ragged_rows), 4),
             derivative("log_softmax", "Jacobian", log_jacobian, _well_conditioned, 8, textbook=naive_log_softmax),
-            derivative(
-                "log_softmax",
-                "VJP",
-                unmasked_log_vjp,
-                _along,
-                6,
-                call=unmasked_pulled_back,
-                textbook=lambda x, g: pulled_back(naive_log_softmax, x, g),
-            ),
+            derivative("log_softmax", "VJP", unmasked_log_vjp, _along, 6, call=unmasked_pulled_back,
+                       textbook=lambda x, g: pulled_back(naive_log_softmax, x, g)),
             value("log_softmax", "JVP", log_jvp, _along_moderate, 6, call=pushed_forward),
             value("analytic.log_softmax_jacobian", "value", log_jacobian, _well_conditioned, 8),
             value("analytic.log_softmax_jvp", "value", log_jvp, _along_moderate, 6),
             value("analytic.log_softmax_vjp", "value", log_vjp, _along, 6),
             value("log_softmax", "value, long", log_probs, rows(_regimes.long_rows), 4, dtypes=FLOAT32),
             value("log_softmax", "value, masked", log_probs, rows(_regimes.masks), 4, call=masked_call, dtypes=FLOAT32),
-            value(
-                "log_softmax", "value along axis 0", log_probs, _well_conditioned, 4, call=along_axis_0, dtypes=FLOAT32
-            ),
+            value("log_softmax", "value along axis 0", log_probs, _well_conditioned, 4, call=along_axis_0,
+                  dtypes=FLOAT32),
         ),
     ),
     Theorem(
@@ -135,4 +127,4 @@ LOG_SOFTMAX_THEOREMS = (
             value("analytic.softmax_vjp", "value", tail_product, tail_directions, 8),
         ),
     ),
-)
+)  # fmt: skip

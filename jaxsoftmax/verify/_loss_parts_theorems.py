@@ -130,31 +130,15 @@ LOSS_PARTS = Theorem(
     "the likelihood with its smoothing; a mean over tokens; ignored tokens counted; the last class of the maximum",
     (
         _of_tokens(LOSS, "parts of the mean", 0, parts("mean"), parts_exactly, tokens, 6),
-        _of_tokens(
-            LOSS, "parts of each token", 0, parts("none"), lambda x, y, u: itself(token_parts(x, y, u)), tokens, 6
-        ),
-        _of_tokens(
-            LOSS,
-            "gradient of the loss beside its parts",
-            1,
-            lambda f, x, y, u: of_loss(f, x, y, u, "sum")[0],
-            gradient_of_sum,
-            tokens,
-            6,
-        ),
-        _of_tokens(
-            LOSS, "gradient of the parts", 1, lambda f, x, y, u: jnp.sum(parts("sum")(f, x, y, u)), nothing, tokens, 0
-        ),
+        _of_tokens(LOSS, "parts of each token", 0, parts("none"), lambda x, y, u: itself(token_parts(x, y, u)), tokens,
+                   6),
+        _of_tokens(LOSS, "gradient of the loss beside its parts", 1, lambda f, x, y, u: of_loss(f, x, y, u, "sum")[0],
+                   gradient_of_sum, tokens, 6),
+        _of_tokens(LOSS, "gradient of the parts", 1, lambda f, x, y, u: jnp.sum(parts("sum")(f, x, y, u)), nothing,
+                   tokens, 0),
         _of_tokens(HEAD, "parts of the mean", 0, head_parts, head_parts_exactly, head_tokens, 6),
         _of_rows(STATS, "prediction", 0, statistic("prediction"), prediction, _with_long_rows, 0),
-        _of_tokens(
-            LINEAR_STATS,
-            "prediction",
-            0,
-            head_predictions,
-            head_predictions_exactly,
-            _token_stats_theorems.head_tokens,
-            0,
-        ),
+        _of_tokens(LINEAR_STATS, "prediction", 0, head_predictions, head_predictions_exactly,
+                   _token_stats_theorems.head_tokens, 0),
     ),
-)
+)  # fmt: skip

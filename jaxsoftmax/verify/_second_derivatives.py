@@ -219,33 +219,17 @@ SECOND_DERIVATIVES = (
         (
             hessian(STATS, "Hessian of a sum of statistics", statistics_hessian, labelled_rows, 8, call=shares),
             *(
-                hessian(
-                    DISTILLATION,
-                    f"Hessian of {divergence.name} in the student",
-                    divergence_hessian(divergence),
-                    two_rows,
-                    8,
-                    call=lambda f, z, u, divergence=divergence: f(z, u, **divergence.keywords()),
-                    dtypes=FLOAT32,
-                )
+                hessian(DISTILLATION, f"Hessian of {divergence.name} in the student", divergence_hessian(divergence),
+                        two_rows, 8, call=lambda f, z, u, divergence=divergence: f(z, u, **divergence.keywords()),
+                        dtypes=FLOAT32)
                 for divergence in (REVERSE, JENSEN_SHANNON)
             ),
-            _of_data(
-                LINEAR_STATS,
-                "Hessian-vector product of a sum of statistics",
-                call=along_head(lambda *call: jnp.sum(shares(*call))),
-                oracle=of_linear_stats,
-                inputs=heads(np.array([4, 0, 6, 3], np.int32)),
-                bound=8,
-            ),
-            _of_data(
-                LINEAR_DISTILLATION,
-                "Hessian-vector product of the mean",
-                call=along_head(lambda f, *arrays: f(*arrays)),
-                oracle=of_linear_distillation,
-                inputs=heads(*_head_inputs.drawn(Setting(4, 2, _regimes.VOCAB), 45)[:2]),
-                bound=8,
-            ),
+            _of_data(LINEAR_STATS, "Hessian-vector product of a sum of statistics",
+                     call=along_head(lambda *call: jnp.sum(shares(*call))), oracle=of_linear_stats,
+                     inputs=heads(np.array([4, 0, 6, 3], np.int32)), bound=8),
+            _of_data(LINEAR_DISTILLATION, "Hessian-vector product of the mean",
+                     call=along_head(lambda f, *arrays: f(*arrays)), oracle=of_linear_distillation,
+                     inputs=heads(*_head_inputs.drawn(Setting(4, 2, _regimes.VOCAB), 45)[:2]), bound=8),
         ),
     ),
-)
+)  # fmt: skip

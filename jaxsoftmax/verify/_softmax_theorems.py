@@ -140,24 +140,11 @@ SOFTMAX_THEOREMS = (
         "two probabilities at 3 ulps each would make 6; half of it cancels, and the product is rounded",
         "the term - s s^T left out, or a factor",
         (
-            derivative(
-                "softmax",
-                "Jacobian",
-                jacobian,
-                rows(_regimes.well_conditioned, _regimes.many),
-                4,
-                textbook=naive_softmax,
-            ),
+            derivative("softmax", "Jacobian", jacobian, rows(_regimes.well_conditioned, _regimes.many), 4,
+                       textbook=naive_softmax),
             value("analytic.softmax_jacobian", "value", jacobian, _well_conditioned, 4),
-            derivative(
-                "softmax",
-                "Jacobian, masked",
-                jacobian_of_kept,
-                kept,
-                4,
-                call=lambda f, x, w: f(x, where=w),
-                dtypes=FLOAT32,
-            ),
+            derivative("softmax", "Jacobian, masked", jacobian_of_kept, kept, 4, call=lambda f, x, w: f(x, where=w),
+                       dtypes=FLOAT32),
         ),
     ),
     Theorem(
@@ -167,36 +154,15 @@ SOFTMAX_THEOREMS = (
         "as M5, to the ulp of the terms s_j (|v_j| + <s, |v|>)",
         "J v without the mean, or a cotangent dropped or doubled",
         (
-            derivative(
-                "softmax",
-                "VJP",
-                jacobian_product,
-                _along,
-                4,
-                call=pulled_back,
-                textbook=lambda x, g: pulled_back(naive_softmax, x, g),
-            ),
+            derivative("softmax", "VJP", jacobian_product, _along, 4, call=pulled_back,
+                       textbook=lambda x, g: pulled_back(naive_softmax, x, g)),
             value("softmax", "JVP", jacobian_product, _along, 4, call=pushed_forward),
-            value(
-                "softmax",
-                "eigenvalues of the Jacobian",
-                eigenvalues,
-                rows(_regimes.ordinary_rows),
-                16,
-                call=lambda f, x: jnp.linalg.eigvalsh(jax.jacrev(f)(x)),
-                rowwise=False,
-            ),
+            value("softmax", "eigenvalues of the Jacobian", eigenvalues, rows(_regimes.ordinary_rows), 16,
+                  call=lambda f, x: jnp.linalg.eigvalsh(jax.jacrev(f)(x)), rowwise=False),
             value("analytic.softmax_jvp", "value", jacobian_product, _along, 4),
             value("analytic.softmax_vjp", "value", jacobian_product, _along, 4),
-            derivative(
-                "softmax",
-                "VJP, ragged",
-                jacobian_product,
-                with_directions(_regimes.ragged_rows),
-                4,
-                call=pulled_back,
-                dtypes=FLOAT32,
-            ),
+            derivative("softmax", "VJP, ragged", jacobian_product, with_directions(_regimes.ragged_rows), 4,
+                       call=pulled_back, dtypes=FLOAT32),
         ),
     ),
     Theorem(
@@ -206,9 +172,8 @@ SOFTMAX_THEOREMS = (
         "two roundings of M4",
         "exp(x) overflows, or the maximum isn't subtracted",
         (
-            value(
-                "softmax", "softmax(x + c) - softmax(x)", no_difference, shifts, 4, call=lambda f, x, c: f(x + c) - f(x)
-            ),
+            value("softmax", "softmax(x + c) - softmax(x)", no_difference, shifts, 4,
+                  call=lambda f, x, c: f(x + c) - f(x)),
         ),
     ),
     Theorem(
@@ -219,4 +184,4 @@ SOFTMAX_THEOREMS = (
         "J v without the mean, or s - t, which is right for targets that sum to 1 alone",
         (derivative("softmax", "VJP of -t / s", chain_rule, of_chain_rule, 8, call=through_softmax),),
     ),
-)
+)  # fmt: skip

@@ -111,17 +111,9 @@ TEMPERATURE = Theorem(
     "that one of the two rows lacks",
     (
         value(STATS, "statistics", exact_statistics, rows, 6, call=statistics, rowwise=False),
-        derivative(
-            STATS,
-            "gradients of the statistics",
-            statistics_gradient,
-            rows,
-            6,
-            call=statistics,
-            rowwise=False,
-            textbook=textbook_statistics,
-        ),
+        derivative(STATS, "gradients of the statistics", statistics_gradient, rows, 6, call=statistics, rowwise=False,
+                   textbook=textbook_statistics),
         *_of_divergence(FORWARD),
         *_of_divergence(JENSEN_SHANNON),
     ),
-)
+)  # fmt: skip

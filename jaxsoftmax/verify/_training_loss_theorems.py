@@ -204,27 +204,12 @@ TRAINING_LOSS_THEOREMS = (
         "a mean over N; 0 / 0 where all is ignored",
         (
             value(LOSS, "mean", mean_value, tokens("xyu"), 6, call=reduced("mean"), rowwise=False),
-            derivative(
-                LOSS, "gradient of the mean", mean_gradient, tokens("xyu"), 6, call=reduced("mean"), rowwise=False
-            ),
-            derivative(
-                LOSS,
-                "gradient of the mean in the token weights",
-                weights_gradient,
-                tokens("uxy"),
-                8,
-                call=lambda f, u, x, y: reduced("mean")(f, x, y, u),
-                rowwise=False,
-            ),
-            value(
-                LOSS,
-                "sum",
-                lambda x, y, u: itself(np.dot(exact(u), mean_of(x, y, u)[1])),
-                tokens("xyu"),
-                6,
-                call=reduced("sum"),
-                rowwise=False,
-            ),
+            derivative(LOSS, "gradient of the mean", mean_gradient, tokens("xyu"), 6, call=reduced("mean"),
+                       rowwise=False),
+            derivative(LOSS, "gradient of the mean in the token weights", weights_gradient, tokens("uxy"), 8,
+                       call=lambda f, u, x, y: reduced("mean")(f, x, y, u), rowwise=False),
+            value(LOSS, "sum", lambda x, y, u: itself(np.dot(exact(u), mean_of(x, y, u)[1])), tokens("xyu"), 6,
+                  call=reduced("sum"), rowwise=False),
         ),
     ),
-)
+)  # fmt: skip
