@@ -1,7 +1,6 @@
 """Each keyword of distillation by itself, then several together, over logits and between two heads: M29, M30, M32."""
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import jax
@@ -14,10 +13,10 @@ from jaxsoftmax.verify._distillation_theorems import DISTILLATION
 from jaxsoftmax.verify._exact_divergence import Divergence, ExactPair, divergence_of, gradient_of
 from jaxsoftmax.verify._exact_head import Setting, through_product
 from jaxsoftmax.verify._head_inputs import drawn
-from jaxsoftmax.verify._keyword_cases import OF_SCHEDULE, seldom_wrong
-from jaxsoftmax.verify._keywords import COTANGENTS, of_tokens
+from jaxsoftmax.verify._keyword_cases import OF_SCHEDULE
+from jaxsoftmax.verify._keywords import COTANGENTS, of_each
 from jaxsoftmax.verify._oracle import Expected, end_to_end, exact, itself
-from jaxsoftmax.verify._theorem import Claim, Inputs, Theorem
+from jaxsoftmax.verify._theorem import Inputs, Theorem
 from jaxsoftmax.verify._token_stats_keywords import TOKEN_STATS_KEYWORDS
 from jaxsoftmax.verify._training_loss_theorems import TOKEN_WEIGHTS
 from jaxsoftmax.verify._two_heads import LINEAR_DISTILLATION
@@ -153,32 +152,6 @@ def heads(dtype: str) -> list[Inputs]:
     return [Inputs("six tokens", tuple(arrays))]
 
 
-_OF_DIVERGENCES: tuple[Claim, ...] = (
-    *(
-        of_tokens(
-            DISTILLATION,
-            f"divergence, {name}",
-            call=partial(of_logits, given),
-            oracle=partial(of_logits_exactly, given),
-            inputs=pairs,
-            mistakes=partial(mistakes, given),
-        )
-        for name, given in GIVEN.items()
-    ),
-    *(
-        of_tokens(
-            LINEAR_DISTILLATION,
-            f"divergence, {name}",
-            call=partial(of_heads, given),
-            oracle=partial(of_heads_exactly, given),
-            inputs=heads,
-            mistakes=partial(mistakes_of_heads, given),
-            only_in_full=seldom_wrong(given),
-        )
-        for name, given in OF_HEADS.items()
-    ),
-)
-
 TOKEN_KEYWORDS = Theorem(
     "M32-keywords",
     "each keyword of statistics and divergences",
@@ -186,5 +159,9 @@ TOKEN_KEYWORDS = Theorem(
     "are those of M28-M30 and M32",
     "as M28 and M29",
     "a keyword that is taken and does nothing; a beta that counts for the student; ignored tokens' entropies kept",
-    (*TOKEN_STATS_KEYWORDS, *_OF_DIVERGENCES),
+    (
+        *TOKEN_STATS_KEYWORDS,
+        *of_each(DISTILLATION, "divergence", GIVEN, of_logits, of_logits_exactly, pairs, mistakes),
+        *of_each(LINEAR_DISTILLATION, "divergence", OF_HEADS, of_heads, of_heads_exactly, heads, mistakes_of_heads),
+    ),
 )

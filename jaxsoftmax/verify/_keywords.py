@@ -1,6 +1,6 @@
 """Each keyword of the loss by itself, then all together: M24-M27 with labels of each kind, in each reduction."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from jaxsoftmax.verify._keyword_cases import (
     WITHOUT_EFFECT,
     Case,
     cases,
+    seldom_wrong,
 )
 from jaxsoftmax.verify._oracle import Expected, end_to_end, exact, itself
 from jaxsoftmax.verify._theorem import FLOAT_LABELS, Claim, Inputs, Theorem
@@ -202,6 +203,28 @@ def labels_of(case: Case) -> dict[str, tuple[np.ndarray, ...]]:
 
 
 of_tokens = partial(Claim, order=0, bound=6, dtypes=("float32",), rowwise=False, through=("jit",))
+
+
+def of_each(
+    function: str,
+    quantity: str,
+    given: Mapping[str, frozenset[str]],
+    call: Callable[..., Any],
+    oracle: Callable[..., Any],
+    inputs: Callable[..., Any],
+    mistakes: Callable[..., Any],
+) -> Iterator[Claim]:
+    """A claim about each of these sets of keywords, by name, which are the first argument of call, oracle, mistakes."""
+    for name, keywords in given.items():
+        yield of_tokens(
+            function,
+            f"{quantity}, {name}",
+            call=partial(call, keywords),
+            oracle=partial(oracle, keywords),
+            inputs=inputs,
+            mistakes=partial(mistakes, keywords),
+            only_in_full=seldom_wrong(keywords),
+        )
 
 
 def narrowed(claim_of: Callable[[Case], Claim], case: Case, known: frozenset[str]) -> Claim | None:

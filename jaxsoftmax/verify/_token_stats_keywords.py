@@ -1,7 +1,6 @@
 """Each keyword of the statistics of tokens by itself, then all together: M28, M32."""
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import jax
@@ -13,8 +12,8 @@ from jaxsoftmax.verify import _regimes, _transformations
 from jaxsoftmax.verify._exact_stats import SHARES, three_gradients, three_values
 from jaxsoftmax.verify._head_inputs import drawn
 from jaxsoftmax.verify._head_keywords import OF_HEAD, TOKENS, gradients_of, logits_of
-from jaxsoftmax.verify._keyword_cases import OF_PRODUCTS, OF_SCHEDULE, seldom_wrong
-from jaxsoftmax.verify._keywords import of_tokens
+from jaxsoftmax.verify._keyword_cases import OF_PRODUCTS, OF_SCHEDULE
+from jaxsoftmax.verify._keywords import of_each
 from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact
 from jaxsoftmax.verify._theorem import Claim, Inputs
 from jaxsoftmax.verify._token_loss import CAP, SOFTCAP
@@ -118,35 +117,15 @@ def heads(dtype: str) -> list[Inputs]:
     return [Inputs("six tokens", (*(array[None] for array in drawn(TOKENS, 37)), LABELS[None]))]
 
 
-def each(keywords: tuple[str, ...]) -> Iterator[tuple[str, Given]]:
+def each(keywords: tuple[str, ...]) -> dict[str, Given]:
     """No keyword, each by itself, and all together, by name."""
-    yield "no keyword", frozenset()
-    yield from ((keyword, frozenset({keyword})) for keyword in keywords)
-    yield "all keywords", frozenset(keywords)
+    alone = {keyword: frozenset({keyword}) for keyword in keywords}
+    return {"no keyword": frozenset(), **alone, "all keywords": frozenset(keywords)}
 
 
 TOKEN_STATS_KEYWORDS: tuple[Claim, ...] = (
-    *(
-        of_tokens(
-            STATS,
-            f"statistics, {name}",
-            call=partial(of_logits, given),
-            oracle=partial(of_logits_exactly, given),
-            inputs=logits,
-            mistakes=partial(mistakes, given),
-        )
-        for name, given in each(OF_TOKENS)
-    ),
-    *(
-        of_tokens(
-            LINEAR_STATS,
-            f"statistics, {name}",
-            call=partial(of_hidden, given),
-            oracle=partial(of_hidden_exactly, given),
-            inputs=heads,
-            mistakes=partial(mistakes_of_hidden, given),
-            only_in_full=seldom_wrong(given),
-        )
-        for name, given in each(OF_TOKENS + OF_HEAD)
+    *of_each(STATS, "statistics", each(OF_TOKENS), of_logits, of_logits_exactly, logits, mistakes),
+    *of_each(
+        LINEAR_STATS, "statistics", each(OF_TOKENS + OF_HEAD), of_hidden, of_hidden_exactly, heads, mistakes_of_hidden
     ),
 )
