@@ -284,7 +284,7 @@ def _by_other_judge(task: Task, inputs: Inputs, expected: dict[int, _oracle.Expe
     how = "jacrev" if task.claim.order == 1 else "hessian"
     own, other = (result, magnitude) if isinstance(result, BaseException) else result  # they come together
     other = other if np.shape(other) == magnitude.shape else magnitude  # a wrong shape: `compared` reports it for `own`
-    seen = compared(own, _oracle.Expected(_oracle.exact(other), magnitude), task.dtype)
+    seen = compared(own, _oracle.Expected(_oracle.exact(other), magnitude, expected[id(inputs)].parts), task.dtype)
     row = _row(task, task.claim.function, judge, how, inputs.regime, seen.error, OTHER_JUDGES[judge])
     if row.passed:
         return row

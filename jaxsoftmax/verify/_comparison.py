@@ -69,7 +69,7 @@ def _recognised(claim: Claim, inputs: Inputs, seen: Comparison, first: int, dtyp
         return ""
     got, bad = np.ravel(seen.got[first]), np.ravel(~(seen.errors[first] <= claim.bound))
     for name, numbers in claim.mistakes(*(array[first] for array in inputs.arrays)):
-        mistaken = _oracle.end_to_end(numbers)
+        mistaken = numbers.ravel()
         if bad[: mistaken.value.size].any() and np.all(
             _oracle.ulps(got[: mistaken.value.size], mistaken, dtype) <= claim.bound
         ):

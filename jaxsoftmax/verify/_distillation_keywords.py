@@ -106,17 +106,20 @@ def exact_parts(given: Given, z: np.ndarray, u: np.ndarray, weights: np.ndarray)
 def of_logits_exactly(given: Given, z: np.ndarray, u: np.ndarray, weights: np.ndarray) -> Expected:
     """The divergence of given logits, and its gradients."""
     value, by_pairs, by_weights = exact_parts(given, z, u, weights)
-    return end_to_end(value, by_pairs[:, 0], by_pairs[:, 1], *([by_weights] if "token_weights" in given else []))
+    by_rows = {"gradient in student logits": by_pairs[:, 0], "gradient in teacher logits": by_pairs[:, 1]}
+    optional = {"gradient in token_weights": by_weights} if "token_weights" in given else {}
+    return end_to_end({"divergence": value} | by_rows | optional)
 
 
 def of_heads_exactly(given: Given, x: Any, w: Any, b: Any, tx: Any, tw: Any, tb: Any, weights: Any) -> Expected:
     """The divergence between two heads, and its gradients (M16)."""
     z, u = _logits(given, x, w, b, tx, tw, tb)
     value, by_pairs, by_weights = exact_parts(given, z, u, weights)
-    *student, bias = through_product(x, w, by_pairs[:, 0])
-    *teacher, teacher_bias = through_product(tx, tw, by_pairs[:, 1])
-    optional = {"bias": bias, "teacher_bias": teacher_bias, "token_weights": by_weights}
-    return end_to_end(value, *student, *teacher, *(part for name, part in optional.items() if name in given))
+    gradients = through_product(x, w, by_pairs[:, 0]) | through_product(tx, tw, by_pairs[:, 1], "teacher_")
+    optional = {name: gradients.pop(f"gradient in {name}") for name in ("bias", "teacher_bias")}
+    optional["token_weights"] = by_weights
+    asked = {f"gradient in {name}": part for name, part in optional.items() if name in given}
+    return end_to_end({"divergence": value} | gradients | asked)
 
 
 def _logits(given: Given, x: Any, w: Any, b: Any, tx: Any, tw: Any, tb: Any) -> tuple[np.ndarray, np.ndarray]:

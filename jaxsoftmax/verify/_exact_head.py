@@ -160,7 +160,12 @@ class ExactHead:
     @property
     def gradient(self) -> Expected:
         """The gradient in theta of the reduced loss; of the sum if the losses are unreduced (M16, M25, M27)."""
-        return self._joined(self._scale[:, None] * self._rows[1], self._by_weights)
+        return end_to_end(self.gradients)
+
+    @property
+    def gradients(self) -> dict[str, Expected]:
+        """The gradient by the parts of theta."""
+        return self._by_parts(self._scale[:, None] * self._rows[1], self._by_weights)
 
     @property
     def _by_weights(self) -> Expected:
@@ -169,13 +174,16 @@ class ExactHead:
             return losses
         return (losses - self.value.value * self._normalizers) / self._divisor  # (M27)
 
-    def _joined(self, g: Expected, by_weights: Expected) -> Expected:
+    def _by_parts(self, g: Expected, by_weights: Expected) -> dict[str, Expected]:
         """dX = G W^T, dW = X^T G and db = sum_t G, of the weighted G of each kind (M16)."""
         x, kernel, _, _ = self._parts
         (_, places, counts), (_, of_class, classes) = self._kinds, self._class_kinds
         by_hidden, by_kernel, by_bias = g @ (kernel.T * classes[:, None]), (x.T * counts) @ g, counts @ g
-        weighted = [by_weights[places]] if self.setting.weighted else []
-        return end_to_end(by_hidden[places], by_kernel[:, of_class], by_bias[of_class], *weighted)
+        return {
+            "gradient in hidden": by_hidden[places],
+            "gradient in kernel": by_kernel[:, of_class],
+            "gradient in bias": by_bias[of_class],
+        } | ({"gradient in token_weights": by_weights[places]} if self.setting.weighted else {})
 
     def hessian_product(self, v: np.ndarray) -> Expected:
         """Of the weighted sum of losses, along v in theta, where no two tokens are alike (M15, M25)."""
@@ -185,10 +193,10 @@ class ExactHead:
         x_dot, u_dot, u = x_dot[first], u_dot[first, None], u[:, None]
         z_dot = itself(x_dot) @ kernel + itself(x) @ kernel_dot + itself(bias_dot)
         g = self._rows[1]
-        moving = self._joined(u * self._curvature(z_dot) + u_dot * g, (g * z_dot).sum(-1))
-        still = end_to_end(((u * g) @ kernel_dot.T)[places], x_dot.T @ (u * g))
-        rest = itself(exact(np.zeros(len(moving.value) - len(still.value))))
-        return moving + end_to_end(still, rest)
+        product = self._by_parts(u * self._curvature(z_dot) + u_dot * g, (g * z_dot).sum(-1))
+        product["gradient in hidden"] += ((u * g) @ kernel_dot.T)[places]
+        product["gradient in kernel"] += x_dot.T @ (u * g)
+        return end_to_end(product)
 
     def _curvature(self, z_dot: Expected) -> Expected:
         """Each token's Hessian in its logits, times z_dot."""
@@ -205,9 +213,10 @@ class ExactHead:
         return Expected.stack(rows)
 
 
-def through_product(hidden: np.ndarray, kernel: np.ndarray, g: Expected) -> tuple[Expected, Expected, Expected]:
-    """dX = G W^T, dW = X^T G and db = sum_t G (M16)."""
-    return g @ exact(kernel).T, exact(hidden).T @ g, g.sum(0)
+def through_product(hidden: np.ndarray, kernel: np.ndarray, g: Expected, whose: str = "") -> dict[str, Expected]:
+    """dX = G W^T, dW = X^T G and db = sum_t G, by name (M16)."""
+    by_parts = {"hidden": g @ exact(kernel).T, "kernel": exact(hidden).T @ g, "bias": g.sum(0)}
+    return {f"gradient in {whose}{name}": by_part for name, by_part in by_parts.items()}
 
 
 def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -57,7 +57,7 @@ def of_hidden_exactly(
     z = logits_of(case.given, hidden, kernel, bias)
     loss = _keywords.exact_loss(case, z, _keywords.dense(case, y, classes), u)
     of_product = gradients_of(case.given, hidden, kernel, loss.by_logits)
-    return _keywords.flattened(case, loss, *of_product, *_keywords.by_given_labels(case, loss, classes))
+    return _keywords.flattened(case, loss, of_product, classes)
 
 
 def logits_of(given: frozenset[str], hidden: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -65,11 +65,14 @@ def logits_of(given: frozenset[str], hidden: np.ndarray, kernel: np.ndarray, bia
     return hidden @ kernel + (bias if "bias" in given else 0)
 
 
-def gradients_of(given: frozenset[str], hidden: np.ndarray, kernel: np.ndarray, g: Expected) -> list[Expected]:
+def gradients_of(given: frozenset[str], hidden: np.ndarray, kernel: np.ndarray, g: Expected) -> dict[str, Expected]:
     """The gradients in hidden states, the kernel as it is given, and the bias if it is, by that in the logits (M16)."""
-    by_hidden, by_kernel, by_bias = through_product(hidden, kernel, g)
-    by_kernel = by_kernel.T if "transposed_kernel" in given else by_kernel
-    return [by_hidden, by_kernel, *([by_bias] if "bias" in given else [])]
+    gradients = through_product(hidden, kernel, g)
+    if "transposed_kernel" in given:
+        gradients["gradient in kernel"] = gradients["gradient in kernel"].T
+    if "bias" not in given:
+        del gradients["gradient in bias"]
+    return gradients
 
 
 def mistakes(case: Case, hidden: Any, kernel: Any, bias: Any, y: Any, u: Any, classes: Any) -> Iterator[Any]:

@@ -56,7 +56,7 @@ def means(f, theta, y):
 def mean_exactly(theta, y):
     """The mean and its gradient of one data set, in high precision."""
     head = ExactHead(EVERYTHING, theta, y)
-    return end_to_end(head.value, head.gradient)
+    return end_to_end({"loss": head.value, "gradient": head.gradient})
 
 
 def bare_mean(f, theta, y):
@@ -68,7 +68,8 @@ def bare_mean(f, theta, y):
 def bare_gradient(theta, y):
     """The gradient of `bare_mean`: the sum's, with bias 0, over N."""
     head = ExactHead(replace(TAILS, weighted=False), np.append(theta, np.zeros(TAILS.vocab)), y)
-    return head.gradient[: len(theta)] / TAILS.tokens
+    of_arguments = {name: head.gradients[name] for name in ("gradient in hidden", "gradient in kernel")}
+    return end_to_end(of_arguments) / TAILS.tokens
 
 
 _of_one_set = partial(Claim, HEAD, dtypes=FLOAT32, rowwise=False)  # of data: theta and all labels make one row

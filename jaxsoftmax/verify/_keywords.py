@@ -104,11 +104,14 @@ def _reduced_parts(case: Case, parts: np.ndarray, divisor: mpmath.mpf) -> Expect
     return itself(np.sum(parts, 0) / np.array([divisor, divisor, 1, 1], object))
 
 
-def flattened(case: Case, loss: ExactLoss, *gradients: Expected) -> Expected:
-    """The loss, its parts if they are asked for, and gradients, end to end."""
-    parts = [loss.parts] if "has_aux" in case.given else []
-    weights = [loss.by_token_weights] if "token_weights" in case.given else []
-    return end_to_end(loss.value, *parts, *gradients, *weights)
+def flattened(case: Case, loss: ExactLoss, gradients: dict[str, Expected], classes: np.ndarray) -> Expected:
+    """The loss, its parts if they are asked for, and its gradients, end to end."""
+    parts = {"loss": loss.value} | ({"parts": loss.parts} if "has_aux" in case.given else {}) | gradients
+    if case.labels != INTEGER:
+        parts["gradient in labels"] = loss.by_labels if case.labels == FLOAT else by_sparse_labels(loss, classes)
+    if "token_weights" in case.given:
+        parts["gradient in token_weights"] = loss.by_token_weights
+    return end_to_end(parts)
 
 
 def loss_and_gradients(case: Case, loss: Any, *arguments: Any) -> jax.Array:
@@ -151,20 +154,15 @@ def dense(case: Case, y: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return np.einsum("tk,tkv->tv", y, np.eye(_regimes.VOCAB)[classes]) if case.labels == SPARSE else y
 
 
-def by_given_labels(case: Case, loss: ExactLoss, classes: np.ndarray) -> list[Expected]:
-    """The gradient in float labels, or in the weights of sparse ones."""
-    if case.labels == INTEGER:
-        return []
-    if case.labels == FLOAT:
-        return [loss.by_labels]
-    tokens = np.arange(len(classes))[:, None]
-    return [loss.by_labels[tokens, classes]]
+def by_sparse_labels(loss: ExactLoss, classes: np.ndarray) -> Expected:
+    """The gradient in the weights of sparse labels (M31)."""
+    return loss.by_labels[np.arange(len(classes))[:, None], classes]
 
 
 def of_logits_exactly(case: Case, x: np.ndarray, y: np.ndarray, u: np.ndarray, classes: np.ndarray) -> Expected:
     """What the call over given logits gives, in mpmath."""
     loss = exact_loss(case, x, dense(case, y, classes), u)
-    return flattened(case, loss, loss.by_logits, *by_given_labels(case, loss, classes))
+    return flattened(case, loss, {"gradient in logits": loss.by_logits}, classes)
 
 
 def mistakes(case: Case, z: np.ndarray, y: np.ndarray, u: np.ndarray) -> Iterator[tuple[str, Expected]]:

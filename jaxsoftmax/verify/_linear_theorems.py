@@ -105,7 +105,9 @@ def penalised(factor: float):
 
 def all_gradients(W, X, b, y):
     """dW, db and dX, flattened in that order (M16)."""
-    return end_to_end(kernel_gradient(W, X, b, y), bias_gradient(b, W, X, y), hidden_gradient(X, W, b, y))
+    return end_to_end(
+        {"dW": kernel_gradient(W, X, b, y), "db": bias_gradient(b, W, X, y), "dX": hidden_gradient(X, W, b, y)}
+    )
 
 
 def analytic_gradients(f, W, X, b, y):

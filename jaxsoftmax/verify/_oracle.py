@@ -1,7 +1,7 @@
 """Exact values of one row's functions, at 50 digits, and errors against them in ulps."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -33,6 +33,7 @@ class Expected:
 
     value: Any  # array-like of numbers; kept as an array of mpmath's
     magnitude: Any
+    parts: tuple[tuple[str, tuple[int, ...]], ...] = ()  # names and shapes of what is joined end to end in each row
     __array_ufunc__ = None  # arrays leave a product with a result to the result
 
     def __post_init__(self) -> None:
@@ -47,19 +48,19 @@ class Expected:
 
     def __add__(self, other: Any) -> "Expected":
         other = _result(other)
-        return Expected(self.value + other.value, self._size + other._size)
+        return Expected(self.value + other.value, self._size + other._size, self.parts)
 
     def __sub__(self, other: Any) -> "Expected":
         return self + -1 * _result(other)
 
     def __mul__(self, other: Any) -> "Expected":
         other = _result(other)
-        return Expected(self.value * other.value, self._size * other._size)
+        return Expected(self.value * other.value, self._size * other._size, self.parts)
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: Any) -> "Expected":
-        return Expected(self.value / divisor, self._size / abs(divisor))
+        return Expected(self.value / divisor, self._size / abs(divisor), self.parts)
 
     def __matmul__(self, other: Any) -> "Expected":
         other = _result(other)
@@ -75,6 +76,10 @@ class Expected:
     def T(self) -> "Expected":
         """Transposed."""
         return Expected(self.value.T, self.magnitude.T)
+
+    def ravel(self) -> "Expected":
+        """Flattened."""
+        return Expected(np.ravel(self.value), np.ravel(self.magnitude))
 
     def sum(self, axis: int | None = None) -> "Expected":
         """The sum of all entries, or along an axis."""
@@ -105,8 +110,19 @@ class Expected:
         """The results of several rows."""
         value = np.stack([row.value for row in rows])
         if all(row.magnitude is row.value for row in rows):
-            return cls(value, value)
-        return cls(value, np.stack([row.magnitude for row in rows]))
+            return cls(value, value, rows[0].parts)
+        return cls(value, np.stack([row.magnitude for row in rows]), rows[0].parts)
+
+    def place(self, where: tuple[int, ...]) -> str:
+        """An index of an entry as a person reads it: of joined parts the part's name, and the index in that."""
+        *row, start = map(int, where)
+        for name, shape in self.parts:
+            size = math.prod(shape)
+            if start < size:
+                index = ", ".join(str(int(i)) for i in np.unravel_index(start, shape))
+                return " ".join([name, *([f"[{index}]"] if index else []), *(f"of row {i}" for i in row)])
+            start -= size
+        return str([int(i) for i in where])
 
 
 def _result(other: Any) -> Expected:
@@ -207,11 +223,12 @@ class ExactRow:
         return gradient
 
 
-def end_to_end(*parts: Expected) -> Expected:
-    """Results flattened, one after the other."""
+def end_to_end(parts: Mapping[str, Expected]) -> Expected:
+    """Named results flattened, one after the other."""
     return Expected(
-        np.concatenate([np.ravel(part.value) for part in parts]),
-        np.concatenate([np.ravel(part.magnitude) for part in parts]),
+        np.concatenate([part.ravel().value for part in parts.values()]),
+        np.concatenate([part.ravel().magnitude for part in parts.values()]),
+        tuple((name, part.value.shape) for name, part in parts.items()),
     )
 
 
@@ -246,4 +263,4 @@ def mismatch(got: np.ndarray, expected: Expected, dtype: str) -> str:
 def difference(got: np.ndarray, expected: Expected, where: tuple[int, ...]) -> str:
     """An entry beside what it should be."""
     exactly = mpmath.nstr(mpmath.mpf(expected.value[where]), 17)
-    return f"got {float(got[where])!r}, expected {exactly} at {[int(i) for i in where]}"
+    return f"got {float(got[where])!r}, expected {exactly} at {expected.place(where)}"

@@ -143,7 +143,7 @@ def hessian_through_product(
     z_dot = itself(x_dot) @ w + itself(x) @ w_dot
     g = Expected.stack([gradient for gradient, _ in derivatives])
     g_dot = Expected.stack([curved @ z_dot[i] for i, (_, curved) in enumerate(derivatives)])
-    return end_to_end(g_dot @ w.T + g @ w_dot.T, x.T @ g_dot + x_dot.T @ g)
+    return end_to_end({"hidden": g_dot @ w.T + g @ w_dot.T, "kernel": x.T @ g_dot + x_dot.T @ g})
 
 
 def along_head(total: Any) -> Any:

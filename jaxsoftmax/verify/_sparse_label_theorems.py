@@ -124,7 +124,8 @@ def head_gradient(theta, indices, weights):
     hidden, kernel, _, u = TOKENS.parts(theta)
     losses = Expected.stack([loss(*row) for row in _of_tokens(theta, indices, weights)])
     g = Expected.stack([gradient(*row) for row in _of_tokens(theta, indices, weights)])
-    return end_to_end(*through_product(hidden, kernel, exact(u)[:, None] * g), losses)
+    gradients = through_product(hidden, kernel, exact(u)[:, None] * g)
+    return end_to_end(gradients | {"gradient in token_weights": losses})
 
 
 def head_weights_gradient(weights, theta, indices):

@@ -84,13 +84,14 @@ def _token(given: Given, z: np.ndarray, y: int) -> tuple[Expected, Expected]:
 
 def of_logits_exactly(given: Given, x: np.ndarray, y: np.ndarray) -> Expected:
     """The statistics of logits, and their gradients."""
-    return end_to_end(exact_values(given, x, y), exact_gradient(given, x, y))
+    return end_to_end({"statistics": exact_values(given, x, y), "gradient in logits": exact_gradient(given, x, y)})
 
 
 def of_hidden_exactly(given: Given, hidden: np.ndarray, kernel: np.ndarray, bias: np.ndarray, y: np.ndarray) -> Any:
     """The statistics of hidden @ kernel + bias, and their gradients (M16)."""
     z = logits_of(given, hidden, kernel, bias)
-    return end_to_end(exact_values(given, z, y), *gradients_of(given, hidden, kernel, exact_gradient(given, z, y)))
+    gradients = gradients_of(given, hidden, kernel, exact_gradient(given, z, y))
+    return end_to_end({"statistics": exact_values(given, z, y)} | gradients)
 
 
 def mistakes(given: Given, x: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, Expected]]:

@@ -129,7 +129,7 @@ def head_logits(theta: np.ndarray) -> np.ndarray:
 def head_statistics_exactly(theta, y):
     """The statistics of hidden @ kernel + bias (M28)."""
     rows = zip(head_logits(theta), y, strict=True)
-    return end_to_end(Expected.stack([three_values(ExactRow(exact(z)), int(label)) for z, label in rows]).T)
+    return Expected.stack([three_values(ExactRow(exact(z)), int(label)) for z, label in rows]).T.ravel()
 
 
 def weighted_sum(setting: Setting, shares: tuple[float, ...]) -> Any:
@@ -152,7 +152,8 @@ def weighted_sum_exactly(setting: Setting, shares: tuple[float, ...]) -> Any:
         values = Expected.stack([three_values(row, int(label)) for row, label in zip(rows, y, strict=True)])
         gradients = [exact(shares) @ three_gradients(row, int(label)) for row, label in zip(rows, y, strict=True)]
         g = exact(weights)[:, None] * Expected.stack(gradients)
-        return end_to_end(*through_product(hidden, kernel, g), values @ exact(shares))
+        gradients = through_product(hidden, kernel, g)
+        return end_to_end(gradients | {"gradient in token_weights": values @ exact(shares)})
 
     return gradient
 

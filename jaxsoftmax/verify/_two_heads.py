@@ -59,10 +59,9 @@ def gradients(divergence: Divergence) -> Any:
         pairs = [ExactPair.of(np.stack(rows)) for rows in zip(*logits, strict=True)]
         losses = itself([divergence_of(divergence, pair) for pair in pairs])
         g = exact(weights)[:, None, None] * Expected.stack([gradient_of(divergence, pair) for pair in pairs])
-        of_student, of_teacher = (
-            through_product(head.hidden, head.kernel, g[:, i]) for i, head in enumerate((student, teacher))
-        )
-        return end_to_end(*of_student, *of_teacher, losses)
+        of_student = through_product(student.hidden, student.kernel, g[:, 0])
+        of_teacher = through_product(teacher.hidden, teacher.kernel, g[:, 1], "teacher_")
+        return end_to_end(of_student | of_teacher | {"gradient in token_weights": losses})
 
     return expected
 

@@ -114,6 +114,16 @@ def test_a_head_of_three_arguments_that_always_returns_0_fails():
     assert {gap.reason for gap in verdict.gaps} >= {"no argument bias", "no argument token_weights"}
 
 
+def test_a_wrong_gradient_of_a_head_is_said_to_be_in_its_argument():
+    def head(hidden, kernel, labels):
+        doubled_gradient = 2 * kernel - jax.lax.stop_gradient(kernel)
+        return jaxsoftmax.linear_cross_entropy(hidden, doubled_gradient, labels)
+
+    report = certify(SimpleNamespace(linear_cross_entropy=head), theorems=["M20-head"], **QUICK)
+    assert report.failed
+    assert all(" at gradient in kernel [" in row.detail for row in report.failed)
+
+
 def test_rows_about_jax_itself_do_not_make_a_certificate():
     report = certify(JAX, theorems=["M1"], **QUICK)
     assert report.rows
