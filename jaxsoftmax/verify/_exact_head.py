@@ -14,7 +14,7 @@ import mpmath
 import numpy as np
 
 from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact, itself
-from jaxsoftmax.verify._token_loss import IGNORED, Options, textbook_loss, token_gradient, token_hessian, token_loss
+from jaxsoftmax.verify._token_loss import IGNORED, Options, capped_hessian, textbook_loss, token_gradient, token_loss
 
 HEAD = "linear_cross_entropy"
 
@@ -223,16 +223,3 @@ def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A row of each kind, each row's place among them, and how often each occurs."""
     _, first, places, counts = np.unique(rows, return_index=True, return_inverse=True, return_counts=True, axis=0)
     return first, places.reshape(-1), counts
-
-
-def capped_hessian(options: Options, x: np.ndarray, y: np.ndarray) -> Expected:
-    """z' H z' + diag((dl/dx) z'' / z') with z = c tanh(x / c) and H the Hessian in z, or H without a cap (M23, M25)."""
-    if options.cap is None:
-        return token_hessian(options)(x, y)
-    hessian, gradient, slope = token_hessian(options)(x, y), token_gradient(options)(x, y), options.slope(x)
-    bend = np.array([-2 * mpmath.tanh(v / options.cap) / options.cap for v in exact(x)], object)
-    outer, rounding = slope[:, None] * slope[None, :], options.rounding(options.row(x))
-    return Expected(
-        outer * hessian.value + np.diag(gradient.value * bend),
-        outer * hessian.magnitude * rounding + np.diag(gradient.magnitude * np.abs(bend)),
-    )

@@ -122,6 +122,19 @@ def token_hessian(options: Options):
     return hessian
 
 
+def capped_hessian(options: Options, x: np.ndarray, y: np.ndarray) -> Expected:
+    """z' H z' + diag((dl/dx) z'' / z') with z = c tanh(x / c) and H the Hessian in z, or H without a cap (M23, M25)."""
+    if options.cap is None:
+        return token_hessian(options)(x, y)
+    hessian, gradient, slope = token_hessian(options)(x, y), token_gradient(options)(x, y), options.slope(x)
+    bend = np.array([-2 * mpmath.tanh(v / options.cap) / options.cap for v in exact(x)], object)
+    outer, rounding = slope[:, None] * slope[None, :], options.rounding(options.row(x))
+    return Expected(
+        outer * hessian.value + np.diag(gradient.value * bend),
+        outer * hessian.magnitude * rounding + np.diag(gradient.magnitude * np.abs(bend)),
+    )
+
+
 def label_gradient(options: Options):
     """(1 - eps) w_j (L - z_j) (M12, M26)."""
 

@@ -11,7 +11,6 @@ from jaxsoftmax.verify._cross_entropy_theorems import LOSS
 from jaxsoftmax.verify._oracle import Expected, exact, itself
 from jaxsoftmax.verify._theorem import FLOAT32, FLOAT_LABELS, Claim, Inputs, Theorem, derivative, hessian, value
 from jaxsoftmax.verify._token_loss import (
-    CAP,
     CLASS_WEIGHTS,
     IGNORED,
     SETTINGS,
@@ -19,6 +18,7 @@ from jaxsoftmax.verify._token_loss import (
     SOFTCAP,
     TOGETHER,
     Z_LOSS,
+    capped_hessian,
     label_gradient,
     textbook_loss,
     token_gradient,
@@ -36,14 +36,9 @@ def capped_gradient(x, y):
     return Expected(value, np.abs(value) * SOFTCAP.rounding(row))
 
 
-def capped_hessian(x, y):
-    """z' (diag(s) - s s^T) z' + diag((s - e_y) z''), z'' = -(2 / c) tanh(x / c) sech^2(x / c) (M15, M23)."""
-    row, slope = SOFTCAP.row(x), SOFTCAP.slope(x)
-    bend = np.array([-2 * mpmath.tanh(v / CAP) / CAP for v in exact(x)], object) * slope
-    gradient = row.label_gradient(int(y)) * bend
-    outer = slope[:, None] * row.jacobian * slope[None, :]
-    size = np.abs(outer) + np.diag(np.abs(gradient)) + np.diag(np.abs(bend) * row.probs)
-    return Expected(outer + np.diag(gradient), size * SOFTCAP.rounding(row))
+def softcap_hessian(x, y):
+    """The Hessian of the NLL of capped logits (M15, M23)."""
+    return capped_hessian(SOFTCAP, x, y)
 
 
 def mean_of(x, y, u):
@@ -163,7 +158,7 @@ TRAINING_LOSS_THEOREMS = (
         "1 - tanh^2 is 0 past x = 9 c",
         (
             derivative(LOSS, "gradient past the cap", capped_gradient, flat, 6, call=SOFTCAP.per_token),
-            hessian(LOSS, "Hessian", capped_hessian, rows, 8, call=SOFTCAP.per_token, dtypes=FLOAT32),
+            hessian(LOSS, "Hessian", softcap_hessian, rows, 8, call=SOFTCAP.per_token, dtypes=FLOAT32),
         ),
     ),
     Theorem(
