@@ -23,8 +23,7 @@ from jax.sharding import PartitionSpec as P
 import jaxsoftmax
 from experiments.runner.processes import end_with_parent
 from experiments.scaling.cost_model import Program
-from experiments.scaling.hlo import device_work
-from jaxsoftmax.bench import target
+from jaxsoftmax.bench import device_work, target
 
 AXES = ("data", "vocab")
 _KERNEL = {"classes": P(None, "vocab"), "FSDP": P("data", "vocab"), "whole": P()}

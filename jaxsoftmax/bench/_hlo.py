@@ -67,7 +67,7 @@ def parse(text: str) -> Program:
 
 def trips(program: Program, loop: Instruction) -> int:
     """Returns how often the body of a while loop runs: as the compiler says, or as the bound that its condition has."""
-    known = re.search(r'known_trip_count[^\d]*"?n"?[^\d]*(\d+)', loop.line)
+    known = re.search(r'\bknown_trip_count[^\d]*"?n"?[^\d]*(\d+)', loop.line)
     if known:
         return int(known[1])
     condition = program.computations.get(loop.called("condition"), {})
@@ -90,11 +90,11 @@ def work_of(program: Program, computation: Computation, instruction: Instruction
     if instruction.operation == "fusion":
         return _work_of_fusion(program, program.computations[instruction.called("calls")])
     if instruction.operation == "dynamic-slice":
-        return Work(2 * _bytes(instruction.shape), 0)
+        return Work(2 * bytes_of(instruction.shape), 0)
     if instruction.operation == "dynamic-update-slice":
-        return Work(2 * _bytes(computation[instruction.arguments[1]].shape), 0)
-    operands = sum(_bytes(computation[name].shape) for name in instruction.arguments if name in computation)
-    return Work(operands + _bytes(instruction.shape), _flops(computation, instruction))
+        return Work(2 * bytes_of(computation[instruction.arguments[1]].shape), 0)
+    operands = sum(bytes_of(computation[name].shape) for name in instruction.arguments if name in computation)
+    return Work(operands + bytes_of(instruction.shape), flops_of(computation, instruction))
 
 
 def _work_of_fusion(program: Program, computation: Computation) -> Work:
@@ -109,7 +109,7 @@ def _work_of_fusion(program: Program, computation: Computation) -> Work:
 
 def _flops_within(program: Program, computation: Computation) -> Iterator[int]:
     for instruction in computation.values():
-        yield _flops(computation, instruction)
+        yield flops_of(computation, instruction)
         if instruction.operation == "fusion":
             yield from _flops_within(program, program.computations[instruction.called("calls")])
 
@@ -122,10 +122,10 @@ def _read(parameter: Instruction, users: Mapping[str, list[Instruction]]) -> int
     if uses and all(use.arguments[0] in names for use in uses):
         operations = {use.operation for use in uses}
         if operations <= {"dynamic-slice", "gather"}:
-            return sum(_bytes(use.shape) for use in uses)
+            return sum(bytes_of(use.shape) for use in uses)
         if operations == {"dynamic-update-slice"}:
             return 0
-    return _bytes(parameter.shape)
+    return bytes_of(parameter.shape)
 
 
 def _results(computation: Computation) -> Iterable[Instruction]:
@@ -138,10 +138,10 @@ def _written(computation: Computation, result: Instruction) -> int:
     if viewed is not None and viewed.operation == "dynamic-update-slice":
         result = viewed
     update = result.operation == "dynamic-update-slice"
-    return _bytes(computation[result.arguments[1]].shape if update else result.shape)
+    return bytes_of(computation[result.arguments[1]].shape if update else result.shape)
 
 
-def _flops(computation: Computation, instruction: Instruction) -> int:
+def flops_of(computation: Computation, instruction: Instruction) -> int:
     """The flops of a matrix product; those of other instructions don't matter beside their bytes."""
     if instruction.operation != "dot":
         return 0
@@ -156,7 +156,7 @@ def _sizes(shape: str) -> list[int]:
     return [int(n) for n in found[2].split(",") if n] if found else []
 
 
-def _bytes(shape: str) -> int:
+def bytes_of(shape: str) -> int:
     """The size of an array, or of all arrays in a tuple.
 
     Raises:

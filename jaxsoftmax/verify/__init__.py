@@ -6,7 +6,6 @@
 True
 """
 
-from jaxsoftmax.verify._certificate import THEOREMS as THEOREMS
 from jaxsoftmax.verify._certificate import certify as certify
 from jaxsoftmax.verify._record import Gap as Gap
 from jaxsoftmax.verify._record import Report as Report
@@ -15,3 +14,4 @@ from jaxsoftmax.verify._record import Verdict as Verdict
 from jaxsoftmax.verify._theorem import Claim as Claim
 from jaxsoftmax.verify._theorem import Inputs as Inputs
 from jaxsoftmax.verify._theorem import Theorem as Theorem
+from jaxsoftmax.verify._theorems import THEOREMS as THEOREMS

@@ -23,6 +23,7 @@ from jaxsoftmax.verify._diagnosis import (
 )
 from jaxsoftmax.verify._record import DIFFERENTIAL, HOLDS, Report, Row, Verdict
 from jaxsoftmax.verify._theorem import Theorem
+from jaxsoftmax.verify._theorems import THEOREMS
 
 _WIDTH = 120  # of what `print(report)` shows
 _ULP = (
@@ -104,8 +105,6 @@ def where(row: Row) -> str:
 
 def as_text(report: Report) -> str:
     """Returns what `print_report` prints, without colours."""
-    from jaxsoftmax.verify._certificate import THEOREMS
-
     stream = io.StringIO()
     console = Console(file=stream, width=_WIDTH, markup=False, highlight=False, emoji=False, color_system=None)
     print_report(report, THEOREMS, console)

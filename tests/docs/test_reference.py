@@ -108,7 +108,7 @@ def test_an_example_imports_what_its_page_offers():
     lines = {"logsumexp(0)": "jaxsoftmax._forward_logsumexp", "seconds_of(ratios)": "jaxsoftmax.bench._timing"}
     found = [line for code, module in lines.items() for line in examples.imports(f">>> {code}", module)]
     assert found == ["from jaxsoftmax.forward_mode import logsumexp", "from jaxsoftmax.bench import ratios, seconds_of"]
-    of_constant = examples.imports(">>> THEOREMS", "jaxsoftmax.verify._certificate")
+    of_constant = examples.imports(">>> THEOREMS", "jaxsoftmax.verify._theorems")
     assert of_constant == ["from jaxsoftmax.verify import THEOREMS"]
     assert examples.imports(">>> partial", "jaxsoftmax._head.sharded") == ["from functools import partial"]
 
