@@ -31,7 +31,7 @@ def top_one_hot(*regimes: Regimes) -> Callable[[str], list[Inputs]]:
     return rows(*regimes, beside=[lambda x: np.eye(x.shape[-1], dtype=np.float32)[_regimes.top_labels(x)]])
 
 
-def labelled_inside(dtype: str) -> list[Inputs]:
+def tails_and_others(dtype: str) -> list[Inputs]:
     """Confident rows labelled by the class that is ahead, and others by the first or the last."""
     return _tails(dtype) + _regimes.labelled(_regimes.ordinary_rows)(dtype)
 
@@ -59,7 +59,7 @@ CONFIDENT_LABEL_THEOREMS = (
         "r to 2 ulps, and two quotients",
         "p - 1 in floating point is 0 past a gap of 17, or the tail is absorbed in 1 + r (softmax collapse)",
         (
-            derivative(INTEGER, "gradient", label_gradient, labelled_inside, 4),
+            derivative(INTEGER, "gradient", label_gradient, tails_and_others, 4),
             derivative(FLOAT, "gradient", one_hot_gradient, _one_hot_tails, 4),
             value("analytic.cross_entropy_gradient", "value", label_gradient,
                   top_labelled(_regimes.tails, _regimes.shifted_tails), 8),

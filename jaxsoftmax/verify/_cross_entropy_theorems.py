@@ -8,10 +8,10 @@ import mpmath
 import numpy as np
 
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._log_sum_exp_theorems import naive_lse
 from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
 from jaxsoftmax.verify._regimes import Regimes, labelled, rows
-from jaxsoftmax.verify._softmax_theorems import masked_call
+from jaxsoftmax.verify._softmax_theorems import chain_rule, masked_call
+from jaxsoftmax.verify._textbook import naive_integer, naive_targets
 from jaxsoftmax.verify._theorem import FLOAT32, FLOAT_LABELS, Inputs, Theorem, derivative, hessian, value
 
 FLOAT = "softmax_cross_entropy"
@@ -39,13 +39,12 @@ def target_loss(x, t):
 
 def target_gradient(x, t):
     """s sum(t) - t, to the ulp of s sum|t| + |t| (M11)."""
-    row, t = ExactRow(exact(x)), exact(t)
-    return Expected(row.probs * sum(t) - t, row.probs * sum(np.abs(t)) + np.abs(t))
+    return chain_rule(x, t)
 
 
 def nothing(x, *_):
-    """No gradient."""
-    return itself(exact(np.zeros(len(x))))
+    """A gradient of 0."""
+    return itself(exact(np.zeros(np.shape(x))))
 
 
 def infinite(x, *_):
@@ -89,24 +88,13 @@ def label_hessian(x, y):
 
 def target_hessian(x, t):
     """sum(t) (diag(s) - s s^T), to the ulp of sum|t| (...) (M15)."""
-    row, t = ExactRow(exact(x)), exact(t)
-    return Expected(sum(t) * row.jacobian, sum(np.abs(t)) * np.abs(row.jacobian))
+    return itself(exact(t)).sum() * ExactRow(exact(x)).jacobian
 
 
 def label_hessian_product(x, y, v):
     """J v, to the ulp of its terms (M15)."""
     del y
     return ExactRow(exact(x)).jacobian_product(exact(v))
-
-
-def naive_integer(x, y):
-    """The formula as printed (M11)."""
-    return naive_lse(x) - x[y]
-
-
-def naive_targets(x, t):
-    """The formula as printed (M11)."""
-    return -jnp.sum(t * (x - naive_lse(x)))
 
 
 def per_row(f, x, y):

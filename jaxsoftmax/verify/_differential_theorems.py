@@ -52,7 +52,7 @@ def exact_exp(x, v):
 def exact_reciprocal(x, v):
     """-<exp(x), v> / sum(exp(x))^2 (M3)."""
     e = _exp(exact(x))
-    return -1 * (e @ itself(exact(v))) / sum(e) ** 2
+    return -(e @ itself(exact(v))) / sum(e) ** 2
 
 
 def squares(dtype: str) -> list[Inputs]:

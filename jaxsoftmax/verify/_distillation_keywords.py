@@ -17,8 +17,8 @@ from jaxsoftmax.verify._keyword_cases import OF_SCHEDULE
 from jaxsoftmax.verify._keywords import COTANGENTS, of_each
 from jaxsoftmax.verify._oracle import Expected, end_to_end, exact, itself
 from jaxsoftmax.verify._theorem import Inputs, Theorem
+from jaxsoftmax.verify._token_loss import TOKEN_WEIGHTS
 from jaxsoftmax.verify._token_stats_keywords import TOKEN_STATS_KEYWORDS
-from jaxsoftmax.verify._training_loss_theorems import TOKEN_WEIGHTS
 from jaxsoftmax.verify._two_heads import LINEAR_DISTILLATION
 
 VALUES = {"temperature": 2.0, "beta": 0.25, **OF_SCHEDULE}
@@ -50,8 +50,8 @@ def keywords(given: Given) -> dict[str, Any]:
     return named | {name: value for name, value in VALUES.items() if name in given}
 
 
-def divergence_asked(given: Given) -> Divergence:
-    """Which divergence is asked for."""
+def divergence_of_call(given: Given) -> Divergence:
+    """The divergence of a call."""
     name = keywords(given).get("divergence", "forward_kl")
     return Divergence(name, (VALUES["beta"] if "beta" in given else 0.5) if name == "jensen_shannon" else None)
 
@@ -89,7 +89,7 @@ def of_heads(given: Given, f: Any, x: Any, w: Any, b: Any, tx: Any, tw: Any, tb:
 
 def exact_parts(given: Given, z: np.ndarray, u: np.ndarray, weights: np.ndarray) -> tuple[Expected, Expected, Expected]:
     """The divergence as it is reduced, and its gradients in both rows of logits and in the token weights."""
-    divergence, t = divergence_asked(given), mpmath.mpf(VALUES["temperature"] if "temperature" in given else 1)
+    divergence, t = divergence_of_call(given), mpmath.mpf(VALUES["temperature"] if "temperature" in given else 1)
     pairs = [ExactPair.of(np.stack(rows), t) for rows in zip(z, u, strict=True)]
     losses = itself([divergence_of(divergence, pair) for pair in pairs])
     gradients = Expected.stack([gradient_of(divergence, pair) for pair in pairs])
@@ -118,8 +118,8 @@ def of_heads_exactly(given: Given, x: Any, w: Any, b: Any, tx: Any, tw: Any, tb:
     gradients = through_product(x, w, by_pairs[:, 0]) | through_product(tx, tw, by_pairs[:, 1], "teacher_")
     optional = {name: gradients.pop(f"gradient in {name}") for name in ("bias", "teacher_bias")}
     optional["token_weights"] = by_weights
-    asked = {f"gradient in {name}": part for name, part in optional.items() if name in given}
-    return end_to_end({"divergence": value} | gradients | asked)
+    chosen = {f"gradient in {name}": part for name, part in optional.items() if name in given}
+    return end_to_end({"divergence": value} | gradients | chosen)
 
 
 def _logits(given: Given, x: Any, w: Any, b: Any, tx: Any, tw: Any, tb: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 
-from jaxsoftmax.verify._log_softmax_theorems import naive_log_softmax
 from jaxsoftmax.verify._oracle import ExactRow, Expected, exact
+from jaxsoftmax.verify._textbook import naive_log_softmax
 
 
 @dataclass(frozen=True)

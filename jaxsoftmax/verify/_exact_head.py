@@ -4,6 +4,7 @@ What is differentiated (hidden, kernel, bias and, if tokens are weighted, their 
 theta, so that one gradient has them all. It holds small dyadic numbers: no logit rounds before the soft cap.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -26,6 +27,11 @@ class Parts(NamedTuple):
     kernel: Any  # [embed, vocab]
     bias: Any  # [vocab]
     token_weights: Any  # [tokens], or [0] where tokens aren't weighted
+
+    @property
+    def logits(self) -> Any:
+        """The logits, [tokens, vocab]."""
+        return self.hidden @ self.kernel + self.bias
 
 
 @dataclass(frozen=True)
@@ -75,8 +81,7 @@ class Setting:
         """The weighted losses by the formulas as printed, of all logits at once (M24)."""
         assert self.options is not None
         parts = self.parts(theta)
-        z = parts.hidden @ parts.kernel + parts.bias
-        losses = jax.vmap(textbook_loss(self.options))(z, jnp.maximum(y, 0))
+        losses = jax.vmap(textbook_loss(self.options))(parts.logits, jnp.maximum(y, 0))
         return jnp.where(y == IGNORED, 0, parts.token_weights * losses)
 
 
@@ -114,8 +119,8 @@ class ExactHead:
     @cached_property
     def _rows(self) -> tuple[Expected, Expected]:
         """l and dl/dz, unweighted."""
-        hidden, kernel, bias, _ = self.setting.parts(self.theta)
-        rows = [self._row(hidden[i] @ kernel + bias, int(self.y[i])) for i in self._kinds[0]]
+        logits = self.setting.parts(self.theta).logits
+        rows = [self._row(logits[i], int(self.y[i])) for i in self._kinds[0]]
         losses, gradients = zip(*rows, strict=True)
         return Expected.stack(losses), Expected.stack([g[self._class_kinds[0]] for g in gradients])
 
@@ -162,10 +167,11 @@ class ExactHead:
         """The gradient in theta of the reduced loss; of the sum if the losses are unreduced (M16, M25, M27)."""
         return end_to_end(self.gradients)
 
-    @property
+    @cached_property
     def gradients(self) -> dict[str, Expected]:
         """The gradient by the parts of theta."""
-        return self._by_parts(self._scale[:, None] * self._rows[1], self._by_weights)
+        by_parts = self._by_parts(self._scale[:, None] * self._rows[1], self._by_weights)
+        return {f"gradient in {name}": part for name, part in by_parts.items()}
 
     @property
     def _by_weights(self) -> Expected:
@@ -179,44 +185,59 @@ class ExactHead:
         x, kernel, _, _ = self._parts
         (_, places, counts), (_, of_class, classes) = self._kinds, self._class_kinds
         by_hidden, by_kernel, by_bias = g @ (kernel.T * classes[:, None]), (x.T * counts) @ g, counts @ g
-        return {
-            "gradient in hidden": by_hidden[places],
-            "gradient in kernel": by_kernel[:, of_class],
-            "gradient in bias": by_bias[of_class],
-        } | ({"gradient in token_weights": by_weights[places]} if self.setting.weighted else {})
+        parts = {"hidden": by_hidden[places], "kernel": by_kernel[:, of_class], "bias": by_bias[of_class]}
+        return parts | ({"token_weights": by_weights[places]} if self.setting.weighted else {})
 
     def hessian_product(self, v: np.ndarray) -> Expected:
-        """Of the weighted sum of losses, along v in theta, where no two tokens are alike (M15, M25)."""
+        """The Hessian of the weighted sum of losses times v in theta, where no two tokens are alike (M15, M25)."""
+        return end_to_end(self.hessian_products(v))
+
+    def hessian_products(self, v: np.ndarray) -> dict[str, Expected]:
+        """The Hessian-vector product by the parts of theta."""
         x, kernel, _, u = self._parts
         first, places, _ = self._kinds
         x_dot, kernel_dot, bias_dot, u_dot = (exact(part) for part in self.setting.parts(v))
         x_dot, u_dot, u = x_dot[first], u_dot[first, None], u[:, None]
-        z_dot = itself(x_dot) @ kernel + itself(x) @ kernel_dot + itself(bias_dot)
+        z_dot = itself(x_dot) @ kernel + itself(x) @ kernel_dot + bias_dot
         g = self._rows[1]
-        product = self._by_parts(u * self._curvature(z_dot) + u_dot * g, (g * z_dot).sum(-1))
-        product["gradient in hidden"] += ((u * g) @ kernel_dot.T)[places]
-        product["gradient in kernel"] += x_dot.T @ (u * g)
-        return end_to_end(product)
+        products = self._by_parts(u * self._curvature(z_dot) + u_dot * g, (g * z_dot).sum(-1))
+        products["hidden"] += ((u * g) @ kernel_dot.T)[places]
+        products["kernel"] += x_dot.T @ (u * g)
+        return {f"Hessian-vector product in {name}": part for name, part in products.items()}
 
     def _curvature(self, z_dot: Expected) -> Expected:
         """Each token's Hessian in its logits, times z_dot."""
         options = self.setting.options
         if options is None:
             raise ValueError("second derivatives are those of the loss with options")
-        hidden, kernel, bias, _ = self.setting.parts(self.theta)
-        rows = []
+        logits, rows = self.setting.parts(self.theta).logits, []
         for place, i in enumerate(self._kinds[0]):
             if self.y[i] == IGNORED:
-                rows.append(itself(exact(np.zeros(len(bias)))))
+                rows.append(itself(exact(np.zeros(self.setting.vocab))))
             else:
-                rows.append(capped_hessian(options, hidden[i] @ kernel + bias, self.y[i]) @ z_dot[place])
+                rows.append(capped_hessian(options, logits[i], self.y[i]) @ z_dot[place])
         return Expected.stack(rows)
 
 
-def through_product(hidden: np.ndarray, kernel: np.ndarray, g: Expected, whose: str = "") -> dict[str, Expected]:
-    """dX = G W^T, dW = X^T G and db = sum_t G, by name (M16)."""
+def through_product(hidden: np.ndarray, kernel: np.ndarray, g: Expected, prefix: str = "") -> dict[str, Expected]:
+    """dX = G W^T, dW = X^T G and db = sum_t G, by the arguments' names, which have a prefix (M16)."""
     by_parts = {"hidden": g @ exact(kernel).T, "kernel": exact(hidden).T @ g, "bias": g.sum(0)}
-    return {f"gradient in {whose}{name}": by_part for name, by_part in by_parts.items()}
+    return {f"gradient in {prefix}{name}": by_part for name, by_part in by_parts.items()}
+
+
+def logits_of(given: Collection[str], hidden: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """hidden @ kernel, with a bias if it is given."""
+    return hidden @ kernel + (bias if "bias" in given else 0)
+
+
+def gradients_of(given: Collection[str], hidden: np.ndarray, kernel: np.ndarray, g: Expected) -> dict[str, Expected]:
+    """The gradients in hidden states, the kernel as it is given, and the bias if it is, by that in the logits (M16)."""
+    gradients = through_product(hidden, kernel, g)
+    if "transposed_kernel" in given:
+        gradients["gradient in kernel"] = gradients["gradient in kernel"].T
+    if "bias" not in given:
+        del gradients["gradient in bias"]
+    return gradients
 
 
 def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 import mpmath
 import numpy as np
 
-from jaxsoftmax.verify._oracle import ExactRow, Expected
+from jaxsoftmax.verify._oracle import ExactRow, Expected, itself
 
 SHARES = (1.0, 2.0, 0.5)  # of log-probability, entropy and log-sum-exp in the sum that is differentiated
 
@@ -13,20 +13,20 @@ def margins(row: ExactRow) -> np.ndarray:
     return np.array([row.maximum - z if s else mpmath.mpf(0) for z, s in zip(row.x, row.probs, strict=True)], object)
 
 
-def entropy_of(row: ExactRow) -> mpmath.mpf:
+def row_entropy(row: ExactRow) -> mpmath.mpf:
     """log1p(r) + sum_j s_j (m - z_j), and 0 of a row of -inf alone (M28)."""
     return mpmath.mpf(0) if row.remainder < 0 else mpmath.log1p(row.remainder) + np.dot(row.probs, margins(row))
 
 
-def entropy_slope(row: ExactRow) -> Expected:
-    """s_j ((m - z_j) - S) with S = sum_i s_i (m - z_i), which is -s_j (log s_j + H) (M28)."""
+def row_entropy_gradient(row: ExactRow) -> Expected:
+    """dH/dz_j = s_j ((m - z_j) - S) with S = sum_i s_i (m - z_i), which is -s_j (log s_j + H) (M28)."""
     a = margins(row)
     mean = np.dot(row.probs, a)
     return Expected(row.probs * (a - mean), row.probs * (a + mean))
 
 
-def entropy_curvature(row: ExactRow) -> Expected:
-    """With b = (m - z) - S: s_i (b_i - 1) on the diagonal, less s_i s_j (b_i + b_j - 1) everywhere (M28)."""
+def row_entropy_hessian(row: ExactRow) -> Expected:
+    """The Hessian of H: s_i (b_i - 1) on the diagonal, less s_i s_j (b_i + b_j - 1), with b = (m - z) - S (M28)."""
     s, a = row.probs, margins(row)
     mean = np.dot(s, a)
     b, size = a - mean, a + mean
@@ -38,11 +38,9 @@ def entropy_curvature(row: ExactRow) -> Expected:
 def three_values(row: ExactRow, y: int) -> Expected:
     """Log-probability, entropy and log-sum-exp of a token (M18, M19, M28)."""
     lse_size = abs(row.maximum) + mpmath.log1p(row.remainder)
-    return Expected([-row.nll[y], entropy_of(row), row.lse], [row.nll[y], entropy_of(row), lse_size])
+    return Expected([-row.nll[y], row_entropy(row), row.lse], [row.nll[y], row_entropy(row), lse_size])
 
 
 def three_gradients(row: ExactRow, y: int) -> Expected:
-    """Of log-probability, entropy and log-sum-exp: one row each (M8, M20, M28)."""
-    slope, label = entropy_slope(row), -row.label_gradient(y)
-    value = np.stack([label, slope.value, row.probs])
-    return Expected(value, np.stack([np.abs(label), slope.magnitude, row.probs]))
+    """The gradients of a token's log-probability, entropy and log-sum-exp, a row each (M8, M20, M28)."""
+    return Expected.stack([itself(-row.label_gradient(y)), row_entropy_gradient(row), itself(row.probs)])

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxsoftmax.verify import _keywords, _regimes
-from jaxsoftmax.verify._exact_head import HEAD, Setting, through_product
+from jaxsoftmax.verify._exact_head import HEAD, Setting, gradients_of, logits_of
 from jaxsoftmax.verify._head_inputs import drawn
 from jaxsoftmax.verify._keyword_cases import (
     ALONE,
@@ -58,21 +58,6 @@ def of_hidden_exactly(
     loss = _keywords.exact_loss(case, z, _keywords.dense(case, y, classes), u)
     of_product = gradients_of(case.given, hidden, kernel, loss.by_logits)
     return _keywords.flattened(case, loss, of_product, classes)
-
-
-def logits_of(given: frozenset[str], hidden: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """hidden @ kernel, with a bias if it is given."""
-    return hidden @ kernel + (bias if "bias" in given else 0)
-
-
-def gradients_of(given: frozenset[str], hidden: np.ndarray, kernel: np.ndarray, g: Expected) -> dict[str, Expected]:
-    """The gradients in hidden states, the kernel as it is given, and the bias if it is, by that in the logits (M16)."""
-    gradients = through_product(hidden, kernel, g)
-    if "transposed_kernel" in given:
-        gradients["gradient in kernel"] = gradients["gradient in kernel"].T
-    if "bias" not in given:
-        del gradients["gradient in bias"]
-    return gradients
 
 
 def mistakes(case: Case, hidden: Any, kernel: Any, bias: Any, y: Any, u: Any, classes: Any) -> Iterator[Any]:

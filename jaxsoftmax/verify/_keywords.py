@@ -27,8 +27,7 @@ from jaxsoftmax.verify._keyword_cases import (
 )
 from jaxsoftmax.verify._oracle import Expected, end_to_end, exact, itself
 from jaxsoftmax.verify._theorem import FLOAT_LABELS, Claim, Inputs, Theorem
-from jaxsoftmax.verify._token_loss import label_gradient, token_gradient, token_loss
-from jaxsoftmax.verify._training_loss_theorems import TOKEN_WEIGHTS
+from jaxsoftmax.verify._token_loss import TOKEN_WEIGHTS, gradient_in_labels, token_gradient, token_loss
 from jaxsoftmax.verify._transformations import with_gradients
 
 COTANGENTS = np.array([1.0, -2.0, 0.5, 4.0, -1.0, 2.0])  # of unreduced losses
@@ -59,13 +58,13 @@ def exact_loss(case: Case, z: np.ndarray, y: np.ndarray, u: np.ndarray) -> Exact
     mean = np.dot(u, loss.value) / divisor if case.reduction == "mean" else mpmath.mpf(0)
     by_weights = loss - mean * normalizers  # (M27)
     scaled_parts = u[:, None] * np.concatenate([parts.value[:, :2], normalizers[:, None], parts.value[:, 2:]], 1)
-    losses = _times(u / divisor, loss)
+    losses = u / divisor * loss
     return ExactLoss(
         losses if case.reduction == "none" else losses.sum(),
         _reduced_parts(case, scaled_parts, divisor),
-        _times(scale[:, None], by_logits),
-        _times(np.where(counted, cotangents / divisor, exact(0.0)), by_weights),
-        _times(scale[:, None], by_labels),
+        scale[:, None] * by_logits,
+        np.where(counted, cotangents / divisor, exact(0.0)) * by_weights,
+        scale[:, None] * by_labels,
     )
 
 
@@ -75,7 +74,7 @@ def _token(case: Case, z: np.ndarray, y: np.ndarray) -> tuple[Expected, Expected
     if not np.ndim(y) and not 0 <= y < size:  # ignored, or else NaN
         nothing = exact(np.zeros(size) if y == case.sentinel else np.full(size, np.nan))
         return itself(nothing[0]), itself(nothing), itself(nothing), itself(nothing[:3])
-    by_labels = label_gradient(options)(y, z) if np.ndim(y) else itself(exact(np.zeros(size)))
+    by_labels = gradient_in_labels(options)(y, z) if np.ndim(y) else itself(exact(np.zeros(size)))
     plain = token_loss(replace(options, smoothing=0.0, z_loss=0.0))(z, y).value
     penalised = token_loss(replace(options, smoothing=0.0))(z, y).value
     right = mpmath.mpf(int(np.argmax(z) == (np.argmax(y) if np.ndim(y) else y)))
@@ -90,12 +89,6 @@ def _counted(case: Case, y: np.ndarray) -> np.ndarray:
 def _normalizers(case: Case, y: np.ndarray) -> np.ndarray:
     """w_y of integer labels, 1 of others (M27)."""
     return exact(np.ones(len(y))) if y.ndim > 1 else case.options.weights[np.clip(y, 0, _regimes.VOCAB - 1)]
-
-
-def _times(scale: Any, expected: Expected) -> Expected:
-    """A scaled result; what is scaled by 0 is 0."""
-    value = np.where(scale == 0, exact(0.0), scale * np.where(scale == 0, exact(0.0), expected.value))
-    return Expected(value, np.abs(scale) * np.where(scale == 0, exact(0.0), expected.magnitude))
 
 
 def _reduced_parts(case: Case, parts: np.ndarray, divisor: mpmath.mpf) -> Expected:

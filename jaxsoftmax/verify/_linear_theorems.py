@@ -6,10 +6,9 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 
-from jaxsoftmax.verify import _theorem
 from jaxsoftmax.verify._cross_entropy_theorems import INTEGER, LOSS
 from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact, itself
-from jaxsoftmax.verify._theorem import Inputs, Theorem
+from jaxsoftmax.verify._theorem import Inputs, Theorem, derivative, value
 
 ROWS, EMBED, VOCAB = 6, 4, 5
 L2 = 0.125
@@ -131,8 +130,8 @@ def penalised_kernel(**convention):
     return lambda f, W, X, b, y: f(X, W, y, bias=b, l2=L2, **convention).kernel
 
 
-value = partial(_theorem.value, rowwise=False)
-derivative = partial(_theorem.derivative, rowwise=False)
+_value = partial(value, rowwise=False)
+_derivative = partial(derivative, rowwise=False)
 
 LINEAR_THEOREMS = (
     Theorem(
@@ -142,12 +141,13 @@ LINEAR_THEOREMS = (
         "sums of N terms",
         "a sum in place of the mean, or the mean taken twice; the one-hot forgotten; rows in another order",
         (
-            derivative(INTEGER, "gradient in the shared bias", bias_gradient, in_order("bWXy"), 6,
+            _derivative(INTEGER, "gradient in the shared bias", bias_gradient, in_order("bWXy"), 6,
                        call=by_bias(mean_loss), textbook=lambda b, W, X, y: naive_mean_loss(W, X, b, y)),
-            derivative(LOSS, "gradient in the shared bias", bias_gradient, in_order("bWXy"), 6,
+            _derivative(LOSS, "gradient in the shared bias", bias_gradient, in_order("bWXy"), 6,
                        call=by_bias(own_mean_loss), textbook=lambda b, W, X, y: naive_mean_loss(W, X, b, y)),
-            value(LOSS, "mean", mean_value, in_order("Zy"), 6),
-            derivative(LOSS, "gradient of the mean in each row", row_gradients, in_order("Zy"), 6, textbook=naive_mean),
+            _value(LOSS, "mean", mean_value, in_order("Zy"), 6),
+            _derivative(LOSS, "gradient of the mean in each row", row_gradients, in_order("Zy"), 6,
+                        textbook=naive_mean),
         ),
     ),
     Theorem(
@@ -157,12 +157,12 @@ LINEAR_THEOREMS = (
         "sums of N or V products, to the ulp of their terms",
         "the 1 / N left out, or the one-hot; X in place of its transpose",
         (
-            derivative(INTEGER, "gradient in W", kernel_gradient, in_order("WXby"), 6, call=mean_loss,
+            _derivative(INTEGER, "gradient in W", kernel_gradient, in_order("WXby"), 6, call=mean_loss,
                        textbook=naive_mean_loss),
-            derivative(INTEGER, "gradient in X", hidden_gradient, in_order("XWby"), 6,
+            _derivative(INTEGER, "gradient in X", hidden_gradient, in_order("XWby"), 6,
                        call=lambda f, X, W, b, y: mean_loss(f, W, X, b, y),
                        textbook=lambda X, W, b, y: naive_mean_loss(W, X, b, y)),
-            value(GRADIENTS, "dW, db and dX", all_gradients, in_order("WXby"), 6, call=analytic_gradients),
+            _value(GRADIENTS, "dW, db and dX", all_gradients, in_order("WXby"), 6, call=analytic_gradients),
         ),
     ),
     Theorem(
@@ -172,12 +172,12 @@ LINEAR_THEOREMS = (
         "as M16",
         "one convention's gradient with the other's loss; else as M16",
         (
-            derivative(INTEGER, "gradient in W, penalty l2 sum W^2", penalised(L2), in_order("WXby"), 6,
+            _derivative(INTEGER, "gradient in W, penalty l2 sum W^2", penalised(L2), in_order("WXby"), 6,
                        call=with_penalty(L2)),
-            derivative(INTEGER, "gradient in W, penalty l2 / 2 sum W^2", penalised(L2 / 2), in_order("WXby"), 6,
+            _derivative(INTEGER, "gradient in W, penalty l2 / 2 sum W^2", penalised(L2 / 2), in_order("WXby"), 6,
                        call=with_penalty(L2 / 2)),
-            value(GRADIENTS, "dW, penalty l2 sum W^2", penalised(L2), in_order("WXby"), 6, call=penalised_kernel()),
-            value(GRADIENTS, "dW, penalty l2 / 2 sum W^2", penalised(L2 / 2), in_order("WXby"), 6,
+            _value(GRADIENTS, "dW, penalty l2 sum W^2", penalised(L2), in_order("WXby"), 6, call=penalised_kernel()),
+            _value(GRADIENTS, "dW, penalty l2 / 2 sum W^2", penalised(L2 / 2), in_order("WXby"), 6,
                   call=penalised_kernel(l2_convention="half")),
         ),
     ),

@@ -6,16 +6,18 @@ import mpmath
 import numpy as np
 
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
+from jaxsoftmax.verify._oracle import ExactRow, exact, itself
 from jaxsoftmax.verify._regimes import rows, with_directions
 from jaxsoftmax.verify._softmax_theorems import (
     along_axis_0,
+    chain_rule,
     jacobian,
     jacobian_product,
     masked_call,
     pulled_back,
     pushed_forward,
 )
+from jaxsoftmax.verify._textbook import naive_log_softmax
 from jaxsoftmax.verify._theorem import FLOAT32, Inputs, Theorem, derivative, value
 
 
@@ -35,14 +37,13 @@ def log_jacobian(x):
 
 def log_vjp(x, g):
     """g - s sum(g) (M10)."""
-    row, g = ExactRow(exact(x)), exact(g)
-    return Expected(g - row.probs * sum(g), np.abs(g) + row.probs * sum(np.abs(g)))
+    return -chain_rule(x, g)
 
 
 def log_jvp(x, v):
     """v - <s, v> 1 (M10)."""
-    row, v = ExactRow(exact(x)), exact(v)
-    return Expected(v - np.dot(row.probs, v), np.abs(v) + np.dot(row.probs, np.abs(v)))
+    v = itself(exact(v))
+    return v - ExactRow(exact(x)).probs @ v
 
 
 def unmasked_log_vjp(x, g):
@@ -55,18 +56,13 @@ def tail_product(x, v):
     return itself(jacobian_product(x, v).value)
 
 
-def naive_log_softmax(x):
-    """The formula as printed (M10)."""
-    return x - jnp.log(jnp.sum(jnp.exp(x)))
-
-
 def unmasked_pulled_back(f, x, g):
     """<g, f(x)> over the logits that aren't -inf."""
     return jnp.sum(jnp.where(jnp.isneginf(x), 0, g * f(x)), -1)
 
 
 def cotangent_product(f, x, g):
-    """The VJP itself."""
+    """The vector-Jacobian product of f at x, as `jax.vjp` returns it."""
     return jax.vjp(f, x)[1](g)[0]
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from jaxsoftmax.verify import _regimes
 from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
 from jaxsoftmax.verify._regimes import rows, with_directions
-from jaxsoftmax.verify._softmax_theorems import everything, jacobian, jacobian_product, masked_call, probs
+from jaxsoftmax.verify._softmax_theorems import SHORT_ROWS, jacobian, jacobian_product, masked_call, probs
+from jaxsoftmax.verify._textbook import naive_lse
 from jaxsoftmax.verify._theorem import FLOAT32, Inputs, Theorem, derivative, hessian, value
 
 
@@ -58,11 +59,6 @@ def _weighted_share(a, b, factor):
     e = np.array([mpmath.exp(value - max(a)) for value in a], object)
     share = factor * e / np.dot(b, e)
     return Expected(share, np.abs(share) * (np.dot(np.abs(b), e) / abs(np.dot(b, e))))
-
-
-def naive_lse(x):
-    """The formula as printed (M8)."""
-    return jnp.log(jnp.sum(jnp.exp(x)))
 
 
 def naive_weighted(a, b):
@@ -140,7 +136,7 @@ def negative_rows(dtype: str) -> list[Inputs]:
 _well_conditioned = rows(_regimes.well_conditioned)
 _with_ragged = rows(_regimes.well_conditioned, _regimes.ragged_rows)
 _sizes = rows(_regimes.well_conditioned, _regimes.ragged_rows, _regimes.long_rows)
-_every_size = rows(everything, _regimes.long_rows)
+_every_size = rows(*SHORT_ROWS, _regimes.long_rows)
 
 LOG_SUM_EXP_THEOREMS = (
     Theorem(

@@ -8,14 +8,14 @@ import mpmath
 import numpy as np
 
 from jaxsoftmax.verify import _regimes, _token_stats_theorems
-from jaxsoftmax.verify._cross_entropy_theorems import LOSS
+from jaxsoftmax.verify._cross_entropy_theorems import LOSS, nothing
 from jaxsoftmax.verify._exact_head import HEAD, Setting
 from jaxsoftmax.verify._head_inputs import drawn, packed
 from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
 from jaxsoftmax.verify._regimes import top_labelled
 from jaxsoftmax.verify._theorem import FLOAT32, Claim, Inputs, Theorem
 from jaxsoftmax.verify._token_loss import Options, token_gradient
-from jaxsoftmax.verify._token_stats_theorems import LINEAR_STATS, STATS, head_logits, of_head, statistic
+from jaxsoftmax.verify._token_stats_theorems import LINEAR_STATS, STATS, of_head, statistic
 
 OPTIONS = Options("smoothing, z-loss and class weights", 0.125, 0.0625, True)
 IGNORED = 0  # a class, which some tokens predict
@@ -64,20 +64,13 @@ def parts_exactly(x, y, u):
 
 def head_parts_exactly(theta, y, u):
     """The parts for logits hidden @ kernel + bias."""
-    hidden, kernel, bias, _ = TOKENS.parts(theta)
-    return parts_exactly(hidden @ kernel + bias, y, u)
+    return parts_exactly(TOKENS.parts(theta).logits, y, u)
 
 
 def gradient_of_sum(x, y, u):
     """u_t times each token's gradient (M25), which the parts don't change."""
     rows = [token_gradient(OPTIONS)(z, label) for z, label in zip(x, y, strict=True)]
     return np.where(y == IGNORED, exact(0.0), exact(u))[:, None] * Expected.stack(rows)
-
-
-def nothing(x, y, u):
-    """No gradient flows through parts."""
-    del y, u
-    return itself(exact(np.zeros(x.shape)))
 
 
 def prediction(x, *_):
@@ -93,7 +86,7 @@ def head_predictions(f, theta, y):
 def head_predictions_exactly(theta, y):
     """The first class of the maximum of hidden @ kernel + bias (M33)."""
     del y
-    return Expected.stack([prediction(z) for z in head_logits(theta)])
+    return Expected.stack([prediction(z) for z in _token_stats_theorems.TOKENS.parts(theta).logits])
 
 
 def tokens(dtype: str) -> list[Inputs]:

@@ -26,45 +26,54 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Expected:
-    """An exact result, and the size to whose ulp it is promised: of itself, or of the terms that are rounded.
+    """An exact result, and the magnitude to whose ulp it is promised: of itself, or of the terms that are rounded.
 
-    Sums and products of results, and of results with exact numbers, carry the sizes along: that of A @ e is |A| @ size.
+    Sums and products of results, and of results with exact numbers, carry magnitudes along: that of A @ e is |A| @ |e|.
     """
 
     value: Any  # array-like of numbers; kept as an array of mpmath's
-    magnitude: Any
+    _magnitude: Any = None  # None: that of the value
     parts: tuple[tuple[str, tuple[int, ...]], ...] = ()  # names and shapes of what is joined end to end in each row
     __array_ufunc__ = None  # arrays leave a product with a result to the result
 
     def __post_init__(self) -> None:
         value = np.asarray(self.value, object)
-        size = value if self.magnitude is self.value else np.broadcast_to(self.magnitude, value.shape)
         object.__setattr__(self, "value", value)
-        object.__setattr__(self, "magnitude", size)
+        if self._magnitude is not None:
+            object.__setattr__(self, "_magnitude", np.broadcast_to(self._magnitude, value.shape))
 
-    @property
-    def _size(self) -> np.ndarray:
-        return abs(self.magnitude)
+    @cached_property
+    def magnitude(self) -> np.ndarray:
+        """The magnitude of each entry, which is never negative."""
+        return abs(self.value) if self._magnitude is None else self._magnitude
 
     def __add__(self, other: Any) -> "Expected":
         other = _result(other)
-        return Expected(self.value + other.value, self._size + other._size, self.parts)
+        return Expected(self.value + other.value, self.magnitude + other.magnitude, self.parts or other.parts)
+
+    __radd__ = __add__
+
+    def __neg__(self) -> "Expected":
+        return Expected(-self.value, self._magnitude, self.parts)
 
     def __sub__(self, other: Any) -> "Expected":
-        return self + -1 * _result(other)
+        return self + -_result(other)
+
+    def __rsub__(self, other: Any) -> "Expected":
+        return _result(other) + -self
 
     def __mul__(self, other: Any) -> "Expected":
         other = _result(other)
-        return Expected(self.value * other.value, self._size * other._size, self.parts)
+        return Expected(self.value * other.value, self.magnitude * other.magnitude, self.parts or other.parts)
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: Any) -> "Expected":
-        return Expected(self.value / divisor, self._size / abs(divisor), self.parts)
+        return Expected(self.value / divisor, self.magnitude / abs(divisor), self.parts)
 
     def __matmul__(self, other: Any) -> "Expected":
         other = _result(other)
-        return Expected(self.value @ other.value, self._size @ other._size)
+        return Expected(self.value @ other.value, self.magnitude @ other.magnitude)
 
     def __rmatmul__(self, matrix: np.ndarray) -> "Expected":
         return _result(matrix) @ self
@@ -83,7 +92,7 @@ class Expected:
 
     def sum(self, axis: int | None = None) -> "Expected":
         """The sum of all entries, or along an axis."""
-        return Expected(np.sum(self.value, axis), np.sum(self._size, axis))
+        return Expected(np.sum(self.value, axis), np.sum(self.magnitude, axis))
 
     @cached_property
     def high(self) -> np.ndarray:
@@ -102,16 +111,15 @@ class Expected:
     @cached_property
     def high_magnitude(self) -> np.ndarray:
         """The magnitude, rounded to float64; 0 where it isn't finite."""
-        size = np.abs(self.high if self.magnitude is self.value else _rounded(self.magnitude))
-        return np.where(np.isfinite(size), size, 0)
+        magnitude = np.abs(self.high) if self._magnitude is None else _rounded(self._magnitude)
+        return np.where(np.isfinite(magnitude), magnitude, 0)
 
     @classmethod
     def stack(cls, rows: "Sequence[Expected]") -> "Expected":
         """The results of several rows."""
         value = np.stack([row.value for row in rows])
-        if all(row.magnitude is row.value for row in rows):
-            return cls(value, value, rows[0].parts)
-        return cls(value, np.stack([row.magnitude for row in rows]), rows[0].parts)
+        to_itself = all(row._magnitude is None for row in rows)
+        return cls(value, None if to_itself else np.stack([row.magnitude for row in rows]), rows[0].parts)
 
     def place(self, where: tuple[int, ...]) -> str:
         """An index of an entry as a person reads it: of joined parts the part's name, and the index in that."""
@@ -138,7 +146,7 @@ def exact(array: ArrayLike) -> np.ndarray:
 
 def itself(value: Any) -> Expected:
     """A result promised to its own last bits."""
-    return Expected(value, value)
+    return Expected(value)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from jaxsoftmax.verify._cross_entropy_theorems import LOSS
 from jaxsoftmax.verify._distillation_theorems import DISTILLATION
 from jaxsoftmax.verify._exact_divergence import JENSEN_SHANNON, REVERSE, Divergence, ExactPair
 from jaxsoftmax.verify._exact_head import HEAD, ExactHead, Setting
-from jaxsoftmax.verify._exact_stats import SHARES, entropy_curvature, three_gradients
+from jaxsoftmax.verify._exact_stats import SHARES, row_entropy_hessian, three_gradients
 from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact, itself
 from jaxsoftmax.verify._theorem import FLOAT32, Claim, Inputs, Theorem, derivative, hessian
 from jaxsoftmax.verify._token_loss import Options
@@ -21,7 +21,6 @@ from jaxsoftmax.verify._token_stats_theorems import LINEAR_STATS, STATS
 from jaxsoftmax.verify._two_heads import LINEAR_DISTILLATION
 
 TOKENS = Setting(7, 3, _regimes.VOCAB, reduction="sum", options=Options("no keyword"), weighted=True)
-THROUGH_PRODUCT = TOKENS.tokens * TOKENS.embed + TOKENS.embed * TOKENS.vocab
 
 
 def along(f: Any, x: Any, g: Any, v: Any) -> Any:
@@ -39,7 +38,7 @@ def of_softmax(x: np.ndarray, g: np.ndarray, v: np.ndarray) -> Expected:
 
 def of_log_softmax(x: np.ndarray, g: np.ndarray, v: np.ndarray) -> Expected:
     """The gradient of <v, g - s sum(g)>."""
-    return -1 * itself(exact(g)).sum() * ExactRow(exact(x)).jacobian_product(exact(v))
+    return -itself(exact(g)).sum() * ExactRow(exact(x)).jacobian_product(exact(v))
 
 
 def of_mean(f: Any, x: Any, y: Any, v: Any) -> jax.Array:
@@ -75,8 +74,8 @@ def of_head_exactly(theta: np.ndarray, v: np.ndarray, y: np.ndarray) -> Expected
     """The Hessian-vector product of `of_head`, in mpmath: of the sum with bias 0 and token weights 1, over N."""
     n, bias = TOKENS.tokens, np.zeros(TOKENS.vocab)
     head = ExactHead(TOKENS, np.concatenate([theta, bias, np.ones(n)]), y)
-    product = head.hessian_product(np.concatenate([v, bias, np.zeros(n)]))
-    return product[:THROUGH_PRODUCT] / n
+    products = head.hessian_products(np.concatenate([v, bias, np.zeros(n)]))
+    return end_to_end({name: part for name, part in products.items() if name.endswith(("hidden", "kernel"))}) / n
 
 
 def head_tokens(dtype: str) -> list[Inputs]:
@@ -92,7 +91,7 @@ def statistics_hessian(x: np.ndarray, y: int) -> Expected:
     del y
     row, (of_prob, of_entropy, of_lse) = ExactRow(exact(x)), exact(SHARES)
     jacobian = itself(row.jacobian)
-    return of_lse * jacobian - of_prob * jacobian + of_entropy * entropy_curvature(row)
+    return of_lse * jacobian - of_prob * jacobian + of_entropy * row_entropy_hessian(row)
 
 
 def statistics_gradient(x: np.ndarray, y: int) -> Expected:
@@ -118,7 +117,7 @@ def divergence_hessian(divergence: Divergence) -> Any:
             weight = 1 - mpmath.mpf(divergence.beta)
             v, m = pair.swapped.to_mixture(weight), divergence.beta * pair.p.probs + weight * q
             curved = weight * q / m
-        centred, rest = itself(v) - q @ itself(v), itself(exact(np.ones(len(q)))) - curved
+        centred, rest = itself(v) - q @ itself(v), 1 - itself(curved)
         flat = rest[:, None] * j - q[:, None] * (rest @ j)
         return weight * (centred[:, None] * j - q[:, None] * (q * centred) + flat)
 
@@ -143,7 +142,12 @@ def hessian_through_product(
     z_dot = itself(x_dot) @ w + itself(x) @ w_dot
     g = Expected.stack([gradient for gradient, _ in derivatives])
     g_dot = Expected.stack([curved @ z_dot[i] for i, (_, curved) in enumerate(derivatives)])
-    return end_to_end({"hidden": g_dot @ w.T + g @ w_dot.T, "kernel": x.T @ g_dot + x_dot.T @ g})
+    return end_to_end(
+        {
+            "Hessian-vector product in hidden": g_dot @ w.T + g @ w_dot.T,
+            "Hessian-vector product in kernel": x.T @ g_dot + x_dot.T @ g,
+        }
+    )
 
 
 def along_head(total: Any) -> Any:

@@ -12,8 +12,8 @@ from jaxsoftmax.verify import _regimes
 from jaxsoftmax.verify._cross_entropy_theorems import LOSS
 from jaxsoftmax.verify._exact_head import HEAD, Setting, through_product
 from jaxsoftmax.verify._head_inputs import drawn, packed
-from jaxsoftmax.verify._log_sum_exp_theorems import naive_lse
 from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact, itself
+from jaxsoftmax.verify._textbook import naive_lse
 from jaxsoftmax.verify._theorem import FLOAT32, Claim, Inputs, Theorem
 from jaxsoftmax.verify._token_loss import TOGETHER, token_gradient, token_loss
 
@@ -74,7 +74,7 @@ def or_nan(oracle: Any) -> Any:
     return expected
 
 
-def everything(f, x, indices, weights):
+def with_every_keyword(f, x, indices, weights):
     """With smoothing, z-loss, class weights and a soft cap."""
     return TOGETHER.per_token(f, x, SparseLabels(indices, weights))
 
@@ -115,8 +115,7 @@ def in_head_by_weights(f, weights, theta, indices):
 
 
 def _of_tokens(theta: np.ndarray, *labels: np.ndarray) -> Any:
-    hidden, kernel, bias, _ = TOKENS.parts(theta)
-    return zip(hidden @ kernel + bias, *labels, strict=True)
+    return zip(TOKENS.parts(theta).logits, *labels, strict=True)
 
 
 def head_gradient(theta, indices, weights):
@@ -136,8 +135,7 @@ def head_weights_gradient(weights, theta, indices):
 
 def head_naive(theta, indices, weights):
     """The formula as printed, of all logits at once (M31)."""
-    hidden, kernel, bias, u = TOKENS.parts(theta)
-    z = hidden @ kernel + bias
+    z, u = TOKENS.parts(theta).logits, TOKENS.parts(theta).token_weights
     lse = jnp.log(jnp.sum(jnp.exp(z), -1, keepdims=True))
     return jnp.dot(u, jnp.sum(weights * (lse - jnp.take_along_axis(z, indices, -1)), -1))
 
@@ -218,8 +216,8 @@ SPARSE_LABELS = Theorem(
         _Claim(LOSS, "gradient in low precision", 1, per_token, gradient, low, 1, dtypes=_regimes.LOW_PRECISION),
         _in_float32(LOSS, "value, labels out of range", 0, per_token, or_nan(loss), out_of_range, 4),
         _in_float32(LOSS, "gradient, labels out of range", 1, per_token, or_nan(gradient), out_of_range, 6),
-        _in_float32(LOSS, "value, everything on", 0, everything, FLOAT_LOSS, moderate, 6),
-        _in_float32(LOSS, "gradient, everything on", 1, everything, FLOAT_GRADIENT, moderate, 6),
+        _in_float32(LOSS, "value, everything on", 0, with_every_keyword, FLOAT_LOSS, moderate, 6),
+        _in_float32(LOSS, "gradient, everything on", 1, with_every_keyword, FLOAT_GRADIENT, moderate, 6),
         _in_float32(LOSS, "mean", 0, mean, exact_mean, weighted_tokens, 6, rowwise=False),
         _Claim(HEAD, "gradients, and losses as those in the token weights", 1, in_head, head_gradient, head_tokens, 6,
                rowwise=False, textbook=head_naive),

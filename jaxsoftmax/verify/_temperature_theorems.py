@@ -18,10 +18,10 @@ from jaxsoftmax.verify._exact_divergence import (
     textbook,
 )
 from jaxsoftmax.verify._exact_stats import three_gradients, three_values
-from jaxsoftmax.verify._log_sum_exp_theorems import naive_lse
 from jaxsoftmax.verify._oracle import ExactRow, exact, itself
+from jaxsoftmax.verify._textbook import naive_entropy, naive_lse
 from jaxsoftmax.verify._theorem import FLOAT32, Claim, Inputs, Theorem, derivative, value
-from jaxsoftmax.verify._token_stats_theorems import STATS, all_three, naive_entropy
+from jaxsoftmax.verify._token_stats_theorems import STATS, all_three
 
 TEMPERATURES = np.array([0.5, 2.0, 4.0, 1.0])  # by which no logit rounds
 
@@ -61,7 +61,7 @@ def divergence_gradient(divergence: Divergence) -> Any:
     return lambda pair, t: gradient_of(divergence, ExactPair.of(pair, t)) / mpmath.mpf(float(t))
 
 
-def rows(dtype: str) -> list[Inputs]:
+def labelled_rows(dtype: str) -> list[Inputs]:
     x, y = _regimes.ordinary(dtype), np.array([0, 3, 4, 6], np.int32)
     tails = _regimes.confident(dtype)[:4]
     return [
@@ -110,9 +110,9 @@ TEMPERATURE = Theorem(
     "the gradient without its 1 / T; T^2 times the divergence, as in some recipes; T in place of 1 / T; a temperature "
     "that one of the two rows lacks",
     (
-        value(STATS, "statistics", exact_statistics, rows, 6, call=statistics, rowwise=False),
-        derivative(STATS, "gradients of the statistics", statistics_gradient, rows, 6, call=statistics, rowwise=False,
-                   textbook=textbook_statistics),
+        value(STATS, "statistics", exact_statistics, labelled_rows, 6, call=statistics, rowwise=False),
+        derivative(STATS, "gradients of the statistics", statistics_gradient, labelled_rows, 6, call=statistics,
+                   rowwise=False, textbook=textbook_statistics),
         *_of_divergence(FORWARD),
         *_of_divergence(JENSEN_SHANNON),
     ),

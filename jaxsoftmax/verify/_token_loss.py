@@ -12,6 +12,7 @@ from jaxsoftmax.verify._oracle import ExactRow, Expected, exact
 CAP = 4.0
 IGNORED = -100
 WEIGHTS = np.array([1.0, 0.5, 2.0, 0.25, 1.0, 0.0, 1.5])  # of classes
+TOKEN_WEIGHTS = np.array([1.0, 0.5, 0.0, 2.0, 1.0, 3.0])
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def capped_hessian(options: Options, x: np.ndarray, y: np.ndarray) -> Expected:
     )
 
 
-def label_gradient(options: Options):
+def gradient_in_labels(options: Options):
     """(1 - eps) w_j (L - z_j) (M12, M26)."""
 
     def gradient(p, x):

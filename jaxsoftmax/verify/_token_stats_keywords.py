@@ -9,14 +9,15 @@ import mpmath
 import numpy as np
 
 from jaxsoftmax.verify import _regimes, _transformations
+from jaxsoftmax.verify._exact_head import gradients_of, logits_of
 from jaxsoftmax.verify._exact_stats import SHARES, three_gradients, three_values
 from jaxsoftmax.verify._head_inputs import drawn
-from jaxsoftmax.verify._head_keywords import OF_HEAD, TOKENS, gradients_of, logits_of
+from jaxsoftmax.verify._head_keywords import OF_HEAD, TOKENS
 from jaxsoftmax.verify._keyword_cases import OF_PRODUCTS, OF_SCHEDULE
 from jaxsoftmax.verify._keywords import of_each
 from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact
 from jaxsoftmax.verify._theorem import Claim, Inputs
-from jaxsoftmax.verify._token_loss import CAP, SOFTCAP
+from jaxsoftmax.verify._token_loss import CAP, SOFTCAP, Options
 from jaxsoftmax.verify._token_stats_theorems import LINEAR_STATS, STATS
 
 WITHOUT_EFFECT = OF_SCHEDULE | OF_PRODUCTS  # on the statistics
@@ -69,17 +70,14 @@ def exact_gradient(given: Given, z: np.ndarray, y: np.ndarray) -> Expected:
 
 def _token(given: Given, z: np.ndarray, y: int) -> tuple[Expected, Expected]:
     """Three statistics, and the gradient of each."""
-    capped = SOFTCAP.row(z) if "logit_softcap" in given else ExactRow(exact(z))
+    options = SOFTCAP if "logit_softcap" in given else Options("no keyword")
     t = mpmath.mpf(VALUES["temperature"] if "temperature" in given else 1)
-    row = ExactRow(capped.x / t)
-    rounding = SOFTCAP.rounding(row) if "logit_softcap" in given else 1
-    slope = (SOFTCAP.slope(z) if "logit_softcap" in given else exact(np.ones(len(z)))) / t
-    counted = exact(np.array([0, 0, 1] if "ignore_index" in given and y == VALUES["ignore_index"] else [1, 1, 1]))
+    row = ExactRow(options.row(z).x / t)
+    slope, rounding = options.slope(z) / t, options.rounding(row)
+    counted = exact([0, 0, 1] if "ignore_index" in given and y == VALUES["ignore_index"] else [1, 1, 1])
     values, gradients = three_values(row, y), three_gradients(row, y)
-    return (
-        Expected(counted * values.value, counted * (values.magnitude + (rounding - 1))),
-        Expected(counted[:, None] * gradients.value * slope, counted[:, None] * gradients.magnitude * slope * rounding),
-    )
+    of_capped = Expected(gradients.value, gradients.magnitude * rounding)
+    return counted * Expected(values.value, values.magnitude + (rounding - 1)), counted[:, None] * of_capped * slope
 
 
 def of_logits_exactly(given: Given, x: np.ndarray, y: np.ndarray) -> Expected:

@@ -9,21 +9,22 @@ import numpy as np
 
 from jaxsoftmax.verify import _regimes
 from jaxsoftmax.verify._confident_label_theorems import label_gradient
-from jaxsoftmax.verify._cross_entropy_theorems import naive_integer, nll
+from jaxsoftmax.verify._cross_entropy_theorems import nll
 from jaxsoftmax.verify._exact_head import Setting, through_product
 from jaxsoftmax.verify._exact_stats import (
     SHARES,
-    entropy_curvature,
-    entropy_of,
-    entropy_slope,
+    row_entropy,
+    row_entropy_gradient,
+    row_entropy_hessian,
     three_gradients,
     three_values,
 )
 from jaxsoftmax.verify._head_inputs import confident, drawn, packed
-from jaxsoftmax.verify._log_sum_exp_theorems import lse, naive_lse
+from jaxsoftmax.verify._log_sum_exp_theorems import lse
 from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact, itself
 from jaxsoftmax.verify._regimes import labelled, top_labelled
-from jaxsoftmax.verify._softmax_theorems import naive_softmax, probs
+from jaxsoftmax.verify._softmax_theorems import probs
+from jaxsoftmax.verify._textbook import naive_entropy, naive_integer, naive_lse
 from jaxsoftmax.verify._theorem import FLOAT32, Claim, Inputs, Theorem, derivative, hessian, value
 
 STATS, LINEAR_STATS = "token_stats", "linear_token_stats"
@@ -45,29 +46,29 @@ def unrounded(name: str) -> Any:
 def entropy(x, y):
     """The entropy, to its own ulp: no term of it is negative (M28)."""
     del y
-    return itself(entropy_of(ExactRow(exact(x))))
+    return itself(row_entropy(ExactRow(exact(x))))
 
 
 def entropy_gradient(x, y):
     """dH/dz, to the ulp of its two terms, of which one is 0 at a dominant entry (M28)."""
     del y
-    return entropy_slope(ExactRow(exact(x)))
+    return row_entropy_gradient(ExactRow(exact(x)))
 
 
 def entropy_hessian(x, y):
     """The Hessian of the entropy, to the ulp of its terms (M28)."""
     del y
-    return entropy_curvature(ExactRow(exact(x)))
+    return row_entropy_hessian(ExactRow(exact(x)))
 
 
 def log_prob(x, y):
     """log s_y (M19)."""
-    return -1 * nll(x, y)
+    return -nll(x, y)
 
 
 def log_prob_gradient(x, y):
     """e_y - s, each entry to its own ulp (M20)."""
-    return -1 * label_gradient(x, y)
+    return -label_gradient(x, y)
 
 
 def lse_of(x, y):
@@ -80,12 +81,6 @@ def lse_gradient(x, y):
     """Softmax (M8)."""
     del y
     return probs(x)
-
-
-def naive_entropy(x, y):
-    """The formula as printed (M28)."""
-    del y
-    return -jnp.sum(naive_softmax(x) * (x - naive_lse(x)))
 
 
 def all_three(f: Any, x: Any, y: Any, **keywords: Any) -> Any:
@@ -106,7 +101,7 @@ def ignoring_exactly(x, y):
         return itself([mpmath.mpf(0), mpmath.mpf(0), row.lse])
     if 0 <= y < len(x):
         return three_values(row, int(y))
-    return itself([mpmath.mpf("nan"), entropy_of(row), row.lse])
+    return itself([mpmath.mpf("nan"), row_entropy(row), row.lse])
 
 
 def of_head(setting: Setting, f: Any, theta: Any, y: Any) -> Any:
@@ -121,14 +116,9 @@ def head_statistics(f, theta, y):
     return jnp.concatenate([stats.log_prob, stats.entropy, stats.log_sum_exp])
 
 
-def head_logits(theta: np.ndarray) -> np.ndarray:
-    hidden, kernel, bias, _ = TOKENS.parts(theta)
-    return hidden @ kernel + bias
-
-
 def head_statistics_exactly(theta, y):
     """The statistics of hidden @ kernel + bias (M28)."""
-    rows = zip(head_logits(theta), y, strict=True)
+    rows = zip(TOKENS.parts(theta).logits, y, strict=True)
     return Expected.stack([three_values(ExactRow(exact(z)), int(label)) for z, label in rows]).T.ravel()
 
 
@@ -147,21 +137,20 @@ def weighted_sum_exactly(setting: Setting, shares: tuple[float, ...]) -> Any:
     """The oracle of the gradient of `weighted_sum` in hidden, kernel, bias and u (M16, M28)."""
 
     def gradient(theta, y):
-        hidden, kernel, bias, weights = setting.parts(theta)
-        rows = [ExactRow(exact(z)) for z in hidden @ kernel + bias]
+        parts = setting.parts(theta)
+        rows = [ExactRow(exact(z)) for z in parts.logits]
         values = Expected.stack([three_values(row, int(label)) for row, label in zip(rows, y, strict=True)])
         gradients = [exact(shares) @ three_gradients(row, int(label)) for row, label in zip(rows, y, strict=True)]
-        g = exact(weights)[:, None] * Expected.stack(gradients)
-        gradients = through_product(hidden, kernel, g)
-        return end_to_end(gradients | {"gradient in token_weights": values @ exact(shares)})
+        g = exact(parts.token_weights)[:, None] * Expected.stack(gradients)
+        by_parts = through_product(parts.hidden, parts.kernel, g)
+        return end_to_end(by_parts | {"gradient in token_weights": values @ exact(shares)})
 
     return gradient
 
 
 def textbook_weighted_sum(theta, y):
     """The formulas as printed, of all logits at once (M28)."""
-    hidden, kernel, bias, u = TOKENS.parts(theta)
-    z = hidden @ kernel + bias
+    z, u = TOKENS.parts(theta).logits, TOKENS.parts(theta).token_weights
     lse = jax.vmap(naive_lse)(z)
     parts = jnp.stack([jnp.take_along_axis(z, y[:, None], -1)[:, 0] - lse, jax.vmap(naive_entropy)(z, y), lse])
     return jnp.dot(jnp.asarray(SHARES) @ parts, u)

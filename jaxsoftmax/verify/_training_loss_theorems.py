@@ -17,16 +17,15 @@ from jaxsoftmax.verify._token_loss import (
     SMOOTHING,
     SOFTCAP,
     TOGETHER,
+    TOKEN_WEIGHTS,
     Z_LOSS,
     capped_hessian,
-    label_gradient,
+    gradient_in_labels,
     textbook_loss,
     token_gradient,
     token_hessian,
     token_loss,
 )
-
-TOKEN_WEIGHTS = np.array([1.0, 0.5, 0.0, 2.0, 1.0, 3.0])
 
 
 def capped_gradient(x, y):
@@ -75,7 +74,7 @@ def weights_gradient(u, x, y):
     mean, losses, weights, below = mean_of(x, y, u)
     if not below:
         return itself(exact(np.zeros(len(u))))
-    return Expected((losses - mean * weights) / below, (losses + mean * weights) / below)
+    return (itself(losses) - mean * weights) / below
 
 
 def reduced(reduction: str):
@@ -96,10 +95,6 @@ def tokens(order: str):
         return [Inputs("weighted, some or all ignored", tuple(arrays[name] for name in order))]
 
     return inputs
-
-
-def rows(dtype: str) -> list[Inputs]:
-    return _regimes.rows(_regimes.moderate, beside=[lambda x: np.array([0, 3, 4, 6], np.int32)])(dtype)
 
 
 def float_rows(dtype: str) -> list[Inputs]:
@@ -134,13 +129,14 @@ def of_settings(order: int, quantity: str, oracle: Any, inputs: Any, bound: floa
     ]
 
 
+_rows = _regimes.rows(_regimes.moderate, beside=[lambda x: np.array([0, 3, 4, 6], np.int32)])
 _of_float_labels = (
     *of_settings(0, "value", token_loss, float_rows, 6, (SMOOTHING, TOGETHER)),
     *of_settings(1, "gradient", token_gradient, float_rows, 6, (SMOOTHING, TOGETHER)),
     derivative(
         LOSS,
         f"gradient in the labels, {TOGETHER.name}",
-        label_gradient(TOGETHER),
+        gradient_in_labels(TOGETHER),
         labels_first,
         6,
         call=lambda f, p, x: TOGETHER.per_token(f, x, p),
@@ -158,7 +154,7 @@ TRAINING_LOSS_THEOREMS = (
         "1 - tanh^2 is 0 past x = 9 c",
         (
             derivative(LOSS, "gradient past the cap", capped_gradient, flat, 6, call=SOFTCAP.per_token),
-            hessian(LOSS, "Hessian", softcap_hessian, rows, 8, call=SOFTCAP.per_token, dtypes=FLOAT32),
+            hessian(LOSS, "Hessian", softcap_hessian, _rows, 8, call=SOFTCAP.per_token, dtypes=FLOAT32),
         ),
     ),
     Theorem(
@@ -167,7 +163,7 @@ TRAINING_LOSS_THEOREMS = (
         "l = (1 - eps) w_y nll_y + (eps / V) sum_j w_j (L - z_j) + zeta w_y L^2",
         "sums of V terms, to the ulp of their sizes",
         "eps / (V - 1); a z-loss without the class weight; weights left out of the smoothing",
-        tuple(of_settings(0, "value", token_loss, rows, 6)),
+        tuple(of_settings(0, "value", token_loss, _rows, 6)),
     ),
     Theorem(
         "M25",
@@ -176,8 +172,8 @@ TRAINING_LOSS_THEOREMS = (
         "sums of V terms, to the ulp of their sizes",
         "as M24, in the gradient alone",
         (
-            *of_settings(1, "gradient", token_gradient, rows, 6),
-            *of_settings(2, "Hessian", token_hessian, rows, 8, (SMOOTHING, Z_LOSS, CLASS_WEIGHTS)),
+            *of_settings(1, "gradient", token_gradient, _rows, 6),
+            *of_settings(2, "Hessian", token_hessian, _rows, 8, (SMOOTHING, Z_LOSS, CLASS_WEIGHTS)),
         ),
     ),
     Theorem(

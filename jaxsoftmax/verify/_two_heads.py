@@ -55,7 +55,7 @@ def gradients(divergence: Divergence) -> Any:
 
     def expected(theta):
         student, teacher, weights = unpacked(theta)
-        logits = [head.hidden @ head.kernel + head.bias for head in (student, teacher)]
+        logits = [head.logits for head in (student, teacher)]
         pairs = [ExactPair.of(np.stack(rows)) for rows in zip(*logits, strict=True)]
         losses = itself([divergence_of(divergence, pair) for pair in pairs])
         g = exact(weights)[:, None, None] * Expected.stack([gradient_of(divergence, pair) for pair in pairs])
@@ -71,7 +71,7 @@ def textbook_sum(divergence: Divergence) -> Any:
 
     def total(theta):
         student, teacher, weights = unpacked(theta)
-        logits = [head.hidden @ head.kernel + head.bias for head in (student, teacher)]
+        logits = [head.logits for head in (student, teacher)]
         return jnp.dot(weights, jax.vmap(textbook(divergence))(jnp.stack(logits, 1)))
 
     return total

@@ -71,6 +71,7 @@ def heads():
             ratio(rows[1]["torch"]),
             each(rows, "jaxsoftmax", mebibytes),
             each(rows, "optax", mebibytes),
+            mebibytes(rows[0]["tokamax"]),
         ]
 
 
