@@ -25,14 +25,14 @@ def render() -> str:
     """Returns one table for all targets, and how each record was made."""
     if not records():  # in a source distribution
         return ""
-    by_target = [
-        {_name(row): row for row in (by_subject["jaxsoftmax"] for by_subject in cases(record["rows"]))}
-        for record in records()
-    ]
-    header = ("shape", "dtype", "function", "quantity", *(record["target"].split(":")[1] for record in records()))
+    by_target: dict[str, dict[tuple[str, ...], Row]] = {}
+    for record in records():
+        rows = (by_subject["jaxsoftmax"] for by_subject in cases(record["rows"]))
+        by_target.setdefault(record["target"].split(":")[1], {}).update((_name(row), row) for row in rows)
+    header = ("shape", "dtype", "function", "quantity", *by_target)
     lines = [
-        (*name, *(_cell(rows.get(name)) for rows in by_target))
-        for name in dict.fromkeys(name for rows in by_target for name in rows)
+        (*name, *(_cell(rows.get(name)) for rows in by_target.values()))
+        for name in dict.fromkeys(name for rows in by_target.values() for name in rows)
     ]
     made = "\n\n".join(
         f"`{shlex.join(record['command'])}`\n\nCompiled on {record['date'].partition(' ')[0]} for "
@@ -42,7 +42,7 @@ def render() -> str:
     )
     alt = "the fused head compiled, value and gradients in bfloat16: time above its floor against temporary memory"
     pictures = "\n".join(f"![{alt}](/{ASSETS}/compiled-{scheme}.svg#only-{scheme})" for scheme in SCHEMES)
-    return f"{pictures}\n\n{table(header, lines, len(records()))}\n{details('note', 'How it was made', made)}"
+    return f"{pictures}\n\n{table(header, lines, len(by_target))}\n{details('note', 'How it was made', made)}"
 
 
 _DRAWN = {"jaxsoftmax": "integer-labels", "jaxsoftmax, 256 MiB": "lean"}
@@ -76,11 +76,13 @@ def _name(row: Row) -> tuple[str, ...]:
 
 
 def _cell(row: Row | None) -> str:
-    """The ratio to the base, the time, of the head its ratio to the floor, and the temporary memory."""
+    """The ratio to the base, the time, of the head its ratio to the floor, the memory, and a device's collectives."""
     if row is None:
         return ""
     if row["failure"]:
         return "no room"
     ratio = "no room" if row["to_base"] is None else f"{row['to_base']:.2f}"
     floor = "" if row["to_floor"] is None else f", {row['to_floor']:.2f} × floor"
-    return f"{ratio} ({row['seconds'] * 1e3:.3g} ms{floor}, {row['temp_bytes'] / 2**20:.1f} MiB)"
+    said = sum(row.get("collectives", {}).values())
+    collectives = f", {said / 2**20:.0f} MiB in collectives" if said else ""
+    return f"{ratio} ({row['seconds'] * 1e3:.3g} ms{floor}, {row['temp_bytes'] / 2**20:.1f} MiB{collectives})"

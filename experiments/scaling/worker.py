@@ -9,7 +9,6 @@ temporary memory.
 
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -45,10 +44,8 @@ def cost(program: Program, *, vocab_axis: str | None = "vocab", devices: Any = N
     if text is None or memory is None:
         raise RuntimeError("this backend doesn't show what it compiled")
     work = device_work(text, shape)
-    collectives = Counter()
-    for each in work.collectives:
-        collectives[f"{each.kind} over {' and '.join(AXES[axis] for axis in each.axes)}"] += each.bytes * each.times
-    return {"flops": work.flops, "collectives": dict(collectives), "temporary": memory.temp_size_in_bytes}
+    said = work.bytes_said(AXES)
+    return {"flops": work.flops, "collectives": said, "temporary": memory.temp_size_in_bytes}
 
 
 def _function(program: Program, mesh: Mesh, vocab_axis: str | None) -> Callable[..., Any]:

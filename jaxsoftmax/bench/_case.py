@@ -8,9 +8,10 @@ INTEGER, FLOAT, ONE_HOT, SEQUENCES = "integer-labels", "float-labels", "one-hot"
 LOGSUMEXP, SOFTMAX, LOG_SOFTMAX = "logsumexp", "softmax", "log_softmax"
 UNREDUCED, LEAN = "unreduced", "lean"
 STATS, SPARSE, DISTILLATION, PARTS = "token-stats", "sparse-labels", "distillation", "loss-parts"
+SHARDED = "sharded"
 FUNCTIONS = {
     "plain": (INTEGER, FLOAT, ONE_HOT, SEQUENCES, LOGSUMEXP, SOFTMAX, LOG_SOFTMAX),
-    "linear": (INTEGER, UNREDUCED, LEAN, STATS, SPARSE, DISTILLATION, PARTS),
+    "linear": (INTEGER, UNREDUCED, LEAN, STATS, SPARSE, DISTILLATION, PARTS, SHARDED),
 }
 ORDINARY, TRAINED, CONFIDENT = "ordinary", "trained", "confident"
 VALUE, GRADIENT, IN_GRAPH = "value", "value and gradient", "logits in the graph"
@@ -38,7 +39,8 @@ class Case:
     # SEQUENCES: integer labels, and logits [8, N / 8, V]; the gradient of softmax is a VJP. Of the head, UNREDUCED: the
     # mean of the losses of reduction="none"; LEAN: with a memory_budget of `LEAN_BYTES`; STATS: the mean of -log s_y,
     # less `ENTROPY_WEIGHT` times the entropy; SPARSE: with `SPARSE_CLASSES` weighted classes a token; DISTILLATION:
-    # KL(p||q), with the teacher's head a constant; PARTS: the loss with has_aux=True.
+    # KL(p||q), with the teacher's head a constant; PARTS: the loss with has_aux=True; SHARDED: integer labels, with
+    # tokens and classes sharded over all chips of a target, and the kernel changed by its gradient.
     function: str = INTEGER
 
     def __post_init__(self) -> None:
@@ -67,7 +69,7 @@ class Case:
         """The base of ratios: optax if it has the function, else jax; of PARTS the loss without them."""
         if self.function == PARTS:
             return WITHOUT_PARTS
-        return "optax" if self.function in (INTEGER, FLOAT, SEQUENCES, UNREDUCED, LEAN) else "jax"
+        return "optax" if self.function in (INTEGER, FLOAT, SEQUENCES, UNREDUCED, LEAN, SHARDED) else "jax"
 
     @property
     def is_loss(self) -> bool:

@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,13 @@ class DeviceWork:
 
     flops: int
     collectives: tuple[Collective, ...]
+
+    def bytes_said(self, axis_names: Sequence[str]) -> dict[str, int]:
+        """The bytes of all collectives of a kind over the same axes of the mesh: "all-reduce over data" and so on."""
+        said: Counter[str] = Counter()
+        for each in self.collectives:
+            said[f"{each.kind} over {' and '.join(axis_names[axis] for axis in each.axes)}"] += each.bytes * each.times
+        return dict(said)
 
 
 def device_work(text: str, mesh_shape: tuple[int, ...]) -> DeviceWork:

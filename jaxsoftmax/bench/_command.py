@@ -16,7 +16,7 @@ from rich.text import Text
 from jaxsoftmax import _terminal
 from jaxsoftmax._terminal import RefusedError
 from jaxsoftmax.bench import _machine, _targets
-from jaxsoftmax.bench._case import Case, shape_text
+from jaxsoftmax.bench._case import SHARDED, Case, shape_text
 from jaxsoftmax.bench._compiled import (
     CompiledRecord,
     CompiledRow,
@@ -56,6 +56,8 @@ def run(arguments: argparse.Namespace, command: list[str]) -> int:
         return _compile(arguments, command)
     if arguments.detail:
         raise RefusedError("--detail is of --target")
+    if SHARDED in arguments.function:
+        raise RefusedError(f"--function {SHARDED} is of --target")
     plan = _plan(arguments)
     files = {f"--{name}": getattr(arguments, name) for name in ("json", "plot") if getattr(arguments, name)}
     _terminal.require_writable(files)

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import jax
@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxsoftmax.bench._case import DISTILLATION, VALUE, Case
+from jaxsoftmax.bench._case import DISTILLATION, SHARDED, VALUE, Case
+from jaxsoftmax.bench._collectives import device_work
 from jaxsoftmax.bench._inputs import specs
 from jaxsoftmax.bench._subjects import FLOOR, SUBJECT, program, subjects_of
 from jaxsoftmax.bench._table import duration
@@ -23,6 +24,8 @@ TIME_MARGIN = 1.05  # of the ratio to the base: a compiler's estimate is the sam
 MEMORY_MARGIN = 1.02
 MEMORY_SLACK = 1 << 16  # bytes: below it are the row statistics
 _HEADING = "compiled, not run"
+_AXES = ("data", "vocab")
+_TOKENS, _CLASSES = PartitionSpec("data"), PartitionSpec(None, "vocab")
 Advance = Callable[[int, int, str], None]
 
 
@@ -36,6 +39,7 @@ class CompiledRow:
     to_base: float | None = None  # the ratio to `Case.base`
     to_floor: float | None = None  # of the head in bfloat16: to its matrix products at the chip's peak rate
     temp_bytes: int | None = None
+    collectives: dict[str, int] = field(default_factory=dict)  # of a program over a mesh: bytes a device, by name
     dearest: tuple[Cost, ...] = ()  # instructions, as many as were asked for
     failure: str = ""  # the first line of the exception
 
@@ -86,8 +90,8 @@ def compiled_regressions(before: Sequence[CompiledRow], after: Sequence[Compiled
     """Returns what has become worse in the rows of jaxsoftmax, a line each.
 
     That is a ratio to the base, or where that can't be compiled to the floor, more than `TIME_MARGIN` times the earlier
-    one; temporary memory more than `MEMORY_MARGIN` times the earlier and `MEMORY_SLACK` above it; or a program that
-    can't be compiled any more.
+    one; temporary memory more than `MEMORY_MARGIN` times the earlier and `MEMORY_SLACK` above it; bytes of a collective
+    more than `MEMORY_MARGIN` times the earlier; or a program that can't be compiled any more.
     """
     earlier = {row.case: row for row in before if row.subject == SUBJECT and not row.failure}
     worse = []
@@ -106,6 +110,9 @@ def compiled_regressions(before: Sequence[CompiledRow], after: Sequence[Compiled
         allowed = max(MEMORY_MARGIN * (old.temp_bytes or 0), (old.temp_bytes or 0) + MEMORY_SLACK)
         if (row.temp_bytes or 0) > allowed:
             worse.append(f"{row.case.label}: {row.temp_bytes} bytes of temporary memory, was {old.temp_bytes}")
+        for name, size in row.collectives.items():
+            if size > MEMORY_MARGIN * old.collectives.get(name, 0):
+                worse.append(f"{row.case.label}: {size} bytes of {name}, was {old.collectives.get(name, 0)}")
     return worse
 
 
@@ -130,17 +137,30 @@ def compile_for(
 
 
 def _compiled(target: Target, case: Case, subject: str, detail: int) -> CompiledRow:
-    one = NamedSharding(Mesh(np.array(target.devices[:1]), ("device",)), PartitionSpec())
-    arrays = [jax.ShapeDtypeStruct(shape, dtype, sharding=one) for shape, dtype in specs(case)]
+    sharded = case.function == SHARDED
+    mesh = _mesh(target.devices if sharded else target.devices[:1])
+    places = (_TOKENS, _CLASSES, _TOKENS) if sharded else [PartitionSpec()] * len(specs(case))
+    arrays = [
+        jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, place))
+        for (shape, dtype), place in zip(specs(case), places, strict=True)
+    ]
     try:
-        compiled: Any = jax.jit(program(subject, case)).lower(*arrays).compile()
+        compiled: Any = jax.jit(program(subject, case, mesh if sharded else None)).lower(*arrays).compile()
         instructions = costs(target.chip, compiled.as_text())
+        said = device_work(compiled.as_text(), mesh.devices.shape).bytes_said(_AXES) if sharded else {}
     except Exception as error:  # as where it would take more memory than the machine has
         return CompiledRow(case, subject, failure=next(iter(str(error).splitlines()), type(error).__name__))
     temporary = compiled.memory_analysis().temp_size_in_bytes
     seconds = sum(cost.seconds for cost in instructions)
-    to_floor = seconds * target.chip.peak / _flops(case) if case.kind == "linear" and case.dtype == "bfloat16" else None
-    return CompiledRow(case, subject, seconds, None, to_floor, temporary, tuple(instructions[:detail]))
+    has_floor = case.kind == "linear" and case.dtype == "bfloat16"
+    to_floor = seconds * target.chip.peak * mesh.size / _flops(case) if has_floor else None
+    return CompiledRow(case, subject, seconds, None, to_floor, temporary, said, tuple(instructions[:detail]))
+
+
+def _mesh(devices: Any) -> Mesh:
+    """A mesh of tokens by classes, at least as many shards of tokens."""
+    classes = 2 ** (int(math.log2(len(devices))) // 2)
+    return Mesh(np.reshape(devices, (-1, classes)), _AXES)
 
 
 def _flops(case: Case) -> int:
@@ -165,6 +185,8 @@ def print_compiled(record: CompiledRecord, console: Console) -> None:
             table.add_column(name, justify="right" if name else "left", no_wrap=True)
         for row in (row for row in record.rows if row.case == case and row.seconds is not None):
             table.add_row(*_cells(row), style="bold" if row.subject == SUBJECT else "")
+            for name, size in row.collectives.items():
+                table.add_row(f"  {size / 2**20:.1f} MiB in {name}", style="dim")
             for cost in row.dearest:
                 table.add_row(f"  {cost.trips} × {cost.name}", duration(cost.seconds), "", "", "", style="dim")
         console.print(table)

@@ -19,6 +19,7 @@ from jaxsoftmax.bench._case import (
     ORDINARY,
     PARTS,
     SEQUENCES,
+    SHARDED,
     SOFTMAX,
     SPARSE,
     STATS,
@@ -93,7 +94,7 @@ PRESETS = {
         },
         more=tuple(
             Case("linear", (8192, 4096, 128256), "bfloat16", function=function)
-            for function in (STATS, SPARSE, DISTILLATION, PARTS)
+            for function in (STATS, SPARSE, DISTILLATION, PARTS, SHARDED)
         ),
         peers=("optax", "jax"),
     ),
@@ -177,4 +178,4 @@ def _has(function: str, quantity: str) -> bool:
     """Returns whether a function is measured in that quantity."""
     if quantity == IN_GRAPH:
         return function == INTEGER
-    return quantity == GRADIENT or function not in (UNREDUCED, LEAN, SPARSE, DISTILLATION, PARTS)
+    return quantity == GRADIENT or function not in (UNREDUCED, LEAN, SPARSE, DISTILLATION, PARTS, SHARDED)

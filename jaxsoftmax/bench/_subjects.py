@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
+from jax.sharding import Mesh
 
 import jaxsoftmax
 from jaxsoftmax.bench._case import (
@@ -32,6 +33,7 @@ from jaxsoftmax.bench._case import (
     ONE_HOT,
     PARTS,
     SEQUENCES,
+    SHARDED,
     SOFTMAX,
     UNREDUCED,
     VALUE,
@@ -40,6 +42,7 @@ from jaxsoftmax.bench._case import (
 from jaxsoftmax.bench._head_functions import HEAD_FUNCTIONS, SUBJECT, nll_terms, scanned
 
 FLOOR = "floor"
+LEARNING_RATE = 1e-3
 _ONLY_LINEAR = ("tokamax",)
 
 Loss = Callable[..., Array]
@@ -61,18 +64,26 @@ def subjects_of(case: Case, peers: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([SUBJECT, case.base, *by_hand, *offered, FLOOR]))
 
 
-def program(subject: str, case: Case) -> Callable[..., Any]:
-    """Returns what is compiled: a function of the case's inputs."""
+def program(subject: str, case: Case, mesh: Mesh | None = None) -> Callable[..., Any]:
+    """Returns what is compiled: a function of the case's inputs, which are on a mesh if that is given."""
     if subject == FLOOR:
         return _floor(case)
     linear = case.kind == "linear"
-    function = _tokamax_linear() if subject == "tokamax" else _OWN[case.kind][case.function][subject]
+    if subject == "tokamax":
+        function = _tokamax_linear()
+    elif subject == SUBJECT and mesh is not None:
+        axes = dict(zip(("token_axes", "vocab_axis"), mesh.axis_names, strict=True))
+        function = partial(jaxsoftmax.sharded_linear_cross_entropy, mesh=mesh, **axes)
+    else:
+        function = _OWN[case.kind][case.function][subject]
     if not case.is_loss:
         return _value_of(function) if case.quantity == VALUE else _with_vjp(function)
     if case.quantity == VALUE:
         return function
     if case.quantity == IN_GRAPH:
         return jax.value_and_grad(_of_product(function))
+    if case.function == SHARDED:
+        return _step_of(function)
     return jax.value_and_grad(function, argnums=(0, 1) if linear else 0, has_aux=case.function == PARTS)
 
 
@@ -86,6 +97,16 @@ def _with_vjp(function: Callable[[Array], Array]) -> Callable[..., Any]:
         return value, vjp(cotangent)[0]
 
     return value_and_product
+
+
+def _step_of(loss: Loss) -> Callable[..., Any]:
+    """The loss, its gradient in the hidden states, and the kernel after a step of gradient descent."""
+
+    def step(hidden: Array, kernel: Array, labels: Array) -> tuple[Array, Array, Array]:
+        value, (by_hidden, by_kernel) = jax.value_and_grad(loss, (0, 1))(hidden, kernel, labels)
+        return value, by_hidden, kernel - LEARNING_RATE * by_kernel
+
+    return step
 
 
 def _of_product(loss: Loss) -> Loss:
@@ -161,6 +182,7 @@ _LINEAR = HEAD_FUNCTIONS | {
     INTEGER: {SUBJECT: jaxsoftmax.linear_cross_entropy, **_PEERS_LINEAR},
     UNREDUCED: {SUBJECT: _unreduced, **_PEERS_LINEAR},
     LEAN: {SUBJECT: partial(jaxsoftmax.linear_cross_entropy, memory_budget=LEAN_BYTES), **_PEERS_LINEAR},
+    SHARDED: _PEERS_LINEAR,
 }
 _OWN = {"plain": _PLAIN, "linear": _LINEAR}
 

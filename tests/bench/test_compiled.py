@@ -16,13 +16,14 @@ from jaxsoftmax.bench._case import (
     LEAN,
     LOGSUMEXP,
     PARTS,
+    SHARDED,
     SPARSE,
     STATS,
     VALUE,
     Case,
 )
 from jaxsoftmax.bench._subjects import program
-from jaxsoftmax.bench._targets import GPUS, Gpu, Target, Tpu, costs
+from jaxsoftmax.bench._targets import GPUS, Cost, Gpu, Target, Tpu, costs
 
 pytestmark = pytest.mark.mesh  # for the default schedule: a CPU's has a loop over so many rows as are confident
 GPU = Gpu(bandwidth=1e9, peak=1e12, memory=1)  # a byte a nanosecond, a thousand flops a nanosecond
@@ -179,7 +180,7 @@ def test_with_detail_the_dearest_instructions_are_shown(here_as_target, capsys, 
     [(("jaxsoftmax",), 1, ""), (("jaxsoftmax", "jax"), 2, "jaxsoftmax bench: nothing ran: jaxsoftmax is too large\n")],
 )
 def test_what_cannot_be_compiled_says_so_in_one_line(here_as_target, capsys, monkeypatch, too_large, code, err):
-    def refuses(subject, case):
+    def refuses(subject, case, mesh):
         def function(*arrays):
             raise ValueError(f"{subject} is too large\nby far")
 
@@ -207,6 +208,7 @@ def test_what_cannot_be_compiled_says_so_in_one_line(here_as_target, capsys, mon
         (["--target", "cuda:h200", "--peer", "torch"], "--target compiles optax and jax, not torch"),
         (["--target", "cuda:h200", "--json", "missing/f"], "cannot write missing/f: No such file or directory"),
         (["--detail", "3"], "--detail is of --target"),
+        (["--function", "sharded"], "--function sharded is of --target"),
         (["--target", ""], "--target: expected tpu:CHIP:TOPOLOGY or cuda:CHIP "),
     ],
 )
@@ -277,6 +279,25 @@ def test_a_program_that_is_worse_than_its_record_beyond_the_margin_is_an_exit_co
     assert ("jaxsoftmax has become WORSE than on" if said else "jaxsoftmax is no slower and no larger than on") in out
 
 
+def test_a_step_on_a_mesh_says_the_bytes_of_its_collectives_and_more_are_worse(
+    here_as_target, tmp_path, capsys, monkeypatch
+):
+    # A CPU's loop over confident rows runs as often as there are any, which no program says.
+    monkeypatch.setattr(_compiled, "costs", lambda chip, text: [Cost(1e-6, 1, "everything", "")])
+    file = tmp_path / "f.json"
+    asked = ["--shape", "64,32,256", "--dtype", "float32", "--function", SHARDED]
+    assert cli.main(["bench", "--target", "cuda:h200", *asked, "--json", str(file)]) == 0
+    document = json.loads(file.read_text("utf-8"))
+    said = document["rows"][0]["collectives"]
+    assert said.keys() == {"all-reduce over data", "all-reduce over vocab"}
+    assert said["all-reduce over data"] == 4 * 32 * 128 + 2 * 4  # dW of half of the classes, the loss and its divisor
+    assert said["all-reduce over vocab"] >= 4 * 16 * 32  # dX of a quarter of the tokens
+    said["all-reduce over data"] //= 2
+    file.write_text(json.dumps(document), encoding="utf-8")
+    assert cli.main(["bench", "--target", "cuda:h200", "--check", str(file)]) == 1
+    assert "16392 bytes of all-reduce over data, was 8196" in capsys.readouterr().out
+
+
 def test_a_record_of_another_target_is_refused(here_as_target, tmp_path, capsys):
     file = tmp_path / "f.json"
     assert cli.main([*ARGUMENTS, "--json", str(file)]) == 0
@@ -288,7 +309,7 @@ def test_the_preset_for_targets_has_every_function():
     from jaxsoftmax.bench._presets import PRESETS, cases_of
 
     others = {case.function for case in PRESETS["target"].more}
-    assert others == {STATS, SPARSE, DISTILLATION, PARTS}
+    assert others == {STATS, SPARSE, DISTILLATION, PARTS, SHARDED}
     for kind in KINDS:
         cases = cases_of(PRESETS["target"], kind, (), (), (), quick=False)
         expected = set(PRESETS["target"].functions[kind]) | (others if kind == "linear" else set())
