@@ -10,7 +10,7 @@ import pytest
 from docs.generate.repository import RESULTS
 from experiments.__main__ import NAMES
 from jaxsoftmax import linear_cross_entropy
-from tests.docs.pages import PAGES, shown
+from tests.docs.pages import PAGES, README, shown
 
 BENCH = RESULTS / "bench"
 NEWEST, OLDEST = "jax_0.12", "jax_0.10"  # the order in which the pages quote them
@@ -78,6 +78,17 @@ def heads():
 @pytest.mark.parametrize(("first_cell", "expected"), [("tokens × V", losses), ("tokens × embed × vocab", heads)])
 def test_every_cell_is_that_of_the_records(first_cell, expected):
     assert shown(first_cell) == list(expected())
+
+
+def test_times_of_losses_of_logits_in_readme_are_those_of_the_records():
+    columns = zip(*(cells[1:-1] for cells in losses()), strict=True)
+    ordinary, confident = ([], [])
+    for column, times in zip(columns, (ordinary, confident, ordinary, confident), strict=True):
+        times += [float(number) for cell in column for number in cell.split(", ")]
+    said = (
+        f"take {min(ordinary)} to {max(ordinary)} of optax's time, with many confident tokens up to {max(confident)}."
+    )
+    assert said in " ".join(README.split())
 
 
 def test_times_with_logits_in_the_graph_quoted_in_the_text_are_those_of_the_records():
