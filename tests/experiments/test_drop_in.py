@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from experiments.data.digits import standardised_digits
@@ -31,7 +32,9 @@ def check(found, beginning):
 @pytest.mark.slow
 def test_a_program_keeps_its_losses(same):
     assert check(same, AGREE)
-    assert (same.theirs.losses[0], same.theirs.correct) == (same.ours.losses[0], same.ours.correct)
+    assert same.theirs.correct == same.ours.correct
+    first = (np.float32(run.losses[0]) for run in (same.theirs, same.ours))
+    np.testing.assert_array_max_ulp(*first, maxulp=1)  # a batch's equal losses, which XLA may add up in another order
 
 
 @pytest.mark.slow
