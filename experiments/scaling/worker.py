@@ -44,8 +44,8 @@ def cost(program: Program, *, vocab_axis: str | None = "vocab", devices: Any = N
     if text is None or memory is None:
         raise RuntimeError("this backend doesn't show what it compiled")
     work = device_work(text, shape)
-    said = work.bytes_said(AXES)
-    return {"flops": work.flops, "collectives": said, "temporary": memory.temp_size_in_bytes}
+    temporary = memory.temp_size_in_bytes
+    return {"flops": work.flops, "collectives": work.bytes_said(AXES), "temporary": temporary}
 
 
 def _function(program: Program, mesh: Mesh, vocab_axis: str | None) -> Callable[..., Any]:

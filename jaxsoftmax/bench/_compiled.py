@@ -146,8 +146,9 @@ def _compiled(target: Target, case: Case, subject: str, detail: int) -> Compiled
     ]
     try:
         compiled: Any = jax.jit(program(subject, case, mesh if sharded else None)).lower(*arrays).compile()
-        instructions = costs(target.chip, compiled.as_text())
-        said = device_work(compiled.as_text(), mesh.devices.shape).bytes_said(_AXES) if sharded else {}
+        text = compiled.as_text()
+        instructions = costs(target.chip, text)
+        said = device_work(text, mesh.devices.shape).bytes_said(_AXES) if sharded else {}
     except Exception as error:  # as where it would take more memory than the machine has
         return CompiledRow(case, subject, failure=next(iter(str(error).splitlines()), type(error).__name__))
     temporary = compiled.memory_analysis().temp_size_in_bytes

@@ -71,10 +71,11 @@ def trips(program: Program, loop: Instruction) -> int:
     if known:
         return int(known[1])
     condition = program.computations.get(loop.called("condition"), {})
-    bounds = [int(n) for i in condition.values() for n in re.findall(r"s32\[\][^=]*constant\((\d+)\)", i.line)]
-    if not bounds:
+    bounds = {int(n) for i in condition.values() for n in re.findall(r"s32\[\][^=]*constant\((\d+)\)", i.line)}
+    counts_up = all("direction=LT" in i.line for i in condition.values() if i.operation == "compare")
+    if len(bounds) != 1 or not counts_up:
         raise ValueError(f"how often the loop {loop.name} runs is not in the program")
-    return max(bounds)
+    return bounds.pop()
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,9 @@ def program(subject: str, case: Case, mesh: Mesh | None = None) -> Callable[...,
     if subject == "tokamax":
         function = _tokamax_linear()
     elif subject == SUBJECT and mesh is not None:
-        axes = dict(zip(("token_axes", "vocab_axis"), mesh.axis_names, strict=True))
-        function = partial(jaxsoftmax.sharded_linear_cross_entropy, mesh=mesh, **axes)
+        tokens, classes = mesh.axis_names
+        head = jaxsoftmax.sharded_linear_cross_entropy
+        function = partial(head, mesh=mesh, token_axes=tokens, vocab_axis=classes)
     else:
         function = _OWN[case.kind][case.function][subject]
     if not case.is_loss:

@@ -7,6 +7,7 @@ import mpmath
 import numpy as np
 
 from jaxsoftmax.verify._cross_entropy_theorems import INTEGER, LOSS
+from jaxsoftmax.verify._exact_head import through_product
 from jaxsoftmax.verify._oracle import ExactRow, Expected, end_to_end, exact, itself
 from jaxsoftmax.verify._theorem import Inputs, Theorem, derivative, value
 
@@ -104,9 +105,8 @@ def penalised(factor: float):
 
 def all_gradients(W, X, b, y):
     """dW, db and dX, flattened in that order (M16)."""
-    return end_to_end(
-        {"dW": kernel_gradient(W, X, b, y), "db": bias_gradient(b, W, X, y), "dX": hidden_gradient(X, W, b, y)}
-    )
+    gradients = through_product(X, W, residuals(W, X, b, y))
+    return end_to_end({name: gradients[f"gradient in {name}"] for name in ("kernel", "bias", "hidden")})
 
 
 def analytic_gradients(f, W, X, b, y):
@@ -142,9 +142,9 @@ LINEAR_THEOREMS = (
         "a sum in place of the mean, or the mean taken twice; the one-hot forgotten; rows in another order",
         (
             _derivative(INTEGER, "gradient in the shared bias", bias_gradient, in_order("bWXy"), 6,
-                       call=by_bias(mean_loss), textbook=lambda b, W, X, y: naive_mean_loss(W, X, b, y)),
+                        call=by_bias(mean_loss), textbook=lambda b, W, X, y: naive_mean_loss(W, X, b, y)),
             _derivative(LOSS, "gradient in the shared bias", bias_gradient, in_order("bWXy"), 6,
-                       call=by_bias(own_mean_loss), textbook=lambda b, W, X, y: naive_mean_loss(W, X, b, y)),
+                        call=by_bias(own_mean_loss), textbook=lambda b, W, X, y: naive_mean_loss(W, X, b, y)),
             _value(LOSS, "mean", mean_value, in_order("Zy"), 6),
             _derivative(LOSS, "gradient of the mean in each row", row_gradients, in_order("Zy"), 6,
                         textbook=naive_mean),
@@ -158,10 +158,10 @@ LINEAR_THEOREMS = (
         "the 1 / N left out, or the one-hot; X in place of its transpose",
         (
             _derivative(INTEGER, "gradient in W", kernel_gradient, in_order("WXby"), 6, call=mean_loss,
-                       textbook=naive_mean_loss),
+                        textbook=naive_mean_loss),
             _derivative(INTEGER, "gradient in X", hidden_gradient, in_order("XWby"), 6,
-                       call=lambda f, X, W, b, y: mean_loss(f, W, X, b, y),
-                       textbook=lambda X, W, b, y: naive_mean_loss(W, X, b, y)),
+                        call=lambda f, X, W, b, y: mean_loss(f, W, X, b, y),
+                        textbook=lambda X, W, b, y: naive_mean_loss(W, X, b, y)),
             _value(GRADIENTS, "dW, db and dX", all_gradients, in_order("WXby"), 6, call=analytic_gradients),
         ),
     ),
@@ -173,12 +173,12 @@ LINEAR_THEOREMS = (
         "one convention's gradient with the other's loss; else as M16",
         (
             _derivative(INTEGER, "gradient in W, penalty l2 sum W^2", penalised(L2), in_order("WXby"), 6,
-                       call=with_penalty(L2)),
+                        call=with_penalty(L2)),
             _derivative(INTEGER, "gradient in W, penalty l2 / 2 sum W^2", penalised(L2 / 2), in_order("WXby"), 6,
-                       call=with_penalty(L2 / 2)),
+                        call=with_penalty(L2 / 2)),
             _value(GRADIENTS, "dW, penalty l2 sum W^2", penalised(L2), in_order("WXby"), 6, call=penalised_kernel()),
             _value(GRADIENTS, "dW, penalty l2 / 2 sum W^2", penalised(L2 / 2), in_order("WXby"), 6,
-                  call=penalised_kernel(l2_convention="half")),
+                   call=penalised_kernel(l2_convention="half")),
         ),
     ),
 )  # fmt: skip
