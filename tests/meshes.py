@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
@@ -60,12 +59,6 @@ KEYWORDS: dict[str, dict[str, Any]] = {
     "all, none": {"class_weights": CLASS_WEIGHTS, "reduction": "none"} | ALL,
 }
 TOLERANCE = {"float64": 1e-13, "float32": 1e-6, "bfloat16": 2.0**-8, "float16": 2.0**-10}  # of the norm
-
-
-def in_tiers(names, cases, first):
-    """Parametrises a test with all of the cases nightly, and with the first ones in every run."""
-    params = [pytest.param(*c, id="-".join(map(str, c)), marks=[pytest.mark.slow] * (c not in first)) for c in cases]
-    return pytest.mark.parametrize(names, params)
 
 
 def mesh_of(layout, types="Auto"):

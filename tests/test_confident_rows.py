@@ -10,6 +10,7 @@ import pytest
 from jaxsoftmax import SparseLabels, cross_entropy, distillation, token_stats
 from jaxsoftmax._math import divergence as divergences
 from jaxsoftmax._math import log_ratio, row_stats, sparse_loss
+from tests.tiers import in_tiers
 from tests.tolerances import CONFIDENT_ROWS, MP, ROWS, array, assert_close, exact, exp, log, loss_dtype, precision
 
 GAPS = [[gap, 0.0, -1.0, 0.5, -2.0] for gap in (20.0, 30.0, 40.0, 50.0, 60.0, 70.0)]
@@ -183,7 +184,7 @@ def relative_errors(kind, rows, temperature):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@in_tiers("temperature", [1.0, 2.5], first=[2.5])
 @pytest.mark.parametrize("rows", NEAR)
 def test_a_divergence_of_about_1e_9_is_right_to_1e_5_of_itself(rows, temperature, kind):  # (M29, M30, M32)
     assert max(relative_errors(kind, rows, temperature)) < 1e-5
@@ -203,11 +204,11 @@ CANCELLING = {
 }
 
 
-@pytest.mark.parametrize("name", CANCELLING)
+@in_tiers("name", CANCELLING, first=["x + expm1(-x)"])
 def test_a_divergence_that_cancels_is_caught(name, monkeypatch):
     monkeypatch.setattr(*CANCELLING[name])
     jax.clear_caches()
-    assert max(relative_errors("forward_kl", "as they are", 1.0)) > 1e-5
+    assert max(relative_errors("forward_kl", "as they are", 2.5)) > 1e-5
     monkeypatch.undo()
     jax.clear_caches()
 
@@ -222,7 +223,7 @@ LOST = {
 }
 
 
-@pytest.mark.parametrize("name", LOST)
+@in_tiers("name", LOST, first=["1 - s at a label"])
 def test_a_lost_tail_is_caught(name, monkeypatch):
     monkeypatch.setattr(*LOST[name])
     jax.clear_caches()

@@ -9,6 +9,7 @@ import pytest
 
 from jaxsoftmax import cross_entropy
 from tests import textbook
+from tests.tiers import in_tiers
 from tests.tolerances import (
     FINITE_DIFFERENCE,
     ROWS,
@@ -102,9 +103,7 @@ def is_first(case):
     return case[1] in ("defaults", "all", "ignore_index with all")
 
 
-in_every_case = pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=[pytest.mark.slow] * (not is_first(case))) for case in CASES], ids=id_of
-)
+in_every_case = in_tiers("case", CASES, [case for case in CASES if is_first(case)], named=id_of)
 of_both = pytest.mark.parametrize("kind", LABELS)
 of_either = pytest.mark.parametrize("kind", ["integer", pytest.param("float", marks=pytest.mark.slow)])
 

@@ -231,6 +231,7 @@ def test_jvp_of_a_forward_mode_variant_is_the_gradient_of_the_loss_times_the_tan
         jax.tree.map(assert_equal, forward, expected)
 
 
+@pytest.mark.slow
 def test_linearized_forward_mode_variant_is_the_gradient_of_the_loss_times_the_tangent():
     with precision("float64"):
         linear = jax.jit(lambda x, v: {n: jax.linearize(summed(f), x)[1](v) for n, f in FORWARD.items()})(X, V)

@@ -8,6 +8,7 @@ import pytest
 import jaxsoftmax
 from jaxsoftmax import forward_mode
 from tests.row_functions import FUNCTIONS, arrays, value_and_gradient
+from tests.tiers import in_tiers
 
 X, Y, T = (jnp.asarray(array) for array in arrays(4, 640))
 HIDDEN, KERNEL = (jnp.asarray(arrays(*shape)[0]) / 10 for shape in ((4, 8), (8, 640)))
@@ -18,7 +19,7 @@ HEADS = {
     "head, ignoring": {"chunk_size": 2, "ignore_index": 3},
     "head, unreduced": {"reduction": "none"},
 }
-FIRST = ("logsumexp", "softmax", "integer labels", "training, integer", "head")
+FIRST = ("softmax", "training, integer", "head")
 
 
 @pytest.fixture
@@ -36,9 +37,7 @@ def compilations():
 
 
 @in_both_modes
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FIRST)) for name in [*FUNCTIONS, *HEADS]]
-)
+@in_tiers("name", [*FUNCTIONS, *HEADS], FIRST)
 def test_a_second_call_compiles_nothing(name, module, compilations):
     def of_head(hidden, keywords):
         return MODULES[module].linear_cross_entropy(hidden, KERNEL, Y, **keywords)

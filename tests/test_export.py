@@ -1,6 +1,7 @@
 """`jax.export` with symbolic sizes, for every platform from this one; as jax.nn and optax allow."""
 
 from functools import partial
+from itertools import product
 
 import jax
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 import jaxsoftmax
 from jaxsoftmax import forward_mode, linear_cross_entropy
 from tests.row_functions import FUNCTIONS, arrays, value_and_gradient
+from tests.tiers import in_tiers
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 BATCH, VOCAB = jax.export.symbolic_shape("b, v")
 MODULES = {"reverse": jaxsoftmax, "both modes": forward_mode}
-SLOW = ("masked logsumexp", "masked integer labels", "training, class weights", "training, float")
+FIRST = ("softmax", "integer labels", "training, integer")
 
 
 def symbolic(function, *shapes):
@@ -24,7 +26,7 @@ def symbolic(function, *shapes):
 
 
 @pytest.mark.parametrize("module", ["reverse", pytest.param("both modes", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in FUNCTIONS])
+@in_tiers("name", FUNCTIONS, FIRST)
 def test_value_and_gradient_of_logits_of_any_shape(name, module):
     function = value_and_gradient(FUNCTIONS[name], MODULES[module])
     program = symbolic(function, (BATCH, VOCAB), (BATCH,), (BATCH, VOCAB))
@@ -34,23 +36,16 @@ def test_value_and_gradient_of_logits_of_any_shape(name, module):
 
 
 SIZES = {"batch": (BATCH, 4, 7), "vocab": (5, 4, VOCAB), "both": (BATCH, 4, VOCAB)}
-KEYWORDS = [{"ignore_index": 3, "label_smoothing": 0.1}, {}, {"chunk_size": 2}]
+KEYWORDS = {"some tokens": {"ignore_index": 3, "label_smoothing": 0.1}, "none": {}, "chunks": {"chunk_size": 2}}
 
 
-@pytest.mark.parametrize(
-    ("sizes", "keywords"),
-    [
-        pytest.param(sizes, keywords, id=f"{name}-{keywords}", marks=[pytest.mark.slow] * (at != of))
-        for at, (name, sizes) in enumerate(SIZES.items())
-        for of, keywords in enumerate(KEYWORDS)
-    ],
-)
-def test_value_and_gradients_of_the_head_of_any_size(sizes, keywords):
+@in_tiers(("sizes", "name"), list(product(SIZES, KEYWORDS)), first=[("vocab", "none"), ("both", "some tokens")])
+def test_value_and_gradients_of_the_head_of_any_size(sizes, name):
     def head(hidden, kernel, labels):
-        loss = partial(linear_cross_entropy, labels=labels, **keywords)
+        loss = partial(linear_cross_entropy, labels=labels, **KEYWORDS[name])
         return jax.value_and_grad(loss, (0, 1))(hidden, kernel)
 
-    tokens, embed, vocab = sizes
+    tokens, embed, vocab = SIZES[sizes]
     program = symbolic(head, (tokens, embed), (embed, vocab), (tokens,))
     hidden, labels, _ = arrays(5, 4)
     kernel = arrays(4, 7)[0] / 10

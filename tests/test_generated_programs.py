@@ -12,6 +12,7 @@ from jaxsoftmax import _loss_parts, forward_mode
 from jaxsoftmax._math import divergence, log_ratio, row_stats, sparse_loss
 from tests.generated_programs import FUNCTIONS, PROGRAMS, assert_is_textbook, generated, traits
 from tests.head_cases import SCHEDULES, follow
+from tests.tiers import in_tiers
 
 DTYPES = ("float32", "bfloat16", "float64")
 # Which programs every run judges, and in which dtype; all others are judged nightly.
@@ -19,15 +20,8 @@ FIRST = [
     ("stats", "rows", 3, "bfloat16"),
     ("stats", "head", 3, "float32"),
     ("sparse", "rows", 8, "float32"),
-    ("sparse", "head", 3, "bfloat16"),
-    ("integer", "head", 3, "float32"),
-    ("distillation", "rows", 8, "float32"),
     ("distillation", "head", 3, "float32"),
 ]
-
-
-def in_tiers(cases, first):
-    return [pytest.param(*case, marks=[pytest.mark.slow] * (case not in first)) for case in cases]
 
 
 # Each program in one dtype or two, each function in each: a program in the first, the next in the next.
@@ -51,14 +45,13 @@ def test_programs_show_every_keyword_with_each_kind_of_constant():
         assert family == "distillation" or {("transposed_kernel", True), ("transposed_kernel", False)} <= shown
 
 
-@pytest.mark.parametrize(("family", "level", "number", "dtype"), in_tiers(CASES, FIRST))
+@in_tiers(("family", "level", "number", "dtype"), CASES, FIRST)
 def test_value_gradients_and_hessian_are_those_of_the_textbook(family, level, number, dtype, monkeypatch):
     # (M16, M24, M27, M28, M29, M30, M31, M32, M33)
     follow(monkeypatch, "CPU")
     assert_is_textbook(generated(family, level, number), dtype)
 
 
-FIRST_SCHEDULED = [("whole rows", "stats", 3, "bfloat16")]
 SCHEDULED = [
     (schedule, family, number, DTYPES[(number + at) % 2])
     for (at, schedule), (family, _) in product(enumerate(SCHEDULES[1:]), HEADS)
@@ -67,7 +60,7 @@ SCHEDULED = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "family", "number", "dtype"), in_tiers(SCHEDULED, FIRST_SCHEDULED))
+@in_tiers(("schedule", "family", "number", "dtype"), SCHEDULED, first=[])
 def test_heads_are_the_textbook_by_every_schedule(schedule, family, number, dtype, monkeypatch):
     follow(monkeypatch, schedule, classes=5)
     assert_is_textbook(generated(family, "head", number), dtype)
@@ -77,18 +70,17 @@ VMAPPED = [(*function, number) for function in FUNCTIONS for number in PROGRAMS]
 FIRST_VMAPPED = [("sparse", "rows", 4)]
 
 
-@pytest.mark.parametrize(("family", "level", "number"), in_tiers(VMAPPED, FIRST_VMAPPED))
+@in_tiers(("family", "level", "number"), VMAPPED, FIRST_VMAPPED)
 def test_a_vmapped_batch_of_arguments_is_the_textbook_of_each(family, level, number, monkeypatch):
     follow(monkeypatch, "CPU")
     assert_is_textbook(generated(family, level, number), "float32", vmapped=True)
 
 
 FORWARD = [(*function, number, DTYPES[number % 2]) for function in FUNCTIONS for number in PROGRAMS]
-# The second has its tokens in two chunks: forward over reverse mode goes through a scan.
-FIRST_FORWARD = [("distillation", "rows", 8, "float32"), ("distillation", "head", 9, "bfloat16")]
+FIRST_FORWARD = [("distillation", "rows", 8, "float32")]
 
 
-@pytest.mark.parametrize(("family", "level", "number", "dtype"), in_tiers(FORWARD, FIRST_FORWARD))
+@in_tiers(("family", "level", "number", "dtype"), FORWARD, FIRST_FORWARD)
 def test_forward_mode_variants_are_the_textbook(family, level, number, dtype, monkeypatch):
     follow(monkeypatch, "CPU")
     call = getattr(forward_mode, FUNCTIONS[family, level])
@@ -135,9 +127,7 @@ WRONG = {  # where, the wrong rule, and a program that shows it
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (at % 4 > 0)) for at, name in enumerate(WRONG)]
-)
+@in_tiers("name", WRONG, first=["no margins in the entropy's gradient"])
 def test_a_wrong_equation_is_caught(name, monkeypatch):
     module, attribute, wrong, program = WRONG[name]
     follow(monkeypatch, "CPU")

@@ -10,11 +10,12 @@ from jax.sharding import PartitionSpec as P
 import jaxsoftmax
 from jaxsoftmax import forward_mode
 from tests.generated_programs import FUNCTIONS, PROGRAMS, assert_is_textbook, generated
+from tests.tiers import in_tiers
 
 pytestmark = pytest.mark.mesh
 CLASSES = {1: P("vocab"), 2: P(None, "vocab"), 3: P(None, None, "vocab")}
 OF_CLASSES = ("class_weights", "bias", "teacher_bias", "kernel", "teacher_kernel", "logits", "teacher_logits")
-FIRST = [("stats", "head", 3), ("sparse", "rows", 8), ("distillation", "head", 4), ("integer", "head", 3)]
+FIRST = [("sparse", "rows", 8)]
 
 
 def sharded(function, transposed):
@@ -41,17 +42,13 @@ def _spec(name, array, transposed):
     return CLASSES[array.ndim] if name in OF_CLASSES else P()
 
 
-def in_tiers(cases, first):
-    return [pytest.param(*case, marks=[pytest.mark.slow] * (case not in first)) for case in cases]
-
-
 CASES = [(*function, number) for function in FUNCTIONS for number in PROGRAMS]
 
 
 @pytest.mark.parametrize(
     "module", [jaxsoftmax, pytest.param(forward_mode, marks=pytest.mark.slow)], ids=["", "forward"]
 )
-@pytest.mark.parametrize(("family", "level", "number"), in_tiers(CASES, FIRST))
+@in_tiers(("family", "level", "number"), CASES, FIRST)
 def test_functions_of_sharded_classes_are_the_textbook(family, level, number, module):  # (M22)
     program = generated(family, level, number, vocab=(12, 4, 28)[number % 3])
     function = getattr(module, FUNCTIONS[family, level])
@@ -65,10 +62,10 @@ def test_functions_of_sharded_classes_are_the_textbook(family, level, number, mo
 
 MESHES = {"2x2": ((2, 2), "vocab"), "4 tokens": ((4, 1), None), "4 classes": ((1, 4), "vocab")}
 GLOBAL = [(mesh, family, number) for mesh in MESHES for family in ("sparse", "integer") for number in PROGRAMS]
-FIRST_GLOBAL = [("2x2", "sparse", 8), ("2x2", "integer", 3)]
+FIRST_GLOBAL = [("2x2", "sparse", 8)]
 
 
-@pytest.mark.parametrize(("layout", "family", "number"), in_tiers(GLOBAL, FIRST_GLOBAL))
+@in_tiers(("layout", "family", "number"), GLOBAL, FIRST_GLOBAL)
 def test_the_head_of_global_arrays_is_the_textbook(layout, family, number):  # (M22, M31, M33)
     shape, vocab_axis = MESHES[layout]
     mesh = jax.make_mesh(shape, ("data", "vocab"), axis_types=(AxisType.Auto,) * 2)

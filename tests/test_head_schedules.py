@@ -1,6 +1,7 @@
 """Whatever schedule the fused head follows, its numbers are the same; a wrong schedule is caught."""
 
 from functools import partial
+from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jax.sharding import AxisType
 import jaxsoftmax
 from jaxsoftmax._head import class_blocks, gradient_task, token_chunks, whole_rows
 from tests.head_cases import SCHEDULES, follow
+from tests.tiers import in_tiers
 
 TOKENS, EMBED, VOCAB = 24, 8, 1100
 OTHERS = SCHEDULES[1:]
@@ -77,11 +79,10 @@ def on_a_cpu(found, monkeypatch):
     jax.clear_caches()  # of a schedule that was planted
 
 
-FIRST = ("value and gradients", "over a mesh", "forward over reverse")
+FIRST = [*product(OTHERS, ["value and gradients"]), ("whole rows", "forward over reverse")]
 
 
-@pytest.mark.parametrize("program", [pytest.param(p, marks=[pytest.mark.slow] * (p not in FIRST)) for p in PROGRAMS])
-@pytest.mark.parametrize("schedule", OTHERS)
+@in_tiers(("schedule", "program"), list(product(OTHERS, PROGRAMS)), FIRST)
 def test_every_schedule_gives_the_numbers_of_the_cpu_s(schedule, program, monkeypatch, on_a_cpu):
     expected = on_a_cpu(program)
     follow(monkeypatch, schedule, classes=512)  # three blocks, of which the last is ragged
@@ -119,7 +120,7 @@ PLANTED = {
 }
 
 
-@pytest.mark.parametrize("name", PLANTED)
+@in_tiers("name", PLANTED, first=["the first chunk is added twice", "a block of dW is one class off"])
 def test_a_wrong_schedule_is_caught(name, monkeypatch, on_a_cpu):
     right = on_a_cpu("value and gradients")
     module, function, plant = PLANTED[name]
@@ -133,6 +134,7 @@ def test_a_wrong_schedule_is_caught(name, monkeypatch, on_a_cpu):
         agree(run(PROGRAMS["value and gradients"]), right)
 
 
+@pytest.mark.slow
 def test_without_its_barrier_a_schedule_is_slower_and_not_wrong(monkeypatch, on_a_cpu):
     right = on_a_cpu("value and gradients")
     monkeypatch.setattr(whole_rows.lax, "optimization_barrier", lambda array: array)
@@ -140,7 +142,7 @@ def test_without_its_barrier_a_schedule_is_slower_and_not_wrong(monkeypatch, on_
     agree(run(PROGRAMS["value and gradients"]), right)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@in_tiers("schedule", SCHEDULES, first=["CPU", "whole rows"])
 def test_tails_survive_every_schedule(schedule, monkeypatch):
     """At a gap of 50 nats every gradient is a multiple of the tail (VOCAB - 1) e^-50, which 1 + r would absorb."""
     kernel = np.zeros((1, VOCAB), np.float32)
@@ -158,7 +160,7 @@ def test_tails_survive_every_schedule(schedule, monkeypatch):
     np.testing.assert_allclose(np.delete(gradient[0], 7), 4 * tail, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@in_tiers("dtype", ["bfloat16", "float16"], first=["bfloat16"])
 def test_a_small_budget_of_bytes_changes_no_number_beyond_the_dtype_s_rounding(dtype):
     """Kernels in a dtype narrower than the sums are those of which a budget may have blocks of classes taken."""
     head = [array.astype(dtype) for array in (HIDDEN, KERNEL, BIAS)]
@@ -172,10 +174,12 @@ def test_a_small_budget_of_bytes_changes_no_number_beyond_the_dtype_s_rounding(d
         assert np.linalg.norm(in_blocks - expected) <= float(jnp.finfo(dtype).eps) * np.linalg.norm(expected)
 
 
+@pytest.mark.slow
 def test_a_budget_of_more_bytes_than_32_bits_can_say_is_taken():
     assert loss(HIDDEN, KERNEL, BIAS, memory_budget=4 << 30) == loss(HIDDEN, KERNEL, BIAS)
 
 
+@pytest.mark.slow
 def test_a_budget_of_bytes_is_kept_where_the_sums_over_chunks_would_exceed_it():
     shapes = (((1024, 64), "bfloat16"), ((64, 65536), "bfloat16"), ((1024,), "int32"))
     arrays = [jax.ShapeDtypeStruct(*shape) for shape in shapes]

@@ -1,8 +1,7 @@
 """The generated cases of the head by every schedule but that of `test_linear_cross_entropy`, the CPU's."""
 
-import pytest
-
 from tests.head_cases import SCHEDULES, SEEDS, TOLERANCE, assert_is_reference, follow, generated, head_of
+from tests.tiers import in_tiers
 
 FIRST = [("whole rows", 70, "bfloat16"), ("whole rows, all tokens", 70, "bfloat16")]
 # Each case by each schedule, each schedule in each dtype: a case in one of them, the next in the next.
@@ -11,10 +10,9 @@ EVERY = [
     for at, schedule in enumerate(SCHEDULES[1:])
     for seed in SEEDS
 ]
-CASES = [pytest.param(*case, marks=[pytest.mark.slow] * (case not in FIRST)) for case in dict.fromkeys(FIRST + EVERY)]
 
 
-@pytest.mark.parametrize(("schedule", "seed", "dtype"), CASES)
+@in_tiers(("schedule", "seed", "dtype"), list(dict.fromkeys(FIRST + EVERY)), FIRST)
 def test_head_is_the_loss_of_materialised_logits(schedule, seed, dtype, monkeypatch):  # (M16, M24, M25, M26, M27)
     case = generated(seed)
     follow(monkeypatch, schedule, case.small)

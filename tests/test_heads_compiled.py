@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxsoftmax import SparseLabels, linear_cross_entropy, linear_distillation, linear_token_stats, token_stats
+from tests.tiers import in_tiers
 
 pytestmark = pytest.mark.usefixtures("fresh_compilation")
 LARGE, SMALL = (4096, 256, 50257), (6, 4, 9)  # tokens, embed, vocab
@@ -91,18 +92,14 @@ def compiled(name):
     return lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != OF_CHUNKS[0])) for name in OF_CHUNKS]
-)
+@in_tiers("name", OF_CHUNKS, first=OF_CHUNKS[:1])
 def test_no_buffer_holds_the_logits_of_all_tokens(name):
     dims = re.findall(r"(?:[fsu]\d+|bf16|pred)\[([\d,]+)\]", compiled(name).as_text())
     sizes = [np.prod([int(n) for n in each.split(",")], dtype=np.int64) for each in dims]
     assert max(sizes) <= LARGE[0] // 4 * LARGE[2]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != OF_CHUNKS[0])) for name in OF_CHUNKS]
-)
+@in_tiers("name", OF_CHUNKS, first=OF_CHUNKS[:1])
 def test_memory_is_at_most_a_sixth_of_that_of_materialised_logits(name):
     other = "materialised distillation" if name == "distillation" else "materialised token statistics"
     of_chunks, of_all = (compiled(each).memory_analysis() for each in (name, other))

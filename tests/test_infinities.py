@@ -8,6 +8,7 @@ import pytest
 
 import jaxsoftmax
 from docs.generate.infinities import LOSSES, cases
+from tests.tiers import in_tiers
 
 LABELS = {"integer": np.int32(0), "float": np.float32([1, 0, 0])}
 OPTIONS = list(dict.fromkeys(case["option"] for case in cases()))
@@ -40,9 +41,7 @@ def of_rows(functions, option, column="integer"):
 FIRST = ("", "class weight 0 of the label", "token weight ∞")
 
 
-@pytest.mark.parametrize(
-    "option", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FIRST)) for name in OPTIONS]
-)
+@in_tiers("option", OPTIONS, FIRST)
 def test_losses_of_logits_and_the_head_whose_bias_they_are(option):
     given = keywords(option)
     of_tokens = {name: [value] if name == "token_weights" else value for name, value in given.items()}

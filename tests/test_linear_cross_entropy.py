@@ -23,14 +23,13 @@ from tests.head_cases import (
     traits,
     value_and_gradients,
 )
+from tests.tiers import in_tiers
 from tests.tolerances import array, precision
 
 COVERING = (2, 49, 61, 67, 70, 106)  # show every trait
 FEW = [(seed, "float32") for seed in COVERING] + [(49, "float64"), (70, "bfloat16")]  # the others are slow
 OTHER_DTYPES = [dtype for dtype in TOLERANCE if dtype != "float32"]
 EVERY = [(seed, dtype) for seed in SEEDS for dtype in ("float32", OTHER_DTYPES[seed % len(OTHER_DTYPES)])]
-CASES = [(*case, () if case in FEW else pytest.mark.slow) for case in dict.fromkeys(FEW + EVERY)]
-OF_THE_FORWARD_MODE_VARIANT = [pytest.param(61, "float32", marks=pytest.mark.slow), (70, "bfloat16")]
 
 
 def test_few_seeds_show_every_trait_of_all():
@@ -38,14 +37,14 @@ def test_few_seeds_show_every_trait_of_all():
     assert of_few == of_all
 
 
-@pytest.mark.parametrize(("seed", "dtype"), [pytest.param(*case, marks=marks) for *case, marks in CASES])
+@in_tiers(("seed", "dtype"), list(dict.fromkeys(FEW + EVERY)), FEW)
 def test_head_is_the_loss_of_materialised_logits(seed, dtype, monkeypatch):  # (M16, M24, M25, M26, M27)
     case = generated(seed)
     follow(monkeypatch, "CPU", case.small)
     assert_is_reference(head_of(case), case, dtype)
 
 
-@pytest.mark.parametrize(("seed", "dtype"), OF_THE_FORWARD_MODE_VARIANT)
+@in_tiers(("seed", "dtype"), [(61, "float32"), (70, "bfloat16")], first=[(70, "bfloat16")])
 def test_forward_mode_variant_is_the_loss_of_materialised_logits(seed, dtype, monkeypatch):  # (M16, M24, M25, M26, M27)
     case = generated(seed)
     follow(monkeypatch, "CPU", case.small)
@@ -100,7 +99,8 @@ def test_head_gives_what_cross_entropy_gives(reduction):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), of_head, of_logits(HIDDEN, KERNEL))
 
 
-@pytest.mark.parametrize("reduction", ["mean", pytest.param("none", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_float16_gradients_that_only_the_scaled_loss_lifts_into_its_range_survive(reduction):
     rng = np.random.default_rng(0)
     hidden, kernel = (rng.normal(size=size).astype(np.float16) for size in ((1000, 4), (4, 9001)))
@@ -150,16 +150,13 @@ def test_tokens_that_pad_the_last_chunk_make_nothing_of_an_infinite_kernel(reduc
 
 
 ALONE, MIXED, WHOLE = 2, 4, None  # chunks: one of ignored tokens alone, one of both kinds, all tokens in one
-FIRST = linear_cross_entropy, "mean", ALONE
-HEADS = [linear_cross_entropy, forward_mode.linear_cross_entropy]
+HEADS = {"reverse": linear_cross_entropy, "forward": forward_mode.linear_cross_entropy}
 IGNORING = [*product(HEADS, ("mean", "sum", "none"), (ALONE, MIXED, WHOLE))]
 
 
-@pytest.mark.parametrize(
-    ("head", "reduction", "chunk_size"),
-    [pytest.param(*case, marks=[pytest.mark.slow] * (case != FIRST)) for case in IGNORING],
-)
-def test_nothing_in_the_hidden_state_of_an_ignored_token_reaches_a_gradient(head, reduction, chunk_size):
+@in_tiers(("mode", "reduction", "chunk_size"), IGNORING, first=[("reverse", "mean", ALONE)])
+def test_nothing_in_the_hidden_state_of_an_ignored_token_reaches_a_gradient(mode, reduction, chunk_size):
+    head = HEADS[mode]
     ignored = np.array([0, 1, 0, 1, 1, 0], bool)
     labels, bias = np.where(ignored, -100, LABELS), KERNEL[0]
 
@@ -253,7 +250,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("head", HEADS, ids=["reverse", "forward"])
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_names_the_argument_what_was_expected_and_what_came(name, head):
     changed, error, message = BAD[name]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxsoftmax import forward_mode, linear_cross_entropy
+from tests.tiers import in_tiers
 
 pytestmark = pytest.mark.usefixtures("fresh_compilation")
 LARGE = ((4096, 256, 50257), (2048, 512, 131072))  # tokens, embed, vocab
@@ -87,12 +88,10 @@ KEYWORDS = {  # and what each may hold besides
     "z_loss": (dict(z_loss=1e-4), 0),
     "logit_softcap": (dict(logit_softcap=30.0), CHUNK),  # what is capped, for the slope, and the logits
 }
-FIRST = ("bias", "ignore_index", "logit_softcap")  # those that may hold more
+FIRST = ["logit_softcap"]  # which holds the most
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FIRST)) for name in KEYWORDS]
-)
+@in_tiers("name", KEYWORDS, FIRST)
 def test_a_keyword_holds_little_besides(name):
     keywords, besides = KEYWORDS[name]
     with_keyword = with_gradients(partial(linear_cross_entropy, **keywords))
@@ -118,12 +117,9 @@ SWEEPS = {
     "forward over reverse of the forward-mode variant": forward_over_reverse(forward_mode.linear_cross_entropy),
     "reverse over forward": reverse_over_forward,
 }
-FIRST_SWEEPS = ("value and gradients", "forward mode")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FIRST_SWEEPS)) for name in SWEEPS]
-)
+@in_tiers("name", SWEEPS, first=["value and gradients"])
 def test_memory_does_not_grow_with_the_tokens(name):
     few, many = (temporary_bytes(SWEEPS[name], tokens, 64, 20011) for tokens in (4096, 8192))
     assert many <= 1.1 * few
@@ -147,6 +143,7 @@ def products_in(function):
     return jax.jit(function).lower(*arguments(6, 4, 9)).as_text().count("stablehlo.dot_general")
 
 
+@pytest.mark.slow
 def test_a_step_of_training_reuses_the_donated_kernel():
     def step(kernel, hidden, labels):
         return kernel - jax.grad(linear_cross_entropy, 1)(hidden, kernel, labels)
@@ -156,6 +153,7 @@ def test_a_step_of_training_reuses_the_donated_kernel():
     assert program.memory_analysis().alias_size_in_bytes == 4 * 8 * 4096
 
 
+@pytest.mark.slow
 def test_head_is_repeatable_bit_for_bit():
     rng = np.random.default_rng(0)
     hidden, kernel = (rng.normal(size=size).astype(np.float32) for size in ((600, 16), (16, 9001)))

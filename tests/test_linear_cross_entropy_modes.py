@@ -10,6 +10,7 @@ import pytest
 import jaxsoftmax
 from jaxsoftmax import forward_mode
 from tests.head_cases import gradient_and_hessian_product
+from tests.tiers import in_tiers
 
 HIDDEN = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 KERNEL = np.random.default_rng(1).normal(size=(4, 9)).astype(np.float32)
@@ -44,9 +45,7 @@ OPTIONS = {
     "none of some": dict(reduction="none", ignore_index=0),
     "mean of some others than classes": dict(reduction="mean", ignore_index=-1),
 }
-in_every_option = pytest.mark.parametrize(
-    "options", [pytest.param(name, marks=[pytest.mark.slow] * (name != "mean")) for name in OPTIONS]
-)
+in_every_option = in_tiers("options", OPTIONS, first=["mean"])
 
 
 @cache
@@ -80,7 +79,8 @@ def test_transformations_give_what_they_give_of_materialised_logits(mode, option
     assert_near(got, closed_form(mode, options))
 
 
-@in_every_option
+@pytest.mark.slow
+@pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("mode", FORWARD_MODES)
 def test_transformations_of_the_forward_mode_variant_give_what_they_give_of_materialised_logits(mode, options):
     got = derivatives(forward_mode, tuple(FORWARD_MODES.items()), options)[mode]

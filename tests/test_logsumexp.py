@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxsoftmax import logsumexp
+from tests.tiers import in_tiers
 from tests.tolerances import (
     DTYPES,
     FINITE_ROWS,
@@ -97,8 +98,7 @@ EVERY_ROW = [*ROWS, *TAILS, NONE]
 
 
 def by_tier(signatures):
-    marked = [pytest.param(case, marks=[pytest.mark.slow] * (case not in FIRST)) for case in signatures]
-    return pytest.mark.parametrize("signature", marked)
+    return in_tiers("signature", signatures, FIRST)
 
 
 @cache

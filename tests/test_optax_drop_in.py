@@ -69,11 +69,13 @@ def test_shipped_test_passes_on_the_losses(case, name, monkeypatch):
     run(case, name, jaxsoftmax, monkeypatch)
 
 
+@pytest.mark.slow
 @each(TESTS)
 def test_shipped_test_passes_on_the_forward_mode_variants(case, name, monkeypatch):
     run(case, name, forward_mode, monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SHIPPED)
 def test_forward_mode_is_all_that_the_losses_refuse_of_the_gradient_test(case, monkeypatch):
     with pytest.raises(TypeError, match="custom_vjp"):

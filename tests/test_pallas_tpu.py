@@ -21,6 +21,7 @@ from jaxsoftmax._math.loss_options import LossOptions
 from jaxsoftmax._objective import Objective
 from jaxsoftmax._sharding import NOT_SHARDED, Shards
 from jaxsoftmax._token_labels import token_labels
+from tests.tiers import in_tiers
 
 TOKENS, EMBED, VOCAB = 20, 24, 300  # two and a half blocks of tokens, two and a bit of classes
 RNG = np.random.default_rng(0)
@@ -71,7 +72,7 @@ def by_logits(shards, inputs, objective):
     return _integer_labels.shard_stats(objective, shards, logits_of(inputs.hidden, inputs))
 
 
-@pytest.mark.parametrize("name", CASES)
+@in_tiers("name", CASES, first=["smoothed, weighted", "bfloat16", "a class so likely that only its tail is left"])
 def test_statistics_are_those_of_the_logits(name):
     case = problem(**CASES[name])
     got, expected = by_kernel(*case), by_logits(*case)

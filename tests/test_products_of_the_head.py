@@ -5,9 +5,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from jaxsoftmax import SparseLabels, distillation, forward_mode, linear_cross_entropy, linear_token_stats, token_stats
+from tests.tiers import in_tiers
 
 rng = np.random.default_rng(0)
 HIDDEN, KERNEL = rng.normal(size=(6, 4)).astype(np.float32), rng.normal(size=(4, 13)).astype(np.float32)
@@ -35,10 +35,7 @@ TOTALS = {
     "statistics in forward mode": partial(statistics, forward_mode.linear_token_stats),
     "mean in forward mode": partial(mean_of_sparse, forward_mode.linear_cross_entropy),
 }
-SLOW = ("statistics in forward mode", "mean in forward mode")
-of_each = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in TOTALS]
-)
+of_each = in_tiers("name", TOTALS, first=["losses"])
 
 
 def with_gradients(name, **keywords):
@@ -94,7 +91,7 @@ CONSTANTS = {
 }
 
 
-@pytest.mark.parametrize("name", CONSTANTS)
+@in_tiers("name", CONSTANTS, first=["temperature of statistics", "label smoothing"])
 def test_a_traced_constant_gives_what_a_known_one_gives_and_has_no_gradient(name):
     traced = jax.jit(jax.value_and_grad(CONSTANTS[name]))
     for number in (0.5, 0.75):
@@ -104,7 +101,7 @@ def test_a_traced_constant_gives_what_a_known_one_gives_and_has_no_gradient(name
     assert traced._cache_size() == 1
 
 
-@pytest.mark.parametrize("chunk_size", [None, 4], ids="chunk {}".format)
+@in_tiers("chunk_size", [None, 4], first=[4])
 def test_an_embedding_table_of_float32_may_be_multiplied_in_bfloat16(chunk_size):
     def totals(hidden, table):  # XLA CPU folds the transpose of a gradient into its product, and then can't run it
         wanted = {"transposed_kernel": True, "dtype": jnp.bfloat16, "chunk_size": chunk_size}

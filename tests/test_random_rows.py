@@ -2,12 +2,12 @@
 
 import jax
 import optax
-import pytest
 
 from tests import random_rows
+from tests.tiers import in_tiers
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@in_tiers("seed", [1, 2], first=[1])
 def test_nothing_is_further_off_than_its_conditioning(seed):
     worst = random_rows.worst_of(seed, 100)
     assert {name: found for name, found in worst.items() if found[0] > 1} == {}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxsoftmax
+from tests.tiers import in_tiers
 from tests.tolerances import array
 
 ROWS, VOCAB = 3, 640
@@ -50,9 +51,7 @@ SLOW = ("logsumexp with its sign", "training, unreduced", "training, float label
 
 
 def each(names):
-    return pytest.mark.parametrize(
-        "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in names]
-    )
+    return in_tiers("name", names, first=[name for name in names if name not in SLOW])
 
 
 @partial(jax.jit, static_argnums=0)
@@ -145,7 +144,7 @@ def test_bfloat16_logits_wait_as_bfloat16(name):
         pytest.param(OF_LOGITS["integer labels"], logits_in, id="integer labels"),
         pytest.param(OF_LOGITS["training, every keyword"], logits_in, id="every keyword", marks=pytest.mark.slow),
         pytest.param(jaxsoftmax.softmax, logits_in, id="softmax", marks=pytest.mark.slow),
-        pytest.param(FUSED_HEADS["mean"], head_in, id="fused head"),
+        pytest.param(FUSED_HEADS["mean"], head_in, id="fused head", marks=pytest.mark.slow),
     ],
 )
 def test_gradient_outside_of_jit_saves_the_same(function, arrays_in):

@@ -14,6 +14,7 @@ import jaxsoftmax
 from jaxsoftmax import forward_mode
 from jaxsoftmax._reduction import blocked_cpu
 from tests.test_residuals import residuals
+from tests.tiers import in_tiers
 
 SHAPE = (3, 4, 5)
 LOGITS = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
@@ -76,7 +77,7 @@ def test_several_batch_dimensions_give_the_losses_and_gradients_of_one(module, c
 
 
 @pytest.mark.usefixtures("merging")
-@pytest.mark.parametrize("batch", [(0, 3), (3, 0), (1, 1, 1)])
+@in_tiers("batch", [(0, 3), (3, 0), (1, 1, 1)], first=[(0, 3)])
 def test_batch_dimensions_may_be_empty_or_one(batch):
     @jax.jit
     def both(x, y):

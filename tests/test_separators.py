@@ -10,6 +10,7 @@ import pytest
 
 import jaxsoftmax
 from jaxsoftmax import forward_mode
+from tests.tiers import in_tiers
 from tests.tolerances import DTYPES, array, assert_close, exact, exact_softmax, log, loss_dtype, precision
 
 INF = np.inf
@@ -20,9 +21,7 @@ GAP_40 = [40.0, 0.0, -INF]
 MASKED = [0.0, -INF, 1.0]
 ROWS = [CONFIDENT, SHIFTED, GAP_40, MASKED]
 MANY = [0.0] + [-17.0] * 4095
-in_each_dtype = pytest.mark.parametrize(
-    "dtype", [pytest.param(dtype, marks=[pytest.mark.slow] * (dtype != "float32")) for dtype in DTYPES]
-)
+in_each_dtype = in_tiers("dtype", DTYPES, first=["float32"])
 
 
 def losses_of(library, labels):

@@ -25,12 +25,12 @@ from tests.meshes import (
     arguments,
     assert_is_textbook,
     assert_near,
-    in_tiers,
     mesh_of,
     on_mesh,
     plain_textbook,
     with_gradients,
 )
+from tests.tiers import in_tiers
 from tests.tolerances import precision
 
 INF = np.inf
@@ -82,6 +82,7 @@ def test_all_tokens_ignored_is_zero_with_gradient_zero():
 
 
 @pytest.mark.parametrize("hidden", [np.nan, INF])
+@pytest.mark.slow
 def test_an_ignored_last_token_has_no_say_where_the_mesh_does_not_divide_the_tokens(hidden):
     rows, labels = arguments(tokens=3), LABELS[:3].copy()
     labels[:, -1] = -100
@@ -190,6 +191,7 @@ def test_the_head_of_one_device_names_the_one_for_explicit_meshes(head, name, sp
         head(arrays["hidden"], arrays["kernel"], np.zeros(4, np.int32))
 
 
+@pytest.mark.slow
 def test_arrays_on_an_explicit_mesh_that_are_the_same_on_all_devices_need_no_other_head():
     mesh = jax.make_mesh((8,), ("vocab",), axis_types=(AxisType.Explicit,))
     hidden, kernel = (

@@ -14,8 +14,8 @@ from jax.sharding import PartitionSpec as P
 import jaxsoftmax
 from jaxsoftmax import forward_mode
 from jaxsoftmax._reduction import blocked_cpu
-from tests.meshes import in_tiers
 from tests.row_functions import FUNCTIONS, arrays, value_and_gradient
+from tests.tiers import in_tiers
 
 pytestmark = [pytest.mark.mesh, pytest.mark.usefixtures("fresh_compilation")]
 SHAPE = (8, 1024)
@@ -44,10 +44,14 @@ def on_one_device(name, module):
     return jax.jit(value_and_gradient(FUNCTIONS[name], MODULES[module]))(*arrays(*SHAPE))
 
 
-# With every change each function on one kind of axis: Auto and Explicit by turns.
-BY_TURNS = [(name, list(TYPES)[at % 2], list(TYPES)[1 - at % 2]) for at, name in enumerate(FUNCTIONS)]
-FIRST = [(name, "reverse", "4 shards", types) for name, types, _ in BY_TURNS]
-FIRST += [(name, "reverse", "2 x 4, tokens too", types) for name, _, types in BY_TURNS[::2]]
+FIRST = [
+    ("softmax", "reverse", "4 shards", "Auto"),
+    ("integer labels", "reverse", "4 shards", "Explicit"),
+    ("float labels", "reverse", "2 x 4, tokens too", "Auto"),
+    ("training, integer", "reverse", "4 shards", "Auto"),
+    ("token statistics", "reverse", "2 x 4, tokens too", "Explicit"),
+    ("distillation", "reverse", "4 shards", "Explicit"),
+]
 
 
 @in_tiers(("name", "module", "layout", "types"), list(product(FUNCTIONS, MODULES, MESHES, TYPES)), FIRST)
@@ -67,10 +71,7 @@ PEERS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("integer labels", "softmax"))) for name in PEERS],
-)
+@in_tiers("name", PEERS, first=["integer labels", "softmax"])
 def test_memory_of_a_device_is_that_of_the_peer(name):
     def temporaries(function):
         program, _ = compiled(value_and_gradient(function, jaxsoftmax), "4 shards", "Auto")

@@ -14,6 +14,7 @@ from jaxsoftmax import cross_entropy, forward_mode, linear_cross_entropy, logsum
 from tests import textbook
 from tests.meshes import assert_near
 from tests.textbook import derivatives, gradient
+from tests.tiers import in_tiers
 from tests.tolerances import ULPS, array, assert_close, exact, exact_softmax, exp, log, precision
 
 MESH = jax.make_mesh((2, 4), ("data", "vocab"), axis_types=(AxisType.Auto,) * 2)
@@ -152,9 +153,7 @@ def of_broken_rows(placed, in_both_modes):
     return evaluate(BROKEN, {kind: np.concatenate([y, y, y[:2]]) for kind, (y, _) in LABEL_KINDS.items()})
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("forward")) for name in ROW_LOSSES]
-)
+@in_tiers("name", ROW_LOSSES, first=[name for name in ROW_LOSSES if not name.startswith("forward")])
 def test_infinite_or_nan_logits_on_any_shard_show_in_all_of_their_row_alone(name):
     got = (of_broken_rows(placed, name.startswith("forward"))[name] for placed in (across_shards, whole))
     (losses, by_logits), (expected, _) = got

@@ -9,6 +9,7 @@ import pytest
 
 import jaxsoftmax
 from jaxsoftmax import forward_mode
+from tests.tiers import in_tiers
 
 LABELS = np.array([0, 2], np.int32)
 MASK = np.array([True, True, False])
@@ -50,6 +51,7 @@ CALLS = {
 }
 
 
+SLOW = ("fused, in chunks", "fused token statistics", "fused distillation")
 in_both_modes = pytest.mark.parametrize(
     "functions", [jaxsoftmax, pytest.param(forward_mode, marks=pytest.mark.slow)], ids=["reverse mode", "both modes"]
 )
@@ -59,7 +61,7 @@ in_both_modes = pytest.mark.parametrize(
     "dtype", ["bfloat16", *(pytest.param(other, marks=pytest.mark.slow) for other in ("float32", "float16"))]
 )
 @in_both_modes
-@pytest.mark.parametrize("name", CALLS)
+@in_tiers("name", CALLS, first=[name for name in CALLS if name not in SLOW])
 def test_value_gradient_and_hessian_need_no_implicit_promotion(functions, name, dtype):
     """Tracing is what refuses to promote: nothing has to be compiled."""
     call, x = partial(CALLS[name], functions), jax.ShapeDtypeStruct((2, 3), dtype)

@@ -9,6 +9,7 @@ import pytest
 
 import jaxsoftmax
 from jaxsoftmax import SparseLabels, forward_mode
+from tests.tiers import in_tiers
 
 INF, NAN = np.inf, np.nan
 in_either_mode = pytest.mark.parametrize("library", [jaxsoftmax, forward_mode], ids=["reverse", "forward"])
@@ -277,7 +278,7 @@ def test_a_traced_temperature_that_is_no_scalar_names_itself(function):
         jax.eval_shape(lambda value: call(temperature=value), jnp.ones(2))
 
 
-@pytest.mark.parametrize("chunk_size", [None, 1, 2], ids="chunk {}".format)
+@in_tiers("chunk_size", [None, 1, 2], first=[2])
 def test_an_ignored_token_of_nan_has_no_part_in_gradients_of_a_head_s_log_probabilities(chunk_size):
     hidden, kernel, labels = jnp.array([[NAN], [1.0], [2.0]]), jnp.array([[1.0, 2.0, 0.0]]), jnp.array([-100, 1, 2])
 

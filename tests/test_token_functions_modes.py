@@ -9,12 +9,10 @@ import pytest
 import jaxsoftmax
 from jaxsoftmax import forward_mode
 from tests.generated_programs import FUNCTIONS, drawn, generated, total_of
+from tests.tiers import in_tiers
 
 NUMBERS = {"stats": 3, "sparse": 8, "integer": 3, "distillation": 8}
-SLOW = [("sparse", "head"), ("integer", "rows"), ("integer", "head"), ("distillation", "head")]
-of_each = pytest.mark.parametrize(
-    ("family", "level"), [pytest.param(*of, marks=[pytest.mark.slow] * (of in SLOW)) for of in FUNCTIONS]
-)
+of_each = in_tiers(("family", "level"), FUNCTIONS, first=[("stats", "head"), ("distillation", "rows")])
 
 
 def case(family, level):

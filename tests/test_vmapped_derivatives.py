@@ -9,19 +9,17 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import jaxsoftmax
 from jaxsoftmax import analytic, forward_mode
+from tests.tiers import in_tiers
 
 SHAPES = [(10, 600, 10), (3, 50_000, 10), (40, 3000, 2), (4, 1024, 300), (6, 7, 5000)]  # directions, rows, classes
 TELLING = (40, 3000, 2)  # without their guards against it the functions go wrong here, and at 10 of 600 rows do not
 ATOL = 4e-6  # entries of up to 6, of float32; a wrong one is off by 0.1 and more
 
 
-in_every_shape = pytest.mark.parametrize(
-    "shape", [pytest.param(shape, marks=[pytest.mark.slow] * (shape != TELLING)) for shape in SHAPES], ids=str
-)
+in_every_shape = in_tiers("shape", SHAPES, first=[TELLING])
 
 
 def labels_of(x):
@@ -95,9 +93,7 @@ def probabilities(x):
 
 
 @in_every_shape
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in HESSIAN_PRODUCTS]
-)
+@in_tiers("name", HESSIAN_PRODUCTS, first=[name for name in HESSIAN_PRODUCTS if name not in SLOW])
 def test_vmapped_product_is_the_jacobian_of_softmax_times_each_direction(name, shape):
     x, v = rows_and_directions(shape)
     s = probabilities(x)

@@ -12,13 +12,12 @@ import jax
 import jax.numpy as jnp
 import mpmath
 import numpy as np
-import pytest
+
+from tests.tiers import in_tiers
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
-# float16, whose results are formed in float32 as bfloat16's are, runs nightly.
-in_every_dtype = pytest.mark.parametrize(
-    "dtype", [pytest.param(dtype, marks=[pytest.mark.slow] * (dtype == "float16")) for dtype in DTYPES]
-)
+# float16, whose results are formed in float32 as those of bfloat16 are, and float64 run nightly.
+in_every_dtype = in_tiers("dtype", DTYPES, first=["bfloat16", "float32"])
 
 ULPS = {"bfloat16": 0.51, "float16": 0.51, "float32": 4.0, "float64": 4.0}
 

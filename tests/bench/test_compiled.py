@@ -24,6 +24,7 @@ from jaxsoftmax.bench._case import (
 )
 from jaxsoftmax.bench._subjects import program
 from jaxsoftmax.bench._targets import GPUS, Cost, Target
+from tests.tiers import in_tiers
 
 pytestmark = pytest.mark.mesh  # for the default schedule: a CPU's has a loop over so many rows as are confident
 
@@ -126,6 +127,7 @@ def test_without_a_compiler_for_the_target_its_package_is_named(capsys, monkeypa
         assert capsys.readouterr().err == f"jaxsoftmax bench: {said}\n"
 
 
+@pytest.mark.slow
 def test_the_ratio_to_the_floor_of_a_head_is_to_its_products(here_as_target, tmp_path):
     file = tmp_path / "f.json"
     shape = ["--shape", "64,32,256", "--dtype", "bfloat16", "--function", "integer-labels", "lean"]
@@ -150,7 +152,7 @@ def checked(tmp_path, change):
     return cli.main(["bench", "--target", "cuda:h200", "--check", str(file)])
 
 
-@pytest.mark.parametrize(
+@in_tiers(
     ("name", "by", "said"),
     [
         ("to_base", 1 / 1.051, "times jax, was "),
@@ -159,6 +161,7 @@ def checked(tmp_path, change):
         ("temp_bytes", 0.0, "bytes of temporary memory, was 0"),
         ("temp_bytes", 1 / 1.019, ""),
     ],
+    first=[("to_base", 1 / 1.051, "times jax, was "), ("temp_bytes", 1 / 1.019, "")],
 )
 def test_a_program_that_is_worse_than_its_record_beyond_the_margin_is_an_exit_code_of_1(
     here_as_target, tmp_path, capsys, monkeypatch, name, by, said

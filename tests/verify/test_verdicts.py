@@ -9,6 +9,7 @@ import pytest
 
 import jaxsoftmax
 from jaxsoftmax.verify import Gap, certify
+from tests.tiers import in_tiers
 
 JAX = SimpleNamespace(
     __name__="jax.nn", logsumexp=jax.nn.logsumexp, softmax=jax.nn.softmax, log_softmax=jax.nn.log_softmax
@@ -63,6 +64,7 @@ def test_a_theorem_of_which_nothing_could_be_judged_is_listed_with_the_reason():
     assert "no argument axis" in str(report)
 
 
+@pytest.mark.slow
 def test_a_gradient_that_ignores_its_cotangent_is_told_apart():
     @jax.custom_vjp
     def loss(logits, labels):
@@ -143,6 +145,7 @@ def test_keywords_that_change_nothing_are_named():
     assert not any("no keyword" in quantity for quantity in failing)
 
 
+@pytest.mark.slow
 def test_a_mean_over_all_tokens_is_named_without_class_weights_too():
     def over_all(logits, labels, *, ignore_index=None):
         return jnp.mean(jaxsoftmax.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none"))
@@ -193,6 +196,7 @@ def test_a_wrapper_offers_what_it_takes_and_not_what_the_function_inside_takes()
     assert not report.gaps
 
 
+@pytest.mark.slow
 def test_several_keywords_are_judged_together_though_others_are_lacking():
     def smoothing_off_where_tokens_are_ignored(logits, labels, *, ignore_index=None, label_smoothing=0.0):
         smoothing = label_smoothing if ignore_index is None else 0.0
@@ -203,7 +207,7 @@ def test_several_keywords_are_judged_together_though_others_are_lacking():
     assert {row.quantity for row in report.failed} == {"mean, integer labels, ignore_index=0 and label_smoothing"}
 
 
-@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+@in_tiers("dtype", ["float64", "bfloat16"], first=["bfloat16"])
 def test_a_quick_certificate_in_one_dtype_judges_every_function(dtype):
     report = certify(theorems=["M8", "M18"], dtypes=[dtype], quick=True)
     assert report.passed, [verdict.function for verdict in report.verdicts if verdict.verdict != "holds"]
