@@ -152,6 +152,7 @@ def test_divergences_of_confident_rows_keep_their_tails(dtype, kind):  # (M29, M
 FAR = [[3.0, 0.25, 0.0], [0.125, 3.0, 0.0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_rows_have_in_common_enters_no_divergence(kind):  # (M29)
     z, u = (np.float32([row]) for row in FAR)

@@ -60,7 +60,8 @@ SCHEDULED = [
 ]
 
 
-@in_tiers(("schedule", "family", "number", "dtype"), SCHEDULED, first=[])
+@pytest.mark.slow
+@pytest.mark.parametrize(("schedule", "family", "number", "dtype"), SCHEDULED)
 def test_heads_are_the_textbook_by_every_schedule(schedule, family, number, dtype, monkeypatch):
     follow(monkeypatch, schedule, classes=5)
     assert_is_textbook(generated(family, "head", number), dtype)
@@ -77,10 +78,10 @@ def test_a_vmapped_batch_of_arguments_is_the_textbook_of_each(family, level, num
 
 
 FORWARD = [(*function, number, DTYPES[number % 2]) for function in FUNCTIONS for number in PROGRAMS]
-FIRST_FORWARD = [("distillation", "rows", 8, "float32")]
 
 
-@in_tiers(("family", "level", "number", "dtype"), FORWARD, FIRST_FORWARD)
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "level", "number", "dtype"), FORWARD)
 def test_forward_mode_variants_are_the_textbook(family, level, number, dtype, monkeypatch):
     follow(monkeypatch, "CPU")
     call = getattr(forward_mode, FUNCTIONS[family, level])

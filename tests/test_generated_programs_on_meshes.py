@@ -62,10 +62,10 @@ def test_functions_of_sharded_classes_are_the_textbook(family, level, number, mo
 
 MESHES = {"2x2": ((2, 2), "vocab"), "4 tokens": ((4, 1), None), "4 classes": ((1, 4), "vocab")}
 GLOBAL = [(mesh, family, number) for mesh in MESHES for family in ("sparse", "integer") for number in PROGRAMS]
-FIRST_GLOBAL = [("2x2", "sparse", 8)]
 
 
-@in_tiers(("layout", "family", "number"), GLOBAL, FIRST_GLOBAL)
+@pytest.mark.slow
+@pytest.mark.parametrize(("layout", "family", "number"), GLOBAL)
 def test_the_head_of_global_arrays_is_the_textbook(layout, family, number):  # (M22, M31, M33)
     shape, vocab_axis = MESHES[layout]
     mesh = jax.make_mesh(shape, ("data", "vocab"), axis_types=(AxisType.Auto,) * 2)

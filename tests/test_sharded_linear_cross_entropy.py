@@ -93,12 +93,14 @@ def assert_are_derivatives_of_the_textbook(got, name):
     assert_near(got, expected, TOLERANCE["float64"])
 
 
-@in_tiers(("layout", "name"), list(product(LAYOUTS, ["plain", "all", "none"])), first=[])
+@pytest.mark.slow
+@pytest.mark.parametrize(("layout", "name"), list(product(LAYOUTS, ["plain", "all", "none"])))
 def test_slope_and_hessian_vector_product_are_those_of_the_textbook(layout, name):
     with precision("float64"):
         assert_are_derivatives_of_the_textbook(along_halves(layout, name)[1], name)
 
 
+@pytest.mark.slow
 def test_double_precision_stays_double():
     with precision("float64"):
         assert_is_textbook(along_halves("2x2x2", "all")[0], arguments("float64"), **KEYWORDS["all"])

@@ -51,7 +51,7 @@ CALLS = {
 }
 
 
-SLOW = ("fused, in chunks", "fused token statistics", "fused distillation")
+FIRST = ("logsumexp", "softmax", "training, integer", "fused, sparse labels", "token statistics", "distillation")
 in_both_modes = pytest.mark.parametrize(
     "functions", [jaxsoftmax, pytest.param(forward_mode, marks=pytest.mark.slow)], ids=["reverse mode", "both modes"]
 )
@@ -61,7 +61,7 @@ in_both_modes = pytest.mark.parametrize(
     "dtype", ["bfloat16", *(pytest.param(other, marks=pytest.mark.slow) for other in ("float32", "float16"))]
 )
 @in_both_modes
-@in_tiers("name", CALLS, first=[name for name in CALLS if name not in SLOW])
+@in_tiers("name", CALLS, first=FIRST)
 def test_value_gradient_and_hessian_need_no_implicit_promotion(functions, name, dtype):
     """Tracing is what refuses to promote: nothing has to be compiled."""
     call, x = partial(CALLS[name], functions), jax.ShapeDtypeStruct((2, 3), dtype)

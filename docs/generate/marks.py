@@ -27,6 +27,7 @@ class Mark:
     in_code: bool  # as a comment behind code, not in a docstring
 
 
+@cache
 def of_package() -> tuple[Mark, ...]:
     """Returns every mark in the package, in the order of its files and lines."""
     paths = sorted((ROOT / "jaxsoftmax").rglob("*.py"))
@@ -34,6 +35,7 @@ def of_package() -> tuple[Mark, ...]:
     return tuple(mark for path in own for mark in _of_file(path))
 
 
+@cache
 def of_source_documents() -> tuple[Mark, ...]:
     """Returns every mark in the executed source documents, their derivations' own theorems too, but no planted ones."""
     folder = ROOT / "experiments" / "derivation" / "source_documents"
