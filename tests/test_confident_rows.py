@@ -11,15 +11,24 @@ from jaxsoftmax import SparseLabels, cross_entropy, distillation, token_stats
 from jaxsoftmax._math import divergence as divergences
 from jaxsoftmax._math import log_ratio, row_stats, sparse_loss
 from tests.tiers import in_tiers
-from tests.tolerances import CONFIDENT_ROWS, MP, ROWS, array, assert_close, exact, exp, log, loss_dtype, precision
+from tests.tolerances import (
+    CONFIDENT_ROWS,
+    MP,
+    ROWS,
+    array,
+    assert_close,
+    exact,
+    exp,
+    in_every_dtype,
+    log,
+    loss_dtype,
+    precision,
+)
 
 GAPS = [[gap, 0.0, -1.0, 0.5, -2.0] for gap in (20.0, 30.0, 40.0, 50.0, 60.0, 70.0)]
 LOGITS = np.array([*GAPS, *CONFIDENT_ROWS[:3], *ROWS[:8]])  # finite
 WIDTH = LOGITS.shape[1]
 X, LABELS = np.repeat(LOGITS, WIDTH, 0), np.tile(np.arange(WIDTH, dtype=np.int32), len(LOGITS))
-in_dtypes = pytest.mark.parametrize(
-    "dtype", ["float32", "bfloat16", *(pytest.param(other, marks=pytest.mark.slow) for other in ("float16", "float64"))]
-)
 
 
 def exact_rows(x):
@@ -42,7 +51,7 @@ def stats_of(dtype):
         return stats_and_gradients(array(X, dtype))
 
 
-@in_dtypes
+@in_every_dtype
 def test_log_probability_and_its_gradient_keep_their_tails(dtype):  # (M19, M20)
     log_prob, _, by_logits, _ = stats_of(dtype)
     s, log_s, others = exact_rows(array(X, dtype))
@@ -51,7 +60,7 @@ def test_log_probability_and_its_gradient_keep_their_tails(dtype):  # (M19, M20)
     assert_close(by_logits, np.where(at_label, others, -s), dtype)
 
 
-@in_dtypes
+@in_every_dtype
 def test_entropy_and_its_gradient_keep_their_tails(dtype):  # (M28)
     _, entropy, _, by_logits = stats_of(dtype)
     s, log_s, _ = exact_rows(array(X, dtype))
@@ -73,7 +82,7 @@ def sparse_and_gradients(x, weights):
     return loss, *back(jnp.ones_like(loss))
 
 
-@in_dtypes
+@in_every_dtype
 def test_losses_of_sparse_labels_keep_their_tails(dtype):  # (M31)
     wide = loss_dtype(dtype)
     with precision(dtype):
@@ -139,7 +148,7 @@ def confident_pairs(dtype):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@in_dtypes
+@in_every_dtype
 def test_divergences_of_confident_rows_keep_their_tails(dtype, kind):  # (M29, M30)
     got = confident_pairs(dtype)[kind]
     expected = exact_pair(kind, array(STUDENTS, dtype), array(TEACHERS, dtype))

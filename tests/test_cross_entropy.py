@@ -142,9 +142,7 @@ def test_every_keyword_and_reduction_is_that_of_the_textbook(case):  # (M24, M25
             np.testing.assert_allclose(g, e, rtol=1e-12, atol=1e-14)  # the judge's own rounding
 
 
-@pytest.mark.parametrize(
-    "argument", ["logits", *(pytest.param(name, marks=pytest.mark.slow) for name in ("token_weights", "labels"))]
-)
+@in_tiers("argument", ["logits", "token_weights", "labels"], first=["logits"])
 def test_gradients_are_limits_of_difference_quotients(argument):
     with precision("float64"):
         arrays = {"logits": LOGITS, "token_weights": TOKEN_WEIGHTS, "labels": LABELS["float"]}

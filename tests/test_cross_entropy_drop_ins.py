@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from jaxsoftmax import softmax_cross_entropy, softmax_cross_entropy_with_integer_labels
+from tests.tiers import in_tiers
 from tests.tolerances import (
     FINITE_DIFFERENCE,
     FINITE_ROWS,
@@ -170,14 +171,14 @@ def of_both_on(functions, labels, axis, where):
         return jax.jit(lambda logits, labels: [f(logits, labels, axis, where) for f in functions])(X, labels)
 
 
-@pytest.mark.parametrize("at", [0, *(pytest.param(at, marks=pytest.mark.slow) for at in (1, 2)), 3])
+@in_tiers("at", range(4), first=[0, 3])
 def test_integer_labels_equal_optax_on_its_whole_signature(at):
     axis, where = INTEGER_SIGNATURES[at]
     for got, expected in zip(*of_both_on((INTEGER, OPTAX_INTEGER), integer_labels(axis), axis, where), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-13, atol=1e-15, strict=True)
 
 
-@pytest.mark.parametrize("at", [0, *(pytest.param(at, marks=pytest.mark.slow) for at in (1, 3)), 2])
+@in_tiers("at", range(4), first=[0, 2])
 def test_float_labels_equal_optax_on_its_whole_signature(at):
     ours, (losses, by_logits, by_labels) = of_both_on((FLOAT, OPTAX_FLOAT), T, *FLOAT_SIGNATURES[at])
     theirs = losses, by_logits, np.nan_to_num(by_labels)  # optax gives a masked label gradient nan, not 0

@@ -36,13 +36,13 @@ def test_value_and_gradient_of_logits_of_any_shape(name, module):
 
 
 SIZES = {"batch": (BATCH, 4, 7), "vocab": (5, 4, VOCAB), "both": (BATCH, 4, VOCAB)}
-KEYWORDS = {"some tokens": {"ignore_index": 3, "label_smoothing": 0.1}, "none": {}, "chunks": {"chunk_size": 2}}
+KEYWORDS = {"ignore_index": {"ignore_index": 3, "label_smoothing": 0.1}, "plain": {}, "chunk_size": {"chunk_size": 2}}
 
 
-@in_tiers(("sizes", "name"), list(product(SIZES, KEYWORDS)), first=[("vocab", "none"), ("both", "some tokens")])
-def test_value_and_gradients_of_the_head_of_any_size(sizes, name):
+@in_tiers(("sizes", "keywords"), list(product(SIZES, KEYWORDS)), first=[("vocab", "plain"), ("both", "ignore_index")])
+def test_value_and_gradients_of_the_head_of_any_size(sizes, keywords):
     def head(hidden, kernel, labels):
-        loss = partial(linear_cross_entropy, labels=labels, **KEYWORDS[name])
+        loss = partial(linear_cross_entropy, labels=labels, **KEYWORDS[keywords])
         return jax.value_and_grad(loss, (0, 1))(hidden, kernel)
 
     tokens, embed, vocab = SIZES[sizes]

@@ -18,9 +18,11 @@ DTYPES = ("float32", "bfloat16", "float64")
 # Which programs every run judges, and in which dtype; all others are judged nightly.
 FIRST = [
     ("stats", "rows", 3, "bfloat16"),
-    ("stats", "head", 3, "float32"),
+    ("stats", "head", 3, "bfloat16"),
     ("sparse", "rows", 8, "float32"),
-    ("distillation", "head", 3, "float32"),
+    ("sparse", "head", 3, "bfloat16"),
+    ("integer", "head", 3, "float32"),
+    ("distillation", "head", 3, "bfloat16"),
 ]
 
 
@@ -68,7 +70,13 @@ def test_heads_are_the_textbook_by_every_schedule(schedule, family, number, dtyp
 
 
 VMAPPED = [(*function, number) for function in FUNCTIONS for number in PROGRAMS]
-FIRST_VMAPPED = [("sparse", "rows", 4)]
+FIRST_VMAPPED = [
+    ("stats", "rows", 3),
+    ("stats", "head", 3),
+    ("sparse", "rows", 4),
+    ("distillation", "rows", 8),
+    ("distillation", "head", 3),
+]
 
 
 @in_tiers(("family", "level", "number"), VMAPPED, FIRST_VMAPPED)

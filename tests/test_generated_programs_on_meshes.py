@@ -15,7 +15,7 @@ from tests.tiers import in_tiers
 pytestmark = pytest.mark.mesh
 CLASSES = {1: P("vocab"), 2: P(None, "vocab"), 3: P(None, None, "vocab")}
 OF_CLASSES = ("class_weights", "bias", "teacher_bias", "kernel", "teacher_kernel", "logits", "teacher_logits")
-FIRST = [("sparse", "rows", 8)]
+FIRST = [("sparse", "rows", 8), ("distillation", "head", 4)]
 
 
 def sharded(function, transposed):

@@ -18,15 +18,11 @@ from tests.test_differentiation_modes import (
     by_name,
     summed,
 )
+from tests.tiers import in_tiers
 from tests.tolerances import FINITE_ROWS, array, assert_close, exact, exact_softmax, precision
 
 
-def first_and(first, *others):
-    """Parametrises a test with the first of the names in every run, and with the others nightly."""
-    return pytest.mark.parametrize("name", [first, *(pytest.param(name, marks=pytest.mark.slow) for name in others)])
-
-
-@first_and("softmax", "weighted logsumexp", "training")
+@in_tiers("name", ["softmax", "weighted logsumexp", "training"], first=["softmax"])
 def test_reverse_over_reverse_is_forward_over_reverse(name):
     f = summed(ROW_FUNCTIONS[name])
     with precision("float64"):
@@ -93,7 +89,7 @@ def test_third_derivative_under_a_soft_cap_far_above_the_logits():
     np.testing.assert_allclose(jax.jit(lambda x: third(loss, x))(np.float32(0.0049)), right, rtol=3e-4)
 
 
-@first_and("integer labels", "logsumexp", "float labels")
+@in_tiers("name", ["integer labels", "logsumexp", "float labels"], first=["integer labels"])
 def test_third_derivative_is_autodiff_of_the_textbook(name):
     def textbook(x):
         return jnp.log(jnp.sum(jnp.exp(x)))
@@ -114,7 +110,7 @@ def test_mixed_derivative_in_logits_and_labels_is_s_1_transposed_less_the_identi
         assert_equal(mixed, np.exp(X[0]) / np.sum(np.exp(X[0])) - np.eye(5))
 
 
-@first_and("weighted logsumexp", "training, float")
+@in_tiers("name", ["weighted logsumexp", "training, float"], first=["weighted logsumexp"])
 def test_hessian_vector_product_is_a_jvp_of_the_gradient(name):
     f = summed(LOSSES[name])
     with precision("float64"):

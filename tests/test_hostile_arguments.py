@@ -62,17 +62,17 @@ NONSENSE = {
     "array": np.array([1, 2]),
 }
 TELLING = ("text", "object", "ragged", "complex", "objects", "nan", "too large an int", "negative", "rank 5", "float")
-KINDS = {"telling": TELLING, "others": tuple(kind for kind in NONSENSE if kind not in TELLING)}
-# The variants for forward mode, which take the same arguments through the same checks, run nightly.
+GROUPS = {"telling": TELLING, "others": tuple(kind for kind in NONSENSE if kind not in TELLING)}
 MODULES = {"jaxsoftmax": jaxsoftmax, "forward_mode": forward_mode}
 CASES = [
-    (module, name, argument, kinds)
+    (module, name, argument, group)
     for module in MODULES
     for name in RIGHT
     if hasattr(MODULES[module], name)
     for argument in inspect.signature(getattr(MODULES[module], name)).parameters
-    for kinds in KINDS
+    for group in GROUPS
 ]
+# The variants for forward mode, which take the same arguments through the same checks, and other nonsense run nightly.
 FIRST = [case for case in CASES if case[0] == "jaxsoftmax" and case[-1] == "telling"]
 
 
@@ -85,11 +85,11 @@ def refusal(function, arguments):
     return None
 
 
-@in_tiers(("module", "name", "argument", "kinds"), CASES, FIRST)
-def test_nonsense_is_taken_or_named(module, name, argument, kinds):
+@in_tiers(("module", "name", "argument", "group"), CASES, FIRST)
+def test_nonsense_is_taken_or_named(module, name, argument, group):
     function = getattr(MODULES[module], name)
     known = set(inspect.signature(function).parameters) | {"and"}
-    errors = {kind: refusal(function, RIGHT[name] | {argument: NONSENSE[kind]}) for kind in KINDS[kinds]}
+    errors = {kind: refusal(function, RIGHT[name] | {argument: NONSENSE[kind]}) for kind in GROUPS[group]}
     named = {kind: set(str(error).partition(":")[0].split()) for kind, error in errors.items() if error is not None}
     for kind, names in named.items():
         # The other argument is named where only the two don't fit together.

@@ -57,18 +57,15 @@ JUDGES = {  # and the seeds that every run judges
 }
 
 
-@pytest.mark.parametrize(
-    ("seed", "loss"),
-    [
-        pytest.param(seed, loss, id=f"{seed}-{name}", marks=[pytest.mark.slow] * (seed not in first))
-        for name, (loss, first) in JUDGES.items()
-        for seed in SEEDS
-    ],
+@in_tiers(
+    ("seed", "judge"),
+    list(product(SEEDS, JUDGES)),
+    first=[(seed, judge) for judge, (_, seeds) in JUDGES.items() for seed in seeds],
 )
-def test_loss_of_materialised_logits_is_the_reference(seed, loss):  # (M16, M24, M25, M26, M27)
+def test_loss_of_materialised_logits_is_the_reference(seed, judge):  # (M16, M24, M25, M26, M27)
     case = generated(seed)
     with precision("float64"):
-        value, gradients = value_and_gradients(materialised(case, loss), case, "float64")
+        value, gradients = value_and_gradients(materialised(case, JUDGES[judge][0]), case, "float64")
     expected, expected_gradients, sizes = reference(case)
     np.testing.assert_allclose(value, expected, rtol=1e-13, atol=1e-15)
     for name, gradient in gradients.items():
@@ -176,9 +173,7 @@ def test_nothing_in_the_hidden_state_of_an_ignored_token_reaches_a_gradient(mode
         jax.tree.map(np.testing.assert_array_equal, gradients(np.where(ignored[:, None], what, HIDDEN)), expected)
 
 
-@pytest.mark.parametrize(
-    "narrow", ["bfloat16", *(pytest.param(narrow, marks=pytest.mark.slow) for narrow in ("float32", "float16"))]
-)
+@in_tiers("narrow", ["bfloat16", "float32", "float16"], first=["bfloat16"])
 def test_gradients_of_a_wide_hidden_and_a_narrow_kernel_are_rounded_once(narrow):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
         hidden, kernel = HIDDEN.astype(np.float64), KERNEL.astype(jnp.dtype(narrow))
@@ -210,7 +205,7 @@ def test_no_token_no_width_and_one_class_are_sizes_too(sizes):
     assert [g.shape for g in gradients] == [(tokens, embed), (embed, vocab)]
 
 
-@pytest.mark.parametrize("vocab", [2049, *(pytest.param(vocab, marks=pytest.mark.slow) for vocab in (50257, 151936))])
+@in_tiers("vocab", [2049, 50257, 151936], first=[2049])
 def test_small_logits_of_a_ragged_vocabulary_have_no_padded_columns(vocab):
     head = np.zeros((1, 2), np.float32), np.zeros((2, vocab), np.float32)
     loss = jax.jit(linear_cross_entropy)(*head, np.array([vocab - 1], np.int32))

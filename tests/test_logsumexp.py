@@ -98,7 +98,7 @@ EVERY_ROW = [*ROWS, *TAILS, NONE]
 
 
 def by_tier(signatures):
-    return in_tiers("signature", signatures, FIRST)
+    return in_tiers("signature", signatures, first=[case for case in signatures if case in FIRST])
 
 
 @cache

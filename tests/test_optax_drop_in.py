@@ -2,7 +2,7 @@
 
 optax's two `test_gradient` differentiate in forward mode too, which a `jax.custom_vjp` refuses: they run on
 the variants of `forward_mode`, which pass all the others as well. Of a test that optax runs on numbered cases, the
-first stays in the first tier, and of `test_gradient` that of float labels.
+first stays in the first tier.
 """
 
 import unittest
@@ -14,6 +14,7 @@ from optax.losses import _classification, _classification_test
 
 import jaxsoftmax
 from jaxsoftmax import forward_mode
+from tests.tiers import in_tiers
 
 REPLACED = ("softmax_cross_entropy", "softmax_cross_entropy_with_integer_labels")
 SHIPPED = (_classification_test.SoftmaxCrossEntropyTest, _classification_test.SoftmaxCrossEntropyWithIntegerLabelsTest)
@@ -22,14 +23,8 @@ REVERSE_MODE = [(case, name) for case, name in TESTS if name != "test_gradient"]
 
 
 def each(tests):
-    def is_slow(case, name):
-        return name.endswith(tuple("123456789")) or (case, name) == (SHIPPED[1], "test_gradient")
-
-    cases = [
-        pytest.param(case, name, id=f"{case.__name__}.{name}", marks=[pytest.mark.slow] * is_slow(case, name))
-        for case, name in tests
-    ]
-    return pytest.mark.parametrize(("case", "name"), cases)
+    first = [(case, name) for case, name in tests if not name.endswith(tuple("123456789"))]
+    return in_tiers(("case", "name"), tests, first, named=lambda test: f"{test[0].__name__}.{test[1]}")
 
 
 # Compiled once a shape; eagerly each test would compile every operation of its own shapes.

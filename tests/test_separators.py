@@ -108,9 +108,7 @@ def test_4095_tails_of_minus_17_add_up_exactly(dtype):
         assert_close(gradient[0, :2], np.array([-remainder, remainder / 4095]) / (1 + remainder), dtype)
 
 
-@pytest.mark.parametrize(
-    "dtype", ["float32", *(pytest.param(other, marks=pytest.mark.slow) for other in ("bfloat16", "float64"))]
-)  # float16 ends at 65504
+@in_tiers("dtype", ["float32", "bfloat16", "float64"], first=["float32"])  # float16 ends at 65504
 def test_softmax_at_a_million_is_exact(dtype):
     with precision(dtype):
         logits = array([LARGE] * 4, dtype)

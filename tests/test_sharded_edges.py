@@ -81,8 +81,8 @@ def test_all_tokens_ignored_is_zero_with_gradient_zero():
     assert not any(np.any(gradient) for gradient in gradients)
 
 
-@pytest.mark.parametrize("hidden", [np.nan, INF])
 @pytest.mark.slow
+@pytest.mark.parametrize("hidden", [np.nan, INF])
 def test_an_ignored_last_token_has_no_say_where_the_mesh_does_not_divide_the_tokens(hidden):
     rows, labels = arguments(tokens=3), LABELS[:3].copy()
     labels[:, -1] = -100

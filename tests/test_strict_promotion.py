@@ -57,9 +57,7 @@ in_both_modes = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.parametrize(
-    "dtype", ["bfloat16", *(pytest.param(other, marks=pytest.mark.slow) for other in ("float32", "float16"))]
-)
+@in_tiers("dtype", ["bfloat16", "float32", "float16"], first=["bfloat16"])
 @in_both_modes
 @in_tiers("name", CALLS, first=FIRST)
 def test_value_gradient_and_hessian_need_no_implicit_promotion(functions, name, dtype):

@@ -73,6 +73,8 @@ def on_pre_build(*, config: MkDocsConfig) -> None:
         derivations.formulas,
         derivations.proved,
         infinities.cases,
+        marks.of_package,
+        marks.of_source_documents,
         marks.texts_of_tests,
     ):
         read.cache_clear()

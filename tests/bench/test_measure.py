@@ -20,6 +20,7 @@ from jaxsoftmax.bench._memory import PeakMemory
 from jaxsoftmax.bench._reference import judge
 from jaxsoftmax.bench._worker import Worker
 from tests.bench.processes import is_session_empty
+from tests.tiers import in_tiers
 
 LINEAR = Case("linear", (20, 6, 40), "float32", quantity=GRADIENT)
 PLAIN = Case("plain", (20, 40), "float32", quantity=GRADIENT)
@@ -133,9 +134,7 @@ def test_every_subject_runs_in_every_pass(kind, shape, dtype):
     assert max(errors) < bound
 
 
-@pytest.mark.parametrize(
-    "subject", ["jaxsoftmax", *(pytest.param(peer, marks=pytest.mark.slow) for peer in ("optax", "jax"))]
-)
+@in_tiers("subject", ["jaxsoftmax", "optax", "jax"], first=["jaxsoftmax"])
 def test_value_is_that_of_the_first_output_with_the_gradient(subject):
     value = JaxRunner(subject, Case("linear", LINEAR.shape, "float32"), inputs(LINEAR)).call()
     with_gradient, _ = JaxRunner(subject, LINEAR, inputs(LINEAR)).call()
