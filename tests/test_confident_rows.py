@@ -218,7 +218,7 @@ CANCELLING = {
 def test_a_divergence_that_cancels_is_caught(name, monkeypatch):
     monkeypatch.setattr(*CANCELLING[name])
     jax.clear_caches()
-    assert max(relative_errors("forward_kl", "as they are", 2.5)) > 1e-5
+    assert max(relative_errors("forward_kl", "as they are", 1.0)) > 1e-5
     monkeypatch.undo()
     jax.clear_caches()
 

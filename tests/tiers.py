@@ -12,8 +12,9 @@ def in_tiers(names, cases, first, named=_joined):
 
     A case is a tuple where there are several names; `named` gives its id.
     """
+    cases = list(cases)
     assert first
-    assert all(case in list(cases) for case in first), first
+    assert all(case in cases for case in first), first
     several = not isinstance(names, str)
     slow = [[] if case in first else [pytest.mark.slow] for case in cases]
     each = zip(cases, slow, strict=True)
