@@ -17,7 +17,7 @@ from jaxsoftmax._predictions import predictions
 from jaxsoftmax._reduction import schedules
 from jaxsoftmax._reduction.row_state import lse_state, margins_at
 from jaxsoftmax._sharding import NOT_SHARDED, Shards
-from jaxsoftmax._token_labels import TokenLabels
+from jaxsoftmax._token_labels import TokenLabels, nan_if_invalid
 
 
 class LabelledTokens(NamedTuple):
@@ -139,7 +139,7 @@ def gradient_coefs(
     if where is not None:  # before the exponential: that of a masked logit may be infinite
         margin = jnp.where(schedules.entry_at(where, labels.local), margin, jnp.inf)
     wrong = labels.invalid if where is None else labels.invalid & jnp.any(where, -1)
-    scale = jnp.where(wrong, jnp.nan, losses_bar)[..., None]
+    scale = nan_if_invalid(wrong, losses_bar)[..., None]
     of_rows = _row_stats(objective, shards, stats, local_vocab)
     coefs = token_loss.integer_label_gradient(objective.options, of_rows, jnp.exp(-margin), shards.vocab(local_vocab))
     coefs = LabelGradient(*(scale * coef for coef in coefs))

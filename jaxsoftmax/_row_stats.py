@@ -19,6 +19,7 @@ from jaxsoftmax._reduction import schedules
 from jaxsoftmax._reduction.row_state import lse_state, margin_sum, margins_at
 from jaxsoftmax._sharding import Shards
 from jaxsoftmax._tangents import inner
+from jaxsoftmax._token_labels import nan_if_invalid
 
 
 class TokenStats(NamedTuple):
@@ -87,7 +88,7 @@ def _coefs(
     labels, options, zero = objective.tokens, objective.options, jnp.zeros((), stats.mean_margin.dtype)
     log_prob_bar, entropy_bar, lse_bar = outputs_bar
     if log_prob_bar is not None:
-        log_prob_bar = jnp.where(labels.ignored, 0, jnp.where(labels.invalid, jnp.nan, log_prob_bar))[..., None]
+        log_prob_bar = jnp.where(labels.ignored, 0, nan_if_invalid(labels.invalid, log_prob_bar))[..., None]
     if entropy_bar is not None:
         entropy_bar = jnp.where(labels.ignored, 0, entropy_bar)[..., None]
     bars = (

@@ -23,7 +23,7 @@ from jaxsoftmax._reduction import schedules
 from jaxsoftmax._reduction.row_state import lse_state, margins_at
 from jaxsoftmax._sharding import NOT_SHARDED, Shards
 from jaxsoftmax._tangents import inner
-from jaxsoftmax._token_labels import local_classes
+from jaxsoftmax._token_labels import local_classes, nan_if_invalid
 
 
 class SparseLabels(NamedTuple):
@@ -169,7 +169,7 @@ def _coefs(
     options, (local, invalid), class_weights = objective.options, objective.tokens, objective.class_weights
     nll_bar, regularizer_bar = outputs_bar
     terms = jnp.zeros_like(stats.margins) if nll_bar is None else nll_bar
-    terms = jnp.where(invalid[..., None], jnp.nan, terms)
+    terms = nan_if_invalid(invalid[..., None], terms)
     if class_weights is not None:
         terms = terms * weights_at(shards, objective.tokens.local, objective.class_weights, terms.dtype)
     total = total_weight(shards, class_weights, logits.shape[-1], terms.dtype)

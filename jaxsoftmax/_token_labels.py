@@ -24,8 +24,13 @@ class TokenLabels(NamedTuple):
 
     @property
     def invalid(self) -> Array:
-        """Whether the label is neither in [0, V) nor `ignore_index`: loss and gradient are NaN."""
+        """Whether the label is neither in [0, V) nor `ignore_index`: its loss is NaN."""
         return self.standing == _INVALID
+
+
+def nan_if_invalid(invalid: Array, bar: Array) -> Array:
+    """The cotangents, NaN for tokens with an invalid label, but for those of 0: such a loss was masked afterwards."""
+    return jnp.where(invalid & (bar != 0), jnp.nan, bar)
 
 
 def token_labels(options: LossOptions, shards: Shards, labels: Array, local_vocab: int) -> TokenLabels:
