@@ -71,7 +71,7 @@ def cross_entropy(
       logits: floating, [*batch, vocab], in nats.
       labels: integers in [0, vocab), [*batch]; or floating weights, [*batch, vocab]; or `SparseLabels`.
       class_weights: w, [vocab]; constants, through which no gradient flows.
-      token_weights: u, [*batch]; 1 if None.
+      token_weights: u, [*batch], numbers or a boolean mask; 1 if None.
       ignore_index: an integer label whose tokens have loss 0, gradient 0 and no part in the mean.
       label_smoothing: eps in [0, 1], spread over all V classes.
       z_loss: zeta >= 0, the weight of the squared log-sum-exp.

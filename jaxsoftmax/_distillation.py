@@ -53,7 +53,7 @@ def distillation(
       beta: the teacher's weight in Jensen-Shannon, in (0, 1): its limits 0 and 1 would give 0. No other
         divergence uses it, but it is checked.
       temperature: T > 0, or a traced scalar. The result isn't multiplied by T^2.
-      token_weights: w, [*batch]; 1 if None.
+      token_weights: w, [*batch], numbers or a boolean mask; 1 if None.
       reduction: "mean" (the sum of w_t D_t over that of w_t), "sum" or "none".
       axis_name: mesh axis, or several, of the `jax.shard_map` around, over which the classes are sharded: logits are
         this device's contiguous shard, and tokens are the same on all.

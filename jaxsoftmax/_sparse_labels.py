@@ -31,7 +31,7 @@ class SparseLabels(NamedTuple):
 
     Token t has the target Σ_i weights[t, i] e_{indices[t, i]}: a class named twice counts twice. Weights may be any
     numbers, and have a gradient; of weight 0 a class adds nothing, even at a logit of -inf. An index outside of
-    [0, vocab) makes its token NaN, whatever its weight.
+    [0, vocab) makes its token NaN, whatever its weight. Of a cache of log-probabilities the weights are `exp`.
 
     >>> import jax.numpy as jnp
     >>> from jaxsoftmax import cross_entropy

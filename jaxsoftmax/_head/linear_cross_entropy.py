@@ -52,7 +52,7 @@ def linear_cross_entropy(
       labels: integers in [0, vocab), [*batch]; or `SparseLabels`, a few weighted classes a token.
       bias: floating, [vocab]; 0 if None.
       class_weights: w, [vocab]; constants, through which no gradient flows.
-      token_weights: u, [*batch]; 1 if None.
+      token_weights: u, [*batch], numbers or a boolean mask; 1 if None.
       ignore_index: an integer label whose tokens have loss 0, gradient 0 and no part in the mean, and add nothing to
         the kernel's and the bias's gradient, even if their hidden states are NaN or infinite.
       label_smoothing: eps in [0, 1], spread over all V classes.

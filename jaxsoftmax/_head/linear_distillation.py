@@ -62,7 +62,7 @@ def linear_distillation(
       divergence: "forward_kl", "reverse_kl" or "jensen_shannon".
       beta: the teacher's weight in Jensen-Shannon, in (0, 1); no other divergence uses it, but it is checked.
       temperature: T > 0, or a traced scalar. The result isn't multiplied by T^2.
-      token_weights: w, [*batch]; 1 if None.
+      token_weights: w, [*batch], numbers or a boolean mask; 1 if None.
       reduction: "mean" (the sum of w_t D_t over that of w_t), "sum" or "none".
       chunk_size: tokens whose logits are held at a time, of both heads; if None, as many as
         `linear_cross_entropy` takes of a vocabulary four times as large.

@@ -83,11 +83,16 @@ def _lost(seen: Comparison) -> np.ndarray:
     return np.any(no_digit.reshape(len(no_digit), -1), axis=1)
 
 
+def _shown(array: np.ndarray) -> str:
+    """An input as text; integers are labels."""
+    name = ("labels " if array.ndim else "label ") if array.dtype.kind in "iu" else ""
+    return name + np.array2string(array, threshold=8, edgeitems=3, separator=", ")
+
+
 def _case(claim: Claim, inputs: Inputs, first: int, lost: np.ndarray) -> dict[str, Any]:
     """The first failing input as text; of confident rows also its gap, the gap before, and where digits are lost."""
     arrays = [array[first] for array in inputs.arrays]
-    shown = " and ".join(np.array2string(array, threshold=8, edgeitems=3, separator=", ") for array in arrays)
-    shown = " ".join(shown.split())
+    shown = " ".join(" and ".join(map(_shown, arrays)).split())
     case = {"case": shown if len(shown) <= _LONGEST_CASE else ""}
     of_rows = claim.rowwise and arrays[0].shape == (VOCAB,)
     if not inputs.regime.startswith("confident gap") or not of_rows:

@@ -161,7 +161,7 @@ CROSS_ENTROPY_THEOREMS = (
         "cross-entropy",
         "C(x, t) = -sum_i t_i log s_i; its gradient is s sum(t) - t for any real t, and s - e_y for a label y",
         "the sum to 2 ulps, log1p to 2, and the terms' own roundings",
-        "s - t, which is right for targets that sum to 1 alone; p instead of p - 1 (no one-hot); a mean taken twice",
+        "p or p + 1 at the label, not p - 1; s - t, which is right for targets that sum to 1 alone; a mean taken twice",
         (
             value(INTEGER, "value", nll, labelled(_regimes.unshifted, _regimes.ragged_rows, _regimes.long_rows), 4),
             derivative(INTEGER, "gradient", gradient, _every_size, 4, textbook=naive_integer),

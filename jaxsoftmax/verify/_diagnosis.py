@@ -39,6 +39,7 @@ class Failure:
     function: str
     aspect: str
     rows: tuple[Row, ...]
+    repeats: bool = False  # whether what fails here fails in ordinary rows too
 
     @property
     def theorems(self) -> str:
@@ -50,7 +51,8 @@ class Failure:
         """The failure in a few words."""
         if all(has_raised(row) for row in self.rows):
             return f"{self.aspect}: calls raised {most_common([row.detail for row in self.rows])} {self.theorems}"
-        return f"{_SUMMARIES[self.aspect](self.rows)} {self.theorems}"
+        said = f"and so {self.aspect}" if self.repeats else _SUMMARIES[self.aspect](self.rows)
+        return f"{said} {self.theorems}"
 
 
 def failures_of(verdict: Verdict) -> tuple[Failure, ...]:
@@ -69,7 +71,14 @@ def failures_of(verdict: Verdict) -> tuple[Failure, ...]:
         elif aspect == FORMULA and row.dtype == "float64" and _claim(row) in held_in_float32:
             aspect = FLOAT64
         by_aspect[aspect].append(row)
-    return tuple(Failure(verdict.function, aspect, tuple(rows)) for aspect, rows in by_aspect.items() if rows)
+    wrong = {row.quantity for row in by_aspect[FORMULA]}
+    for aspect in (TAILS, INFINITIES, LOW):  # what shows more than the formula comes first
+        by_aspect[aspect].sort(key=lambda row: row.quantity in wrong)
+    return tuple(
+        Failure(verdict.function, aspect, tuple(rows), aspect != FORMULA and rows[0].quantity in wrong)
+        for aspect, rows in by_aspect.items()
+        if rows
+    )
 
 
 def _place(row: Row) -> tuple[str, ...]:

@@ -84,8 +84,9 @@ def of_jax_itself(report: Report) -> str:
 
 def of_its_compiler(report: Report) -> str:
     """Returns a sentence about a compiler whose own faults may be among the failures, or nothing."""
-    long = any("V = " in row.regime for row in report.failed)
-    if not long or "cpu" not in report.device or not report.versions.get("jaxlib", "").startswith("0.10."):
+    short = {(row.function, row.quantity) for row in report.failed if "V = " not in row.regime}
+    long = {(row.function, row.quantity) for row in report.failed if "V = " in row.regime}
+    if not long - short or "cpu" not in report.device or not report.versions.get("jaxlib", "").startswith("0.10."):
         return ""
     return (
         "On a CPU jaxlib 0.10 adds up wrong entries in some vmapped sums (jax#39103): "
@@ -240,7 +241,8 @@ def _print_verdict(verdict: Verdict, theorems: Mapping[str, Theorem], console: C
     head = (f"{verdict.function} {verdict.verdict}", "" if holds else "bold red")
     console.print(Text.assemble(head, f": {verdict.summary}"), soft_wrap=True)
     for failure in failures_of(verdict):
-        _print_failure(failure, theorems, console)
+        if not failure.repeats:
+            _print_failure(failure, theorems, console)
 
 
 def _print_failure(failure: Failure, theorems: Mapping[str, Theorem], console: Console) -> None:

@@ -10,12 +10,23 @@ from mkdocs.exceptions import PluginError
 from docs.generate.hook import filled
 from docs.generate.links import RepositoryLinks
 from tests.docs.outline import broken_links, outline_of, pages_of
+from tests.docs.pages import README
 from tests.packaging.project import PROJECT
 
 
 def test_every_link_within_the_site_leads_somewhere(site):
     assert len(pages_of(site)) > 15
     assert broken_links(site) == set()
+
+
+def test_every_link_of_readme_to_the_site_leads_somewhere(site):
+    root = PROJECT["urls"]["Documentation"]
+    links = re.findall(rf"{re.escape(root)}([^)]*)", README)
+    assert len(links) > 5
+    outline = [urlsplit(link) for link in links]
+    assert [link.path for link in outline if not site.joinpath(link.path).is_file()] == []
+    named = [link for link in outline if link.fragment]
+    assert [link for link in named if link.fragment not in outline_of(site / link.path).ids] == []
 
 
 def test_the_page_for_missing_pages_is_whole_at_any_address(site):

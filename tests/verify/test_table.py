@@ -84,6 +84,22 @@ def test_a_failure_in_float64_alone_is_told_from_a_wrong_formula():
     assert "softmax fails: formula holds; wrong in float64 alone (M5)" in _printed(_row("M5", "softmax", 0.0), wrong)
 
 
+def test_what_fails_in_ordinary_rows_is_not_shown_again_of_other_rows():
+    wrong = "got 2.0, expected 1.0 at [0]"
+    gradients = [
+        _row("M11", "f", 1e8, wrong, quantity="gradient", regime=regime)
+        for regime in ("ordinary", "confident gap 1-80", "-inf masks", "V = 200")
+    ]
+    value = _row("M11-mask", "f", float("inf"), "got nan, expected inf at [0]", regime="-inf alone")
+    lines = _printed(*gradients, value, device="cpu (1 cpu)", jaxlib="0.10.2")
+    assert [line.strip() for line in lines if " (M11" in line] == [
+        "f fails: formula is wrong (M11); and so tails (M11); rows with -inf go wrong (M11-mask, M11)",
+        "formula: gradient (M11), float32, jit, ordinary",
+        "infinities: value (M11-mask), float32, jit, -inf alone",
+    ]
+    assert not any("jax#39103" in line for line in lines)
+
+
 def test_a_keyword_that_does_nothing_is_named():
     said = "label_smoothing changes nothing: the loss without it came"
     wrong = _row("M27-keywords", "loss", 9.0, f"got 2.0, expected 1.0 at [0, 0]: {said}", keywords=("label_smoothing",))
