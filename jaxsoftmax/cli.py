@@ -123,8 +123,8 @@ def _add_verify(commands: Any) -> None:
     add(
         "--against",
         metavar="NAME",
-        help="judge another implementation: jax, optax, or a module (or module:object) with functions of this library's "
-        "names, looked up in the working directory first",
+        help="judge another implementation: jax, optax, or a module (or module:object) with functions of this "
+        "library's names, looked up in the working directory first",
     )
     add("--json", type=Path, metavar="FILE", help="write every row of the certificate as JSON")
     add("--html", type=Path, metavar="FILE", help="write the certificate as one page with its figures")

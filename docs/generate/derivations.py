@@ -40,9 +40,9 @@ def _theorem(number: str, repository: str) -> str:
         displayed(number),
         f"{entry['note']}\n" if "note" in entry else "",
         _proof(entry.get("proof", ())),
-        f"**In code:** {_places(number, repository)}.\n",
-        _steps(number),
+        f"**In code:** {_linked(places(number), repository)}.\n",
         _checked(number, repository),
+        _steps(number),
         *(_certified(theorem) for name, theorem in THEOREMS.items() if name.partition("-")[0] == number),
     ]
     return "\n".join(part for part in parts if part)
@@ -75,8 +75,8 @@ def places(number: str) -> Sequence[Mark]:
     return sorted(by_function.values(), key=lambda mark: (mark.path, mark.line))
 
 
-def _places(number: str, repository: str) -> str:
-    by_file = groupby(places(number), lambda mark: mark.path)
+def _linked(found: Iterable[Mark], repository: str) -> str:
+    by_file = groupby(found, lambda mark: mark.path)
     return "; ".join(
         f"`{path}`: " + ", ".join(f"[`{mark.function}`]({url_of(repository, path, mark.line)})" for mark in of_file)
         for path, of_file in by_file
@@ -115,10 +115,10 @@ def _chain(chain: Mapping[str, Any]) -> str:
 
 
 def _checked(number: str, repository: str) -> str:
-    """Returns the command of a theorem's certificate, and the files with tests of it."""
-    files = ", ".join(f"[`{path}`]({url_of(repository, path)})" for path in marks.tests_of(number))
+    """Returns the command of a theorem's certificate, and the tests of it."""
+    tests = _linked([mark for mark in marks.of_tests() if mark.theorem == number], repository)
     said = f"`jaxsoftmax verify --theorem {number} --verbose`"
-    return f"**Checked by:** {said}{'; ' if files else ''}{files}.\n"
+    return f"**Checked by:** {said}{'; ' if tests else ''}{tests}.\n"
 
 
 def _certified(theorem: Theorem) -> str:

@@ -75,7 +75,7 @@ def on_pre_build(*, config: MkDocsConfig) -> None:
         infinities.cases,
         marks.of_package,
         marks.of_source_documents,
-        marks.texts_of_tests,
+        marks.of_tests,
     ):
         read.cache_clear()
 

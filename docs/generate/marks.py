@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,7 +11,8 @@ from docs.generate.repository import ROOT
 
 _JUDGES = ("verify", "bench")  # they judge the theorems, and don't compute with them
 _PLANTED = "_PLANTED"  # lines that are wrong on purpose
-_MARK = re.compile(r"\((M\d+(?:(?:-|, | with | and )\(?M\d+\)?)*)\)|^\s*Source: (.*)")
+_MARK = re.compile(r"\(M\d+(?:(?:-|, | with | and )\(?M\d+\)?)*\)|^\s*Source: .*")
+_OF_TESTS = re.compile(r"# \(M\d.*")
 _SPAN = re.compile(r"M(\d+)(?:-M(\d+))?")
 _DERIVATION = re.compile(r'^\s+"(M\d+(?:/M\d+)*)",$')
 
@@ -43,17 +44,11 @@ def of_source_documents() -> tuple[Mark, ...]:
     return tuple(mark for mark in found if mark.function != _PLANTED)
 
 
-def tests_of(theorem: str) -> list[str]:
-    """Returns the test files, from the repository's root, with a comment `# (M5)` of the theorem."""
-    comment = re.compile(rf"# \(.*\b{theorem}\b")
-    return [path for path, text in texts_of_tests().items() if comment.search(text)]
-
-
 @cache
-def texts_of_tests() -> Mapping[str, str]:
-    """Returns the text of every test file, by its path from the repository's root."""
+def of_tests() -> tuple[Mark, ...]:
+    """Returns every comment `# (M5)` in a test file, one behind the name of each test of a theorem."""
     paths = sorted((ROOT / "tests").rglob("test_*.py"))
-    return {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in paths}
+    return tuple(mark for path in paths for mark in _of_file(path, _OF_TESTS) if mark.in_code)
 
 
 def numbers_in(text: str) -> list[str]:
@@ -65,12 +60,12 @@ def numbers_in(text: str) -> list[str]:
     return [f"M{number}" for first, last in _SPAN.findall(text) for number in range(int(first), int(last or first) + 1)]
 
 
-def _of_file(path: Path) -> Iterator[Mark]:
+def _of_file(path: Path, mark: re.Pattern[str] = _MARK) -> Iterator[Mark]:
     source = path.read_text("utf-8")
     names = _names(source, path.parent.name if path.stem == "__init__" else path.stem)
     for number, line in enumerate(source.splitlines(), 1):
         found = _DERIVATION.match(line)
-        named = [found[1]] if found else [one or other for one, other in _MARK.findall(line)]
+        named = [found[1]] if found else [match[0] for match in mark.finditer(line)]
         in_code = found is not None or "  # " in line
         for theorem in dict.fromkeys(theorem for text in named for theorem in numbers_in(text)):
             yield Mark(theorem, path.relative_to(ROOT).as_posix(), number, names[number - 1], in_code)
