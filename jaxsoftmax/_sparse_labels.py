@@ -209,7 +209,7 @@ def _tangents(objective: Objective, shards: Shards, logits: Array, stats: _Stats
     h = jnp.where(dominant, 0, h)
     mean = shards.psum(jnp.sum(exponentials(z, state) * h, -1, keepdims=True)) / denominator(state)
     nll_dot = jnp.where(is_empty(state), 0, mean - shards.psum(schedules.entries_at(h, local)))
-    nll_dot = jnp.where(objective.tokens.invalid[..., None], jnp.nan, nll_dot)
+    nll_dot *= jnp.where(objective.tokens.invalid[..., None], jnp.nan, 1)  # a product: its transpose is NaN too
     if objective.class_weights is not None:
         nll_dot = nll_dot * weights_at(shards, objective.tokens.local, objective.class_weights, x.dtype)
     if not (options.smooths or options.has_z_loss):

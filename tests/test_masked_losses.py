@@ -10,6 +10,7 @@ import pytest
 from jaxsoftmax import (
     SparseLabels,
     cross_entropy,
+    forward_mode,
     linear_cross_entropy,
     linear_token_stats,
     softmax_cross_entropy_with_integer_labels,
@@ -54,26 +55,35 @@ LOSSES = {
     "statistics of the head": functools.partial(_log_prob, linear_token_stats),
 }
 
+VARIANTS = {
+    "rows": functools.partial(forward_mode.cross_entropy, reduction="none"),
+    "sparse rows": functools.partial(_sparse, forward_mode.cross_entropy, reduction="none"),
+    "sparse head": functools.partial(_sparse, forward_mode.linear_cross_entropy, reduction="none"),
+    "statistics": functools.partial(_log_prob, forward_mode.token_stats),
+}
+HEADS = [loss for losses in (LOSSES, VARIANTS) for name, loss in losses.items() if "head" in name]
+
 
 @functools.partial(jax.jit, static_argnums=0)
-def _masked(name, labels, mask):
-    arrays = (LOGITS, KERNEL) if "head" in name else (LOGITS,)
+def _masked(loss, labels, mask):
+    arrays = (LOGITS, KERNEL) if loss in HEADS else (LOGITS,)
 
     def total(arrays):
-        return jnp.sum(jnp.where(mask, LOSSES[name](*arrays, labels), 0))
+        return jnp.sum(jnp.where(mask, loss(*arrays, labels), 0))
 
     return jax.value_and_grad(total)(jax.tree.map(jnp.asarray, arrays))
 
 
 @in_tiers("name", LOSSES, ["drop-in", "rows, every keyword", "sparse rows", "head", "statistics"])
 def test_padding_of_any_label_has_no_part_in_the_gradient(name):
-    right = _masked(name, CLASSES, MASK)
-    jax.tree.map(np.testing.assert_array_equal, _masked(name, PADDED, MASK), right)
+    right = _masked(LOSSES[name], CLASSES, MASK)
+    jax.tree.map(np.testing.assert_array_equal, _masked(LOSSES[name], PADDED, MASK), right)
 
 
-@pytest.mark.parametrize("name", ["drop-in", "head"])
-def test_padding_that_is_not_masked_is_nan(name):
-    everything = np.ones_like(MASK)
-    loss, gradients = _masked(name, PADDED, everything)
-    assert np.isnan(loss)
+@pytest.mark.parametrize(
+    "loss", [LOSSES["drop-in"], LOSSES["head"], *VARIANTS.values()], ids=["drop-in", "head", *VARIANTS]
+)
+def test_padding_that_is_not_masked_is_nan(loss):
+    total, gradients = _masked(loss, PADDED, np.ones_like(MASK))
+    assert np.isnan(total)
     assert np.isnan(gradients[0]).any(-1).tolist() == (~MASK).tolist()
