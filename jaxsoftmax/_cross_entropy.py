@@ -86,11 +86,12 @@ def cross_entropy(
     Returns:
       The loss in nats, at least float32: a scalar, or [*batch] for "none"; with `has_aux=True` the pair of it and its
       parts. A mean over nothing is 0 with gradient 0.
-      A label that is neither in [0, vocab) nor `ignore_index` gives NaN for its token, whatever its token weight, but
-      gradient 0 where the cotangent is 0, as of a loss that is masked afterwards. A row of -inf alone gives +inf, with
-      gradient 0, and so does smoothing over a class at -inf; a soft cap makes -inf the finite -c. An infinite loss of
-      token weight 0 adds nothing. A logit of NaN, or of +inf at the label or with float labels, gives a NaN loss and
-      gradient; a +inf elsewhere a loss of +inf (NaN under class weight 0 or label smoothing) and a NaN gradient.
+      A label that is neither in [0, vocab) nor `ignore_index` gives a NaN loss, whatever its token weight, and a NaN
+      gradient in its row's logits; that is 0 under token weight 0, and where the loss is masked afterwards. A row of
+      -inf alone gives +inf, with gradient 0, and so does smoothing over a class at -inf; a soft cap makes -inf the
+      finite -c. An infinite loss of token weight 0 adds nothing. A logit of NaN, or of +inf at the label or with float
+      labels, gives a NaN loss and gradient; a +inf elsewhere a loss of +inf (NaN under class weight 0 or label
+      smoothing) and a NaN gradient.
 
     Raises:
       TypeError: an argument of the wrong dtype; a constant that isn't a number.

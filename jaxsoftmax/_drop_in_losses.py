@@ -109,10 +109,10 @@ def softmax_cross_entropy_with_integer_labels(
         label still names its own logit.
 
     Returns:
-      Losses [*batch] in nats, at least float32. A label outside [0, vocab) gives NaN loss and a NaN gradient for its
-      own row, but gradient 0 where the loss is masked afterwards; -1 is not the last class. A fully masked row gives 0;
-      a row of -inf alone +inf, with gradient 0. A logit of NaN, or of +inf at the label, gives a NaN loss and gradient;
-      a +inf elsewhere a loss of +inf, as in optax, and a NaN gradient.
+      Losses [*batch] in nats, at least float32. A label outside [0, vocab) gives NaN loss and a NaN gradient in its
+      own row; the gradient is 0 if that loss is masked afterwards; -1 is not the last class. A fully masked row gives
+      0; a row of -inf alone +inf, with gradient 0. A logit of NaN, or of +inf at the label, gives a NaN loss and
+      gradient; a +inf elsewhere a loss of +inf, as in optax, and a NaN gradient.
 
     Raises:
       TypeError: the logits aren't floating or the labels not integers.

@@ -31,7 +31,7 @@ class SparseLabels(NamedTuple):
 
     Token t has the target Σ_i weights[t, i] e_{indices[t, i]}: a class named twice counts twice. Weights may be any
     numbers, and have a gradient; of weight 0 a class adds nothing, even at a logit of -inf. An index outside of
-    [0, vocab) makes its token NaN, whatever its weight. Of a cache of log-probabilities the weights are `exp`.
+    [0, vocab) makes its token NaN, whatever its weight. For a cache of log-probabilities pass their `exp` as weights.
 
     >>> import jax.numpy as jnp
     >>> from jaxsoftmax import cross_entropy
@@ -173,7 +173,7 @@ def _coefs(
     if class_weights is not None:
         terms = terms * weights_at(shards, objective.tokens.local, objective.class_weights, terms.dtype)
     total = total_weight(shards, class_weights, logits.shape[-1], terms.dtype)
-    regularizer_bar = None if regularizer_bar is None else regularizer_bar[..., None]
+    regularizer_bar = None if regularizer_bar is None else nan_if_invalid(invalid, regularizer_bar)[..., None]
     vocab = shards.vocab(logits.shape[-1])
     coefs, addends = sparse_loss.sparse_gradient(options, *stats, terms, regularizer_bar, total, vocab)
     label_logits = None if options.logit_softcap is None else widen(schedules.entries_at(logits, local))

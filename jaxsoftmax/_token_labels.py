@@ -29,7 +29,7 @@ class TokenLabels(NamedTuple):
 
 
 def nan_if_invalid(invalid: Array, bar: Array) -> Array:
-    """The cotangents, NaN for tokens with an invalid label, but for those of 0: such a loss was masked afterwards."""
+    """Cotangents: NaN where the label is invalid; but 0 stays 0, as where the loss is masked or weighted by 0."""
     return jnp.where(invalid & (bar != 0), jnp.nan, bar)
 
 

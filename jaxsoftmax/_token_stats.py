@@ -55,9 +55,9 @@ def token_stats(
     Returns:
       `TokenStats` of arrays [*batch]: log-probability, entropy and log-sum-exp of z in nats, at least float32; the
       prediction is the first class of the maximum, int32. A label that is neither in [0, vocab) nor `ignore_index` has
-      log-probability NaN, and a NaN gradient unless its cotangent is 0. A row of -inf alone has log-probability -inf,
-      entropy 0 and log-sum-exp -inf, with gradient 0. A row with +inf or NaN has NaN entropy and gradient. Under jit
-      what isn't used isn't computed.
+      log-probability NaN, and a NaN gradient unless that log-probability is masked (itself: a mask behind exp is too
+      late). A row of -inf alone has log-probability -inf, entropy 0 and log-sum-exp -inf, with gradient 0. A row with
+      +inf or NaN has NaN entropy and gradient. Under jit what isn't used isn't computed.
 
     Raises:
       TypeError: logits that aren't floating, labels that aren't integers, a constant that isn't a number.

@@ -46,9 +46,10 @@ def of_source_documents() -> tuple[Mark, ...]:
 
 @cache
 def of_tests() -> tuple[Mark, ...]:
-    """Returns every comment `# (M5)` in a test file, one behind the name of each test of a theorem."""
+    """Returns every comment `# (M5)` within a test, most of them behind its name."""
     paths = sorted((ROOT / "tests").rglob("test_*.py"))
-    return tuple(mark for path in paths for mark in _of_file(path, _OF_TESTS) if mark.in_code)
+    found = (mark for path in paths for mark in _of_file(path, _OF_TESTS))
+    return tuple(mark for mark in found if mark.function.startswith("test_"))
 
 
 def numbers_in(text: str) -> list[str]:

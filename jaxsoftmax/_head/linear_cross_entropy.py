@@ -87,10 +87,10 @@ def linear_cross_entropy(
 
     Returns:
       The loss in nats, at least float32: a scalar, or [*batch] for "none"; with `has_aux=True` the pair of it and its
-      parts. A mean over nothing is 0 with gradient 0. A
-      label that is neither in [0, vocab) nor `ignore_index` gives NaN for its token, and for all of the kernel's and
-      the bias's gradient, which are sums over tokens; where its cotangent is 0, gradients of 0. Logits of +-inf do what
-      they do in `cross_entropy`; an infinite loss of token weight 0 adds nothing. The matrix products take `hidden` and
+      parts. A mean over nothing is 0 with gradient 0. A label that is neither in [0, vocab) nor `ignore_index` gives
+      NaN for its token, and for all of the kernel's and the bias's gradient, which are sums over tokens. A token of
+      weight 0, or one whose loss of "none" is masked afterwards, adds a gradient of 0. Logits of +-inf do what they do
+      in `cross_entropy`; an infinite loss of token weight 0 adds nothing. The matrix products take `hidden` and
       `kernel` as they are and add up in at least float32; the logits are not rounded to their dtype, but G is.
 
     Raises:

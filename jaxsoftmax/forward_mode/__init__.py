@@ -6,7 +6,8 @@ tangent is <gradient, v>, linear in v, and JAX transposes it for reverse mode. B
 
 The price: the gradient [*batch, vocab] is saved for a later transpose, where `jaxsoftmax` saves row statistics. The
 `linear_...` functions save nothing: they compute each chunk's logits again. In a float label at a logit of -inf the
-derivative is infinite, and even a tangent of 0 in that label gives a NaN.
+derivative is infinite, and even a tangent of 0 in that label gives a NaN. In reverse mode a label that is no class has
+a NaN gradient even where its loss is masked.
 
 Some libraries ask for forward mode though you only call `jax.grad`: optimistix where it differentiates a root, lineax
 in a `JacobianLinearOperator`, NumPyro's NUTS with `forward_mode_differentiation=True`, least-squares solvers of

@@ -84,7 +84,7 @@ def _lost(seen: Comparison) -> np.ndarray:
 
 
 def _shown(array: np.ndarray) -> str:
-    """An input as text; integers are labels."""
+    """An input as text; integer arrays are named as labels."""
     name = ("labels " if array.ndim else "label ") if array.dtype.kind in "iu" else ""
     return name + np.array2string(array, threshold=8, edgeitems=3, separator=", ")
 

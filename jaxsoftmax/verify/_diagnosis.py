@@ -12,6 +12,7 @@ from jaxsoftmax.verify._transformations import BY_COTANGENTS
 _OF_A_FORMULA: tuple[str, ...] = ("formula", "keywords", "cotangents", "transformations")
 ASPECTS = (*_OF_A_FORMULA, "tails", "infinities", "low precision", "float64")
 FORMULA, KEYWORDS, COTANGENTS, TRANSFORMATIONS, TAILS, INFINITIES, LOW, FLOAT64 = ASPECTS
+_OF_ROWS = (TAILS, INFINITIES, LOW)  # about rows or dtypes in which a wrong formula fails too
 _INFINITE = ("-inf", "labels -1", "labels ignored", "weights 0")
 _FAR = ("confident", "[0] + [-17]", "[1e4, 9990", "[40, 0", "nearly constant", "p = 0.999", "far past the cap")
 _OF_TAILS = ("M18", "M19", "M20", "M21")  # a shifted row fails these by cancellation: that is a matter of tails
@@ -39,7 +40,7 @@ class Failure:
     function: str
     aspect: str
     rows: tuple[Row, ...]
-    repeats: bool = False  # whether what fails here fails in ordinary rows too
+    repeats: bool = False  # whether its quantity fails in ordinary rows already
 
     @property
     def theorems(self) -> str:
@@ -51,7 +52,7 @@ class Failure:
         """The failure in a few words."""
         if all(has_raised(row) for row in self.rows):
             return f"{self.aspect}: calls raised {most_common([row.detail for row in self.rows])} {self.theorems}"
-        said = f"and so {self.aspect}" if self.repeats else _SUMMARIES[self.aspect](self.rows)
+        said = f"{self.aspect} too" if self.repeats else _SUMMARIES[self.aspect](self.rows)
         return f"{said} {self.theorems}"
 
 
@@ -72,10 +73,10 @@ def failures_of(verdict: Verdict) -> tuple[Failure, ...]:
             aspect = FLOAT64
         by_aspect[aspect].append(row)
     wrong = {row.quantity for row in by_aspect[FORMULA]}
-    for aspect in (TAILS, INFINITIES, LOW):  # what shows more than the formula comes first
+    for aspect in _OF_ROWS:  # what shows more than the formula comes first
         by_aspect[aspect].sort(key=lambda row: row.quantity in wrong)
     return tuple(
-        Failure(verdict.function, aspect, tuple(rows), aspect != FORMULA and rows[0].quantity in wrong)
+        Failure(verdict.function, aspect, tuple(rows), aspect in _OF_ROWS and rows[0].quantity in wrong)
         for aspect, rows in by_aspect.items()
         if rows
     )

@@ -84,6 +84,7 @@ def of_jax_itself(report: Report) -> str:
 
 def of_its_compiler(report: Report) -> str:
     """Returns a sentence about a compiler whose own faults may be among the failures, or nothing."""
+    # What fails in short rows too is not the compiler's.
     short = {(row.function, row.quantity) for row in report.failed if "V = " not in row.regime}
     long = {(row.function, row.quantity) for row in report.failed if "V = " in row.regime}
     if not long - short or "cpu" not in report.device or not report.versions.get("jaxlib", "").startswith("0.10."):
