@@ -117,7 +117,12 @@ def test_the_transpose_of_a_tangent_is_nan_for_padding_and_the_tangent_is_not(na
     assert np.isfinite(jax.jvp(jax.jit(total_of), arrays_of(name), arrays_of(name))[1])
 
 
-WEIGHTED = {"rows": ROWS(token_weights=MASK), "head": HEAD(token_weights=MASK)}
+WEIGHTED = {
+    "rows": ROWS(token_weights=MASK),
+    "head": HEAD(token_weights=MASK),
+    "rows without weight": ROWS(token_weights=0 * MASK),
+    "head without weight": HEAD(token_weights=0 * MASK),
+}
 
 
 @pytest.mark.parametrize("name", WEIGHTED)

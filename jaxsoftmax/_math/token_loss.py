@@ -169,5 +169,5 @@ def mean_weights(token_weights: Array, normalizer: Array) -> Array:
 
 def mean(total: Array, normalizer: Array) -> Array:
     """Σ_t u_t l_t / Σ_t u_t n_t (M27), from the two sums; 0 for an empty sum, NaN if the total is NaN."""
-    nothing = (normalizer == 0) & ~jnp.isnan(total)
-    return jnp.where(nothing, 0, total / jnp.where(nothing, 1, normalizer))
+    nothing = normalizer == 0
+    return jnp.where(nothing & ~jnp.isnan(total), 0, total / jnp.where(nothing, 1, normalizer))
