@@ -173,6 +173,7 @@ def test_a_program_that_is_worse_than_its_record_beyond_the_margin_is_an_exit_co
     assert ("jaxsoftmax has become WORSE than on" if said else "jaxsoftmax is no slower and no larger than on") in out
 
 
+@pytest.mark.slow
 def test_a_step_on_a_mesh_says_the_bytes_of_its_collectives_and_more_are_worse(
     here_as_target, tmp_path, capsys, monkeypatch
 ):

@@ -87,6 +87,7 @@ def test_program_without_the_line_or_with_two_is_refused(source, tmp_path):
         ImportLine(program, "optax", "loss").source_with(OURS)
 
 
+@pytest.mark.slow
 def test_more_than_the_import_line_is_noticed(tmp_path, monkeypatch):
     program = tmp_path / "program.py"
     program.write_text("from optax import loss\nscale = 1\n")

@@ -51,5 +51,6 @@ def test_unknown_experiment_is_one_line_and_exit_2(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_importing_an_experiment_leaves_the_exception_hook_alone():
     assert sys.excepthook.__module__ != "experiments"
