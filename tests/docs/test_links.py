@@ -21,12 +21,11 @@ def test_every_link_within_the_site_leads_somewhere(site):
 
 def test_every_link_of_readme_to_the_site_leads_somewhere(site):
     root = PROJECT["urls"]["Documentation"]
-    links = re.findall(rf"{re.escape(root)}([^)]*)", README)
+    links = [urlsplit(link) for link in re.findall(rf"{re.escape(root)}([^)]*)", README)]
     assert len(links) > 5
-    outline = [urlsplit(link) for link in links]
-    assert [link.path for link in outline if not site.joinpath(link.path).is_file()] == []
-    named = [link for link in outline if link.fragment]
-    assert [link for link in named if link.fragment not in outline_of(site / link.path).ids] == []
+    assert [link.path for link in links if not site.joinpath(link.path).is_file()] == []
+    to_places = [link for link in links if link.fragment]
+    assert [link for link in to_places if link.fragment not in outline_of(site / link.path).ids] == []
 
 
 def test_the_page_for_missing_pages_is_whole_at_any_address(site):
