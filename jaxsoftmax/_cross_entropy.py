@@ -2,18 +2,19 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Unpack, overload
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int, Real
+from jaxtyping import Bool, Float, Int, Real
 
 from jaxsoftmax import _checks
 from jaxsoftmax._drop_in_losses import CUSTOM_VJP_RULES, LossRules
 from jaxsoftmax._integer_labels import LOSSES, LOSSES_WITH_PARTS, LabelledTokens, TokenParts, label_weights
 from jaxsoftmax._loss_arguments import (
+    LossKeywords,
     as_weights,
     class_indices,
     loss_options,
@@ -41,6 +42,39 @@ from jaxsoftmax._sparse_labels import (
 from jaxsoftmax._token_labels import token_labels
 
 
+@overload
+def cross_entropy(
+    logits: Float[ArrayLike, "*batch vocab"],
+    labels: Int[ArrayLike, "*batch"] | Float[ArrayLike, "*batch vocab"] | SparseLabels,
+    *,
+    has_aux: Literal[False] = False,
+    axis_name: str | tuple[str, ...] | None = None,
+    **keywords: Unpack[LossKeywords],
+) -> Float[Array, "*batch"]: ...
+
+
+@overload
+def cross_entropy(
+    logits: Float[ArrayLike, "*batch vocab"],
+    labels: Int[ArrayLike, "*batch"] | Float[ArrayLike, "*batch vocab"] | SparseLabels,
+    *,
+    has_aux: Literal[True],
+    axis_name: str | tuple[str, ...] | None = None,
+    **keywords: Unpack[LossKeywords],
+) -> tuple[Float[Array, "*batch"], LossParts]: ...
+
+
+@overload
+def cross_entropy(
+    logits: Float[ArrayLike, "*batch vocab"],
+    labels: Int[ArrayLike, "*batch"] | Float[ArrayLike, "*batch vocab"] | SparseLabels,
+    *,
+    has_aux: bool = False,
+    axis_name: str | tuple[str, ...] | None = None,
+    **keywords: Unpack[LossKeywords],
+) -> Float[Array, "*batch"] | tuple[Float[Array, "*batch"], LossParts]: ...
+
+
 @with_rules(CUSTOM_VJP_RULES)
 def cross_entropy(
     _rules: LossRules,
@@ -49,7 +83,7 @@ def cross_entropy(
     labels: Int[ArrayLike, "*batch"] | Float[ArrayLike, "*batch vocab"] | SparseLabels,
     *,
     class_weights: Real[ArrayLike, " vocab"] | None = None,
-    token_weights: Real[ArrayLike, "*batch"] | None = None,
+    token_weights: Real[ArrayLike, "*batch"] | Bool[ArrayLike, "*batch"] | None = None,
     ignore_index: int | None = None,
     label_smoothing: float | Float[Array, ""] = 0.0,
     z_loss: float | Float[Array, ""] = 0.0,
@@ -57,7 +91,7 @@ def cross_entropy(
     reduction: str = "mean",
     has_aux: bool = False,
     axis_name: str | tuple[str, ...] | None = None,
-) -> Float[Array, "*batch"]:
+) -> Float[Array, "*batch"] | tuple[Float[Array, "*batch"], LossParts]:
     """The training loss of a classifier or language model, over logits (M24-M27).
 
     Per token with an integer label y, class weights w, smoothing eps and z-loss zeta:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Real
+from jaxtyping import Bool, Float, Real
 
 from jaxsoftmax import _checks
 from jaxsoftmax._divergence import divergences
@@ -31,7 +31,7 @@ def distillation(
     divergence: str = "forward_kl",
     beta: float = 0.5,
     temperature: float | Float[Array, ""] = 1.0,
-    token_weights: Real[ArrayLike, "*batch"] | None = None,
+    token_weights: Real[ArrayLike, "*batch"] | Bool[ArrayLike, "*batch"] | None = None,
     reduction: str = "mean",
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Float[Array, "..."]:

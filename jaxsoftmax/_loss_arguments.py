@@ -1,16 +1,30 @@
 """What the losses over logits and the fused head check alike: the loss's constants, weights and integer labels."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Real
 
 from jaxsoftmax import _checks
 from jaxsoftmax._math.loss_options import LossOptions, Number
 from jaxsoftmax._math.token_loss import REDUCTIONS
+
+
+class LossKeywords(TypedDict, total=False):
+    """The keywords that all losses have, for the overloads that tell a type checker what `has_aux` returns."""
+
+    class_weights: Real[ArrayLike, " vocab"] | None
+    token_weights: Real[ArrayLike, "*batch"] | Bool[ArrayLike, "*batch"] | None
+    ignore_index: int | None
+    label_smoothing: float | Float[Array, ""]
+    z_loss: float | Float[Array, ""]
+    logit_softcap: float | Float[Array, ""] | None
+    reduction: str
 
 
 def require_reduction(reduction: object) -> None:

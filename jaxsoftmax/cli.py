@@ -136,9 +136,9 @@ def _add_bench(commands: Any) -> None:
     bench = commands.add_parser(
         "bench",
         help="measure time, memory and accuracy beside other libraries, on this machine",
-        description="Measures the losses beside optax, other libraries and the least work that can be done, in rounds "
-        "of one call each, on this machine. Exit code: 0 measured, 1 a loss of jaxsoftmax failed or, with --check, "
-        f"has become slower, larger or less exact, 2 nothing could be measured or written, {_OTHER_CODES}.",
+        description="Measures the losses beside optax, other libraries and a floor, the least that can be done, in "
+        "rounds of one call each, on this machine. Exit code: 0 measured, 1 a loss of jaxsoftmax failed or, with "
+        f"--check, has become slower, larger or less exact, 2 nothing could be measured or written, {_OTHER_CODES}.",
         allow_abbrev=False,
     )
     bench.set_defaults(run=_bench)

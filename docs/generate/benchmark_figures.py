@@ -36,7 +36,7 @@ def draw(by_version: Mapping[str, Points], scheme: str) -> str:
     subjects = _subjects(by_version)
     for at, (version, points) in enumerate(by_version.items()):
         for subject in subjects:
-            _dots(axes, cases, points, subject, colours, at, f"{_name(subject)} (jax {version})")
+            _dots(axes, cases, points, subject, colours, at, f"{subject} (jax {version})")
     _frame(axes, cases, colours)
     axes.legend(
         loc="upper center",
@@ -54,10 +54,6 @@ def draw(by_version: Mapping[str, Points], scheme: str) -> str:
 def _subjects(by_version: Mapping[str, Points]) -> Sequence[str]:
     found = [subject for points in by_version.values() for of_case in points.values() for subject in of_case]
     return list(dict.fromkeys(found))
-
-
-def _name(subject: str) -> str:
-    return {"floor": "least work"}.get(subject, subject)
 
 
 def _dots(

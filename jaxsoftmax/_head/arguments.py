@@ -6,14 +6,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float
 
 from jaxsoftmax import _checks
 from jaxsoftmax._head.chunk_sizes import Settings
-from jaxsoftmax._loss_arguments import as_weights, class_indices
+from jaxsoftmax._loss_arguments import LossKeywords, as_weights, class_indices
 from jaxsoftmax._math.loss_options import LossOptions
 from jaxsoftmax._sparse_labels import SparseLabels, sparse_labels
 
 PrecisionLike = str | lax.Precision | lax.DotAlgorithmPreset | None
+
+
+class HeadKeywords(LossKeywords, total=False):
+    """The keywords that the fused heads have."""
+
+    bias: Float[ArrayLike, " vocab"] | None
+    transposed_kernel: bool
+    dtype: DTypeLike | None
+    precision: PrecisionLike
+    chunk_size: int | None
+    memory_budget: int | None
+    schedule: str | None
 
 
 class HeadArguments(NamedTuple):

@@ -1,17 +1,55 @@
 """The training loss of hidden @ kernel + bias, with the logits of some tokens or classes at a time (M16, M24-M27)."""
 
+from typing import Literal, Unpack, overload
+
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Float, Int, Real
+from jaxtyping import Bool, Float, Int, Real
 
-from jaxsoftmax._head.arguments import PrecisionLike, as_settings, validate
+from jaxsoftmax._head.arguments import HeadKeywords, PrecisionLike, as_settings, validate
 from jaxsoftmax._head.loss import head_loss, head_task
 from jaxsoftmax._head.rules import CUSTOM_VJP_RULES, HeadRules
 from jaxsoftmax._loss_arguments import loss_options
-from jaxsoftmax._loss_parts import with_parts
+from jaxsoftmax._loss_parts import LossParts, with_parts
 from jaxsoftmax._rule_binding import with_rules
 from jaxsoftmax._sharding import require_sharded, require_unsharded, shards_of_axis
 from jaxsoftmax._sparse_labels import SparseLabels
+
+
+@overload
+def linear_cross_entropy(
+    hidden: Float[ArrayLike, "*batch embed"],
+    kernel: Float[ArrayLike, "embed vocab"] | Float[ArrayLike, "vocab embed"],
+    labels: Int[ArrayLike, "*batch"] | SparseLabels,
+    *,
+    has_aux: Literal[False] = False,
+    axis_name: str | tuple[str, ...] | None = None,
+    **keywords: Unpack[HeadKeywords],
+) -> Float[Array, "*batch"]: ...
+
+
+@overload
+def linear_cross_entropy(
+    hidden: Float[ArrayLike, "*batch embed"],
+    kernel: Float[ArrayLike, "embed vocab"] | Float[ArrayLike, "vocab embed"],
+    labels: Int[ArrayLike, "*batch"] | SparseLabels,
+    *,
+    has_aux: Literal[True],
+    axis_name: str | tuple[str, ...] | None = None,
+    **keywords: Unpack[HeadKeywords],
+) -> tuple[Float[Array, "*batch"], LossParts]: ...
+
+
+@overload
+def linear_cross_entropy(
+    hidden: Float[ArrayLike, "*batch embed"],
+    kernel: Float[ArrayLike, "embed vocab"] | Float[ArrayLike, "vocab embed"],
+    labels: Int[ArrayLike, "*batch"] | SparseLabels,
+    *,
+    has_aux: bool = False,
+    axis_name: str | tuple[str, ...] | None = None,
+    **keywords: Unpack[HeadKeywords],
+) -> Float[Array, "*batch"] | tuple[Float[Array, "*batch"], LossParts]: ...
 
 
 @with_rules(CUSTOM_VJP_RULES)
@@ -24,7 +62,7 @@ def linear_cross_entropy(
     *,
     bias: Float[ArrayLike, " vocab"] | None = None,
     class_weights: Real[ArrayLike, " vocab"] | None = None,
-    token_weights: Real[ArrayLike, "*batch"] | None = None,
+    token_weights: Real[ArrayLike, "*batch"] | Bool[ArrayLike, "*batch"] | None = None,
     ignore_index: int | None = None,
     label_smoothing: float | Float[Array, ""] = 0.0,
     z_loss: float | Float[Array, ""] = 0.0,
@@ -38,7 +76,7 @@ def linear_cross_entropy(
     memory_budget: int | None = None,
     schedule: str | None = None,
     axis_name: str | tuple[str, ...] | None = None,
-) -> Float[Array, "*batch"]:
+) -> Float[Array, "*batch"] | tuple[Float[Array, "*batch"], LossParts]:
     """`cross_entropy(hidden @ kernel + bias, labels, ...)` in the memory of a few tokens' logits (M16, M24-M27).
 
     Per token with hidden state x, integer label y, class weights w, smoothing eps and z-loss zeta:

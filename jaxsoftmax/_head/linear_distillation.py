@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Real
+from jaxtyping import Bool, Float, Real
 
 from jaxsoftmax._distillation import as_divergence
 from jaxsoftmax._head.arguments import as_settings, validate_bias, validate_product
@@ -38,7 +38,7 @@ def linear_distillation(
     divergence: str = "forward_kl",
     beta: float = 0.5,
     temperature: float | Float[Array, ""] = 1.0,
-    token_weights: Real[ArrayLike, "*batch"] | None = None,
+    token_weights: Real[ArrayLike, "*batch"] | Bool[ArrayLike, "*batch"] | None = None,
     reduction: str = "mean",
     chunk_size: int | None = None,
     memory_budget: int | None = None,

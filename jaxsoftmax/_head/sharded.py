@@ -1,25 +1,67 @@
 """The fused head over global arrays on a mesh: each device takes its own tokens through its own classes."""
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal, Unpack, overload
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Float, Int, Real
+from jaxtyping import Bool, Float, Int, Real
 
-from jaxsoftmax._head.arguments import HeadArguments, PrecisionLike, as_settings, validate
+from jaxsoftmax._head.arguments import HeadArguments, HeadKeywords, PrecisionLike, as_settings, validate
 from jaxsoftmax._head.loss import HeadTask, head_loss, head_task
 from jaxsoftmax._head.mesh_plan import AxisNames, MeshPlan, mesh_plan
 from jaxsoftmax._head.rules import CUSTOM_VJP_RULES, HeadRules
 from jaxsoftmax._loss_arguments import loss_options
-from jaxsoftmax._loss_parts import with_parts
+from jaxsoftmax._loss_parts import LossParts, with_parts
 from jaxsoftmax._math.loss_options import LossOptions
 from jaxsoftmax._rule_binding import with_rules
 from jaxsoftmax._sharding import Shards
 from jaxsoftmax._sparse_labels import SparseLabels
+
+
+@overload
+def sharded_linear_cross_entropy(
+    hidden: Float[ArrayLike, "*batch embed"],
+    kernel: Float[ArrayLike, "embed vocab"] | Float[ArrayLike, "vocab embed"],
+    labels: Int[ArrayLike, "*batch"] | SparseLabels,
+    *,
+    mesh: Mesh | AbstractMesh,
+    token_axes: AxisNames | PartitionSpec,
+    vocab_axis: AxisNames | None = None,
+    has_aux: Literal[False] = False,
+    **keywords: Unpack[HeadKeywords],
+) -> Float[Array, "*batch"]: ...
+
+
+@overload
+def sharded_linear_cross_entropy(
+    hidden: Float[ArrayLike, "*batch embed"],
+    kernel: Float[ArrayLike, "embed vocab"] | Float[ArrayLike, "vocab embed"],
+    labels: Int[ArrayLike, "*batch"] | SparseLabels,
+    *,
+    mesh: Mesh | AbstractMesh,
+    token_axes: AxisNames | PartitionSpec,
+    vocab_axis: AxisNames | None = None,
+    has_aux: Literal[True],
+    **keywords: Unpack[HeadKeywords],
+) -> tuple[Float[Array, "*batch"], LossParts]: ...
+
+
+@overload
+def sharded_linear_cross_entropy(
+    hidden: Float[ArrayLike, "*batch embed"],
+    kernel: Float[ArrayLike, "embed vocab"] | Float[ArrayLike, "vocab embed"],
+    labels: Int[ArrayLike, "*batch"] | SparseLabels,
+    *,
+    mesh: Mesh | AbstractMesh,
+    token_axes: AxisNames | PartitionSpec,
+    vocab_axis: AxisNames | None = None,
+    has_aux: bool = False,
+    **keywords: Unpack[HeadKeywords],
+) -> Float[Array, "*batch"] | tuple[Float[Array, "*batch"], LossParts]: ...
 
 
 @with_rules(CUSTOM_VJP_RULES)
@@ -35,7 +77,7 @@ def sharded_linear_cross_entropy(
     vocab_axis: AxisNames | None = None,
     bias: Float[ArrayLike, " vocab"] | None = None,
     class_weights: Real[ArrayLike, " vocab"] | None = None,
-    token_weights: Real[ArrayLike, "*batch"] | None = None,
+    token_weights: Real[ArrayLike, "*batch"] | Bool[ArrayLike, "*batch"] | None = None,
     ignore_index: int | None = None,
     label_smoothing: float | Float[Array, ""] = 0.0,
     z_loss: float | Float[Array, ""] = 0.0,
@@ -48,7 +90,7 @@ def sharded_linear_cross_entropy(
     chunk_size: int | None = None,
     memory_budget: int | None = None,
     schedule: str | None = None,
-) -> Float[Array, "*batch"]:
+) -> Float[Array, "*batch"] | tuple[Float[Array, "*batch"], LossParts]:
     """`linear_cross_entropy` of global arrays on a mesh, under plain `jax.jit` (M16, M22, M24-M27).
 
     Each device takes the chunks of its own tokens through its own classes. Over `vocab_axis` go one maximum and one sum
@@ -67,7 +109,7 @@ def sharded_linear_cross_entropy(
         them all.
       bias: as in `linear_cross_entropy`, and so are all the following.
       class_weights: w, [vocab].
-      token_weights: u, [*batch].
+      token_weights: u, [*batch], numbers or a boolean mask; 1 if None.
       ignore_index: an integer label to leave out.
       label_smoothing: eps in [0, 1].
       z_loss: zeta >= 0.

@@ -176,3 +176,12 @@ def test_the_memory_of_options_quoted_in_the_text_is_what_is_compiled(options, o
     expected = oldest if jax.__version_info__ < (0, 11) else newest
     assert round(temporary) == expected
     assert f"({oldest} MiB" in TEXT
+
+
+def test_the_other_machine_is_quoted():
+    ratios = {"float32": [], "bfloat16": []}
+    for key, row in measured("linear_epyc_jax_0.12").items():
+        if "value and gradient" in key:
+            ratios[key[3]].append(row["jaxsoftmax"]["to_base"]["median"])
+    single, half = (f"{min(of):.2f} to {max(of):.2f}" for of in ratios.values())
+    assert f"take {single} of optax's time in float32, {half} in bfloat16." in TEXT

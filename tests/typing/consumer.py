@@ -52,6 +52,23 @@ def fused_head(hidden: Array, kernel: Array, labels: Array) -> Array:
     return assert_type(one_device, Array) - sharded
 
 
+def losses_with_parts(hidden: Array, kernel: Array, labels: Array) -> Array:
+    """What `has_aux` says of the result, to a type checker too; and a boolean mask as token weights."""
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    loss, parts = jaxsoftmax.cross_entropy(hidden @ kernel, labels, token_weights=labels > 0, has_aux=True)
+    assert_type(loss, Array)
+    assert_type(parts, jaxsoftmax.LossParts)
+    _, parts = forward_mode.linear_cross_entropy(hidden, kernel, labels, z_loss=1e-4, has_aux=True)
+    assert_type(parts.correct, Array)
+    sharded = jaxsoftmax.sharded_linear_cross_entropy
+    _, parts = sharded(hidden, kernel, labels, mesh=mesh, token_axes="data", chunk_size=2, has_aux=True)
+    assert_type(parts, jaxsoftmax.LossParts)
+    with_parts = hidden.ndim > 1
+    either = jaxsoftmax.linear_cross_entropy(hidden, kernel, labels, has_aux=with_parts)
+    assert_type(either, Array | tuple[Array, jaxsoftmax.LossParts])
+    return parts.nll
+
+
 def closed_forms(logits: Array, labels: Array, hidden: Array, kernel: Array) -> Array:
     """The derivatives as plain functions, and the variants for forward mode."""
     assert_type(analytic.softmax_jacobian(logits), Array)
@@ -79,7 +96,8 @@ def main() -> None:
     hidden, kernel, labels = jnp.ones((4, 3)), jnp.ones((3, 5)), jnp.array([0, 1, 2, 3])
     logits = hidden @ kernel
     losses = drop_ins(logits, labels, jax.nn.one_hot(labels, 5))
-    scalars = (training_loss(logits, labels), closed_forms(logits, labels, hidden, kernel))
+    of_parts = losses_with_parts(hidden, kernel, labels)
+    scalars = (training_loss(logits, labels), closed_forms(logits, labels, hidden, kernel), of_parts)
     difference = fused_head(hidden, kernel, labels)
     print(losses.shape, [scalar.shape for scalar in scalars], bool(abs(difference) < 1e-6))
 

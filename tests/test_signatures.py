@@ -1,7 +1,8 @@
-"""A function of `forward_mode` has the signature of the one in `jaxsoftmax`, and both hide the rules that they take."""
+"""Signatures: a function of `forward_mode` has that of `jaxsoftmax`'s, both hide their rules; and so have overloads."""
 
 import inspect
 import pickle
+import typing
 
 import jax.numpy as jnp
 import pytest
@@ -32,3 +33,19 @@ def test_error_counts_the_arguments_that_a_caller_gave(library):
         library.linear_cross_entropy(x, x)
     with pytest.raises(TypeError, match=r"linear_cross_entropy\(\) got an unexpected keyword argument 'weight'"):
         library.linear_cross_entropy(x, x, x, weight=1)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "linear_cross_entropy", "sharded_linear_cross_entropy"])
+def test_overload_has_the_arguments_of_its_function(name):
+    function = getattr(jaxsoftmax, name)
+    overloads = typing.get_overloads(function)
+    assert len(overloads) == 3
+    for overload in overloads:
+        known = {**overload.__annotations__}
+        (keywords,) = typing.get_args(known.pop("keywords"))
+        known |= typing.get_type_hints(keywords)
+        returned_or_flag = {"return", "has_aux"}
+        assert known.keys() == function.__annotations__.keys()
+        assert {
+            argument for argument, of in known.items() if str(of) != str(function.__annotations__[argument])
+        } <= returned_or_flag
