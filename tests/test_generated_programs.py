@@ -21,7 +21,8 @@ FIRST = [
     ("stats", "head", 3, "bfloat16"),
     ("sparse", "rows", 8, "float32"),
     ("integer", "head", 3, "float32"),
-    ("distillation", "head", 3, "bfloat16"),
+    ("distillation", "head", 3, "bfloat16"),  # a mean
+    ("distillation", "head", 8, "float32"),  # unreduced
 ]
 
 

@@ -79,6 +79,9 @@ SPECIAL = {  # a, b, where
 }
 
 DIFFERENTIATED = (
+    "negative axis, kept",
+    "tuple of axes",
+    "where",
     "b broadcasts along the sum",
     "b larger than a",
     "b and where",
@@ -113,10 +116,13 @@ def on_signatures(function, first):
         for case, arguments in SIGNATURES.items()
     }
 
-    def gradients(a, b, where=None, **options):
-        b = jnp.where(b == 0, 0.5, b)  # jax.nn gives a weight 0 no gradient
-        options |= {"return_sign": True}
-        return jax.grad(lambda a, b: jnp.sum(function(a, b=b, where=where, **options)[0]), (0, 1))(a, b)
+    def gradients(a, b=None, where=None, **options):
+        def total(a, *weights):
+            sums, _ = function(a, b=weights[0] if weights else None, where=where, **options | {"return_sign": True})
+            return jnp.vdot(jnp.cos(jnp.arange(sums.size)), sums)  # of cotangents that differ
+
+        arguments = (a,) if b is None else (a, jnp.where(b == 0, 0.5, b))  # jax.nn gives a weight 0 no gradient
+        return jax.grad(total, tuple(range(len(arguments))))(*arguments)
 
     def of_all(a, arrays):
         values = {case: function(a, **arrays[case], **options[case]) for case in cases}
