@@ -61,9 +61,10 @@ WITHIN = {
     "the same, but it isn't wanted": (
         Settings(None, 512 << 20),
         narrow(65536, 4096, 32000)._replace(sums_hidden=False),
-        ChunkSizes(65536, 256, True),
+        ChunkSizes(65536, 1024, True),
     ),
-    "less than hidden's sum": (Settings(None, 256 << 20), narrow(32768, 4096, 128256), ChunkSizes(32768, 512, True)),
+    "less than hidden's sum": (Settings(None, 256 << 20), narrow(32768, 4096, 128256), ChunkSizes(32768, 1024, True)),
+    "less than 1024 classes": (Settings(None, 64 << 20), narrow(32768, 4096, 128256), ChunkSizes(32768, 256, True)),
     "next to nothing": (Settings(None, 1), LARGE, ChunkSizes(8192, 128, True)),
     "a chunk as asked for": (Settings(1000, OF_SUMS + 1000 * OF_TOKEN), LARGE, ChunkSizes(1000, 128256)),
     "a chunk as asked for, and no room": (Settings(1000, 512 << 20), LARGE, ChunkSizes(8192, 1792, True)),

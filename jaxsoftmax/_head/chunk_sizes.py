@@ -32,6 +32,7 @@ class Budget(NamedTuple):
     bytes: int  # of a chunk's logits
     classes: int | None  # in a block of a chunk's gradient; None: all at once
     block: int  # bytes of a block of classes of all tokens, at most; a larger one isn't faster
+    block_classes: int  # but so many, where they fit: dX is read and written once a block
     widens: bool  # whether XLA casts low-precision operands of a product to float32
 
 
@@ -111,7 +112,8 @@ def _within(memory: int, budget: Budget, requested: int | None, size: HeadSize) 
         return in_chunks
     of_hidden = size.tokens * of_product if size.sums_hidden else 0
     free = min(max(memory - of_hidden, memory // 2), budget.block)
-    classes = min(max(_fitting(free, of_class), _FEWEST), size.vocab)
+    fewest = max(min(budget.block_classes, _fitting(memory, of_class)), _FEWEST)
+    classes = min(max(_fitting(free, of_class), fewest), size.vocab)
     in_blocks = ChunkSizes(size.tokens, classes, all_tokens=True)
     return in_blocks if of_hidden + classes * of_class < bytes_of_chunk(chunk) else in_chunks
 
