@@ -1,4 +1,4 @@
-"""What the losses over logits and the fused head check alike: the loss's constants, weights and integer labels."""
+"""What the losses over logits and the fused head take and check alike: constants, weights and integer labels."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
@@ -16,7 +16,10 @@ from jaxsoftmax._math.token_loss import REDUCTIONS
 
 
 class LossKeywords(TypedDict, total=False):
-    """The keywords that all losses have, for the overloads that tell a type checker what `has_aux` returns."""
+    """What `cross_entropy`, `linear_cross_entropy` and `sharded_linear_cross_entropy` all take, for their overloads.
+
+    `has_aux`, by which these tell a type checker what is returned, isn't among them.
+    """
 
     class_weights: Real[ArrayLike, " vocab"] | None
     token_weights: Real[ArrayLike, "*batch"] | Bool[ArrayLike, "*batch"] | None

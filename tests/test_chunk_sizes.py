@@ -64,7 +64,17 @@ WITHIN = {
         ChunkSizes(65536, 1024, True),
     ),
     "less than hidden's sum": (Settings(None, 256 << 20), narrow(32768, 4096, 128256), ChunkSizes(32768, 1024, True)),
-    "less than 1024 classes": (Settings(None, 64 << 20), narrow(32768, 4096, 128256), ChunkSizes(32768, 256, True)),
+    "no room for 1024 classes": (Settings(None, 64 << 20), narrow(32768, 4096, 128256), ChunkSizes(32768, 256, True)),
+    "1024 classes not beside hidden's sum": (
+        Settings(None, 300 << 20),
+        narrow(32768, 1024, 128256),
+        ChunkSizes(32768, 896, True),
+    ),
+    "1024 classes would take more than a chunk": (
+        Settings(None, 256 << 20),
+        narrow(32768, 4096, 40000),
+        ChunkSizes(32768, 640, True),
+    ),
     "next to nothing": (Settings(None, 1), LARGE, ChunkSizes(8192, 128, True)),
     "a chunk as asked for": (Settings(1000, OF_SUMS + 1000 * OF_TOKEN), LARGE, ChunkSizes(1000, 128256)),
     "a chunk as asked for, and no room": (Settings(1000, 512 << 20), LARGE, ChunkSizes(8192, 1792, True)),

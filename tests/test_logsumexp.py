@@ -119,7 +119,7 @@ def on_signatures(function, first):
     def gradients(a, b=None, where=None, **options):
         def total(a, *weights):
             sums, _ = function(a, b=weights[0] if weights else None, where=where, **options | {"return_sign": True})
-            return jnp.vdot(jnp.cos(jnp.arange(sums.size)), sums)  # of cotangents that differ
+            return jnp.vdot(jnp.cos(jnp.arange(sums.size)), sums)  # each sum has its own cotangent
 
         arguments = (a,) if b is None else (a, jnp.where(b == 0, 0.5, b))  # jax.nn gives a weight 0 no gradient
         return jax.grad(total, tuple(range(len(arguments))))(*arguments)

@@ -80,8 +80,8 @@ def figures() -> Mapping[str, str]:
 
 
 def _longest(kind: str) -> list[Record]:
-    """Returns, of each version of JAX in order, the record with the most rows of the kind."""
-    by_length = sorted(records(), key=lambda record: len(record.of_kind(kind)))
+    """Returns, of each version of JAX in order, the record with the most rows of the kind, or the last such by name."""
+    by_length = sorted(records(), key=lambda record: (len(record.of_kind(kind)), record.stem))
     longest = {record.jax: record for record in by_length if record.of_kind(kind)}
     return [longest[version] for version in sorted(longest)]
 

@@ -62,8 +62,8 @@ first = with_rule(textbook_value, cotangent_forgotten)
 
 # %%
 # The gradient of a sum agrees with autodiff's, since each loss's cotangent is 1 there. Under a mean it would be too
-# large by the number of tokens, which a learning rate or Adam makes up for. M14 is about the mean (of one token's loss
-# and gradient M11 says more plainly what is wrong):
+# large by the number of tokens, which a learning rate or Adam makes up for. M14 is about the mean.
+# (Of one token's loss M11 would name the mistake more directly.)
 
 NUMBERS = ["M14", "M15", "M19", "M20"]
 

@@ -19,7 +19,7 @@ PrecisionLike = str | lax.Precision | lax.DotAlgorithmPreset | None
 
 
 class HeadKeywords(LossKeywords, total=False):
-    """The keywords that the fused heads have."""
+    """What `linear_cross_entropy` and `sharded_linear_cross_entropy` take besides, for their overloads."""
 
     bias: Float[ArrayLike, " vocab"] | None
     transposed_kernel: bool

@@ -31,9 +31,9 @@ class Budget(NamedTuple):
     tokens: int  # in a chunk, at most; more don't make the products faster
     bytes: int  # of a chunk's logits
     classes: int | None  # in a block of a chunk's gradient; None: all at once
-    block: int  # bytes of a block of classes of all tokens, at most; a larger one isn't faster
-    block_classes: int  # but so many, where they fit: dX is read and written once a block
+    block: int  # bytes of a block of classes of all tokens, at most, but for `min_block_classes`
     widens: bool  # whether XLA casts low-precision operands of a product to float32
+    min_block_classes: int = _FEWEST  # in a block, if they fit: hidden's gradient is read and written once a block
 
 
 class HeadSize(NamedTuple):
@@ -112,7 +112,9 @@ def _within(memory: int, budget: Budget, requested: int | None, size: HeadSize) 
         return in_chunks
     of_hidden = size.tokens * of_product if size.sums_hidden else 0
     free = min(max(memory - of_hidden, memory // 2), budget.block)
-    fewest = max(min(budget.block_classes, _fitting(memory, of_class)), _FEWEST)
+    # Beside hidden's sum, unless that alone exceeds the budget; and less than the chunk takes.
+    room = min(memory - of_hidden if of_hidden < memory else memory, bytes_of_chunk(chunk) - of_hidden - 1)
+    fewest = max(min(budget.min_block_classes, _fitting(room, of_class)), _FEWEST)
     classes = min(max(_fitting(free, of_class), fewest), size.vocab)
     in_blocks = ChunkSizes(size.tokens, classes, all_tokens=True)
     return in_blocks if of_hidden + classes * of_class < bytes_of_chunk(chunk) else in_chunks
