@@ -84,7 +84,7 @@ def wrong_calls(logits: Array, labels: Array) -> Array:
     """What a type checker must refuse."""
     jaxsoftmax.cross_entropy(logits)  # pyright: ignore[reportCallIssue]
     jaxsoftmax.cross_entropy(logits, labels, 0.1)  # pyright: ignore[reportCallIssue]
-    jaxsoftmax.cross_entropy(logits, labels, label_smoothing="a tenth")  # pyright: ignore[reportArgumentType]
+    jaxsoftmax.cross_entropy(logits, labels, label_smoothing="a tenth")  # pyright: ignore[reportArgumentType, reportCallIssue]
     jaxsoftmax.linear_cross_entropy(logits, logits, labels, ignore_label=0)  # pyright: ignore[reportCallIssue]
     jaxsoftmax.softmax([logits])  # pyright: ignore[reportArgumentType]
     jaxsoftmax.softmax_loss(logits)  # pyright: ignore[reportAttributeAccessIssue]
