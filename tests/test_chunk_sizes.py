@@ -1,6 +1,7 @@
 """How much of the logits the fused head holds at a time, by the platform's default and within a budget of bytes."""
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxsoftmax._head.chunk_sizes import ChunkSizes, HeadSize, Settings, chunk_sizes
@@ -86,6 +87,27 @@ WITHIN = {
 def test_chunk_within_a_budget_of_bytes_is(name):
     settings, size, expected = WITHIN[name]
     assert chunk_sizes(TPU.budget, settings, size) == expected
+
+
+def bytes_held(sizes, size):
+    """By a schedule of whole rows: logits, their gradient, what products add up to before it is rounded."""
+    of_product = 4 * size.embed
+    if sizes.all_tokens:
+        return size.tokens * of_product * size.sums_hidden + sizes.classes * (size.tokens * (4 + 2) + of_product)
+    of_sums = size.vocab * of_product if sizes.tokens < size.tokens and size.sums_kernel else 0
+    return sizes.tokens * (size.vocab * (4 + 2) + of_product) + of_sums
+
+
+def test_blocks_of_at_least_1024_classes_exceed_no_budget_that_smaller_ones_keep():
+    random = np.random.default_rng(0)
+    small, gained = DEFAULT.budget._replace(min_block_classes=128), 0
+    for _ in range(2000):
+        tokens, embed, vocab, memory = (int(2**x) for x in random.uniform([10, 6, 12, 24], [18, 13, 18, 33]))
+        size = narrow(tokens, embed, vocab, random.random() < 0.8)
+        plan, smaller = (chunk_sizes(budget, Settings(None, memory), size) for budget in (DEFAULT.budget, small))
+        assert bytes_held(plan, size) <= memory or bytes_held(smaller, size) > memory, (size, memory)
+        gained += plan.classes > smaller.classes
+    assert gained > 50
 
 
 def test_on_a_cpu_a_chunk_within_a_budget_has_its_gradient_in_blocks_of_classes_too():

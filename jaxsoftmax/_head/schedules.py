@@ -47,17 +47,16 @@ _WHOLE_ROWS = _steps_of(whole_rows, first_apart=True)
 CPU = Schedule(
     _CPU_STEPS, Budget(whole=16 << 20, tokens=512, bytes=256 << 20, classes=2048, block=128 << 20, widens=True)
 )
-# On a v5e and a v6e XLA keeps a block of classes in the chip's own 128 MiB; of 1024 classes of 32768 tokens it keeps
-# the gradient there, and not the logits.
-TPU = Schedule(
+# With fewer than 1024 classes a block's product takes less time than reading and writing hidden's gradient.
+DEFAULT = Schedule(
     _WHOLE_ROWS,
     Budget(
-        whole=4 << 30, tokens=4096, bytes=2 << 30, classes=None, block=112 << 20, widens=False, min_block_classes=1024
+        whole=16 << 20, tokens=4096, bytes=1 << 30, classes=None, block=128 << 20, widens=False, min_block_classes=1024
     ),
 )
-DEFAULT = Schedule(
-    _WHOLE_ROWS, Budget(whole=16 << 20, tokens=4096, bytes=1 << 30, classes=None, block=128 << 20, widens=False)
-)
+# On a v5e and a v6e XLA keeps a block of classes in the chip's own 128 MiB; of 1024 classes of 32768 tokens it keeps
+# the gradient there, and not the logits.
+TPU = Schedule(_WHOLE_ROWS, DEFAULT.budget._replace(whole=4 << 30, bytes=2 << 30, block=112 << 20))
 BY_PLATFORM = {"cpu": CPU, "tpu": TPU}
 ON_EVERY_PLATFORM = CPU.budget  # for a chunk whose size may not depend on the platform
 
