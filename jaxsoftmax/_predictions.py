@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxsoftmax._math.classes import class_numbers
+from jaxsoftmax._reduction import schedules
 from jaxsoftmax._sharding import Shards
 
 
@@ -14,5 +15,5 @@ def predictions(shards: Shards, x: Array) -> Array:
     if shards.unpadded is not None:
         x = jnp.where(offset + class_numbers(x) < shards.unpadded, x, -jnp.inf)
     x = jax.lax.stop_gradient(x)
-    number = jnp.argmax(x, -1).astype(jnp.int32) + offset  # (M33)
+    number = schedules.first_maximum(x) + offset  # (M33)
     return shards.first_of_largest(jnp.max(x, -1), number) if shards.classes else number

@@ -12,7 +12,7 @@ ARROWS = [
     ["_math.loss_options", "_math.softmax"],
     ["_math.token_loss", "_math.row_stats", "_math.divergence"],
     ["_math.log_ratio", "_math.sparse_loss"],
-    ["_reduction.centring"],
+    ["_reduction.centring", "_reduction.chosen_rows_cpu"],
     ["_reduction.one_pass", "_reduction.blocked_cpu"],
     ["_reduction.schedules"],
     ["_reduction.row_state", "_reduction.signed_state"],

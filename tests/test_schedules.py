@@ -9,7 +9,8 @@ import pytest
 
 import jaxsoftmax
 from jaxsoftmax import forward_mode
-from jaxsoftmax._reduction import blocked_cpu
+from jaxsoftmax._reduction import blocked_cpu, one_pass
+from jaxsoftmax._reduction.chosen_rows_cpu import BLOCK
 from tests.row_functions import FUNCTIONS, arrays, value_and_gradient
 
 SHAPE = (6, 640)
@@ -54,6 +55,17 @@ def test_a_choice_by_data_is_seen():
     assert choices_by_data(text)
 
 
+@pytest.mark.parametrize("width", [1, 7, 1000])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_first_maximum_is_numpys_on_a_cpu_too(width, dtype):
+    tokens = 2 * BLOCK // width + 3 if width == 1000 else 50  # one block, or two and a few rows more
+    x = np.random.default_rng(0).integers(-3, 4, (2, tokens, width)).astype(jnp.dtype(dtype))
+    x[x > 2], x[0, 3], x[1, 4, : width // 2], x[1, 5] = 2, -np.inf, np.inf, -0.0
+    x[0, ::9, width // 2 :], x[1, 6, -1] = np.nan, np.nan
+    for schedule in (blocked_cpu, one_pass):
+        np.testing.assert_array_equal(jax.jit(schedule.first_maximum)(x), np.argmax(x, -1), schedule.__name__)
+
+
 FIRST = ("logsumexp", "softmax", "integer labels", "float labels", "training, integer")
 OTHERS = tuple(name for name in FUNCTIONS if name not in FIRST)
 MODULES = [jaxsoftmax, pytest.param(forward_mode, marks=pytest.mark.slow)]
@@ -69,8 +81,8 @@ def test_either_schedule_gives_the_same_numbers(width, module, names, monkeypatc
         functions = {name: value_and_gradient(FUNCTIONS[name], module) for name in names}
         return jax.jit(lambda *a: {name: function(*a) for name, function in functions.items()})(*arrays(6, width))
 
-    blocked, one_pass = run(True), run(False)
+    on_cpu, elsewhere = run(True), run(False)
     for name in names:
-        for got, expected in zip(blocked[name], one_pass[name], strict=True):
+        for got, expected in zip(on_cpu[name], elsewhere[name], strict=True):
             scale = np.max(np.abs(expected), initial=1e-30, where=np.isfinite(expected))
             np.testing.assert_allclose(got, expected, rtol=4e-6, atol=2e-7 * scale, err_msg=name)

@@ -122,7 +122,8 @@ def _statistics(shards: Shards, blocks: _Blocks) -> tuple[ShardStats, Array, Arr
             margin = _integer_labels.weighted_margin(z, of_new, reduction.for_recomputation(state))
             weight = jnp.sum(of_new)
         real = jnp.where(z == -jnp.inf, -jnp.inf, x)
-        stats = _BlockStats(state, label_logit, margin, weight, jnp.max(real, 1), first + jnp.argmax(real, 1))
+        predicted = first + reduction.first_maximum(real)
+        stats = _BlockStats(state, label_logit, margin, weight, jnp.max(real, 1), predicted)
         return jax.tree.map(lambda array: array.reshape(-1), stats)
 
     state, label_logit, margin, weight, largest, predicted = lax.map(of_block, blocks.numbers)

@@ -30,13 +30,13 @@ from jaxsoftmax._math.lse_state import (
 from jaxsoftmax._math.precision import widen
 from jaxsoftmax._math.token_loss import TargetSums
 from jaxsoftmax._reduction.centring import subtract_centre
+from jaxsoftmax._reduction.chosen_rows_cpu import with_rows_replaced
 
 SHORT_ROW = 32  # up to here XLA CPU forms two sums at once in the time of one; in longer rows it is slow at that
 LONG_ROW = 1 << 12  # from here on sums of pieces cost no more than that of a row, and far less where that is very long
 PIECE = 1 << 11  # the length of a piece, or the divisor of the row's length nearest to it
 # Whether XLA copies a conditional's operands that are overwritten later.
 _COPIES_OPERANDS = jax.__version_info__ < (0, 11)
-BLOCK = 1 << 18  # entries of the selected rows that are read again at a time
 
 
 def fits(rows: Array) -> bool:
@@ -119,6 +119,12 @@ def margin_sum(z: Array, state: LseState) -> Array:
     return jnp.sum(softmax.exponential_margins(z, state), -1, keepdims=True)
 
 
+def first_maximum(x: Array) -> Array:
+    """The index of each row's first maximum, int32 [*batch]; of its first NaN, where there is one."""
+    every = jnp.full_like(x[..., 0], True, bool)  # sharded over the axes of a `jax.shard_map` that x is
+    return _first_maxima(x, every.reshape(-1)).reshape(x.shape[:-1])
+
+
 def is_first_maximum(x: Array, index: Array, margin: Array, state: LseState) -> Array:
     """Whether x[..., index] is the first maximum of its row, as [*batch, 1].
 
@@ -134,12 +140,10 @@ def is_first_maximum(x: Array, index: Array, margin: Array, state: LseState) -> 
 def with_entry_at(rows: Array, index: Array, entry: Array) -> Array:
     """Rows [*batch, vocab] with `entry` [*batch, 1] at number index [*batch], where that is inside of the row.
 
-    Compared as floats, where they are exact: XLA CPU does not vectorise a comparison of integers. A scatter would be
-    as fast, but keeps logits that are formed in the same program beside their gradient.
+    A scatter would be as fast, but keeps logits that are formed in the same program beside their gradient.
     """
-    numbers, exact = class_numbers(rows), rows.shape[-1] <= 1 << 24
-    dtype = jnp.float32 if exact else index.dtype
-    return jnp.where(index.astype(dtype)[..., None] == numbers.astype(dtype), entry, rows)
+    numbers = _comparable_numbers(rows)
+    return jnp.where(index.astype(numbers.dtype)[..., None] == numbers, entry, rows)
 
 
 def materialised(array: Array) -> Array:
@@ -175,17 +179,29 @@ def over_rows(of_rows: Callable[..., Array]) -> Callable[..., Array]:
     return of_batch
 
 
+def _comparable_numbers(rows: Array) -> Array:
+    """The class numbers as floats, where they are exact: XLA CPU doesn't vectorise a comparison of integers."""
+    numbers = class_numbers(rows)
+    return numbers.astype(jnp.float32) if rows.shape[-1] <= 1 << 24 else numbers
+
+
 def _first_maxima(x: Array, chosen: Array) -> Array:
-    """The index of the first maximum of each row that is `chosen` [rows]; -1 for the others."""
-    nothing = jnp.full_like(chosen, -1, jnp.int32)
+    """The index of the first maximum, or NaN, of each row that is `chosen` [rows]; -1 for the others."""
+    nothing, width = jnp.full_like(chosen, -1, jnp.int32), x.shape[-1]
     if not x.size:
         return nothing
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x.reshape(-1, width)
 
-    def first_maximum(block: Array) -> Array:
-        return jnp.argmax(rows[block], -1).astype(jnp.int32)
+    def first(indices: Array) -> Array:
+        """By two passes of floats, which XLA CPU vectorises; it doesn't vectorise an argmax."""
+        # In memory, as rows that are formed twice may differ by a rounding: no entry would be the maximum.
+        block = lax.optimization_barrier(rows[indices])
+        numbers = jnp.where(block == jnp.max(block, -1, keepdims=True), _comparable_numbers(block), width)
+        # NaN before all numbers: XLA CPU's maximum may leave one out.
+        number = jnp.min(jnp.where(jnp.isnan(block), _comparable_numbers(block) - width, numbers), -1)
+        return jnp.where(number < 0, number + width, number).astype(jnp.int32)
 
-    return _replace_rows(first_maximum, chosen, nothing, x.shape[-1])
+    return with_rows_replaced(first, chosen, nothing, width)
 
 
 def _maximum(x: Array, axes: tuple[int, ...]) -> Array:
@@ -254,37 +270,12 @@ def _with_sums_of_others(sums: Array, confident: Array, exponentials: Callable[[
     def sums_of_others(indices: Array) -> Array:
         return jnp.sum(_without_maximum(exponentials(indices)), -1, keepdims=True)
 
-    others = _replace_rows(sums_of_others, confident.reshape(-1), sums.reshape(-1, 1), width)
+    others = with_rows_replaced(sums_of_others, confident.reshape(-1), sums.reshape(-1, 1), width)
     return others.reshape(sums.shape)
 
 
 def _add_pairs(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
     return a[0] + b[0], a[1] + b[1]
-
-
-def _replace_rows(of_rows: Callable[[Array], Array], chosen: Array, rows: Array, width: int) -> Array:
-    """`rows` [rows, ...] with those `chosen` replaced by `of_rows(indices)`, formed a block of them at a time."""
-    count = len(chosen)
-    block = max(1, min(count, BLOCK // width))
-
-    def with_chosen() -> Array:
-        until = jnp.cumsum(chosen.astype(jnp.int32))
-        places = jnp.where(chosen, until - 1, count + block)
-        order = jnp.zeros(count + block, jnp.int32).at[places].set(jnp.arange(count, dtype=jnp.int32), mode="drop")
-
-        def more(carry: tuple[Array, Array]) -> Array:
-            return carry[0] < until[-1]
-
-        def step(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            # Beyond the last chosen row stands row 0: it is computed too, and dropped.
-            done, results = carry
-            indices = lax.dynamic_slice_in_dim(order, done, block)
-            kept = jnp.where(done + jnp.arange(block) < until[-1], indices, count)
-            return done + block, results.at[kept].set(of_rows(indices), mode="drop")
-
-        return lax.while_loop(more, step, (jnp.zeros((), jnp.int32), rows))[1]
-
-    return lax.cond(jnp.any(chosen), with_chosen, lambda: rows)
 
 
 def _without_maximum(e: Array) -> Array:

@@ -101,6 +101,11 @@ def margin_sum(z: Array, state: LseState) -> Array:
     return jnp.where(is_confident(state), others, every)
 
 
+def first_maximum(x: Array) -> Array:
+    """The index of each row's first maximum, int32 [*batch]; of its first NaN, where there is one."""
+    return jnp.argmax(x, -1).astype(jnp.int32)
+
+
 def is_first_maximum(x: Array, index: Array, margin: Array, _state: LseState) -> Array:
     """Whether x[..., index] is the first maximum of its row, as [*batch, 1]."""
     # A sum of exponentials can share its pass with a minimum, not with an argmax. If XLA rounds x differently when it

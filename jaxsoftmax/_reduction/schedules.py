@@ -77,6 +77,11 @@ def margin_sum(z: Array, state: LseState) -> Array:
     return _by_platform(lambda schedule: schedule.margin_sum, z, state)
 
 
+def first_maximum(x: Array) -> Array:
+    """The index of each row's first maximum, int32 [*batch]; of its first NaN, where there is one."""
+    return _by_platform(lambda schedule: schedule.first_maximum, x)
+
+
 def is_first_maximum(x: Array, index: Array, margin: Array, state: LseState) -> Array:
     """Whether x[..., index] is the first maximum of its row, [*batch, 1], where its `margin` is m - z[..., index]."""
     return _by_platform(lambda schedule: schedule.is_first_maximum, x, index, margin, state)

@@ -79,6 +79,11 @@ PRESETS = {
                 for function in (FLOAT, ONE_HOT, SOFTMAX, LOG_SOFTMAX)
                 for shape in ((1024, 8192), (65536, 64))
             ),
+            *(
+                Case("plain", shape, "float32", CONFIDENT, function=function)
+                for function in (SOFTMAX, LOG_SOFTMAX)
+                for shape in ((1024, 8192), (65536, 64))
+            ),
         ),
     ),
     "gpu": _ACCELERATOR,
