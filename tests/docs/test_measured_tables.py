@@ -104,6 +104,24 @@ def test_times_with_logits_in_the_graph_quoted_in_the_text_are_those_of_the_reco
     ) in TEXT
 
 
+def test_times_of_softmax_quoted_in_the_text_are_those_of_the_records():
+    def spread(shape):
+        rows = [
+            row
+            for version in (NEWEST, OLDEST)
+            for row in json.loads((BENCH / f"plain_{version}.json").read_text("utf-8"))["rows"]
+            if row["case"]["function"] in ("softmax", "log_softmax") and row["case"]["shape"] == shape
+        ]
+        assert {row["case"]["logits"] for row in rows} == {"ordinary", "confident"}
+        ratios = sorted(row["to_base"]["median"] for row in rows if row["subject"] == "jaxsoftmax")
+        return f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+
+    assert (
+        f"take {spread([1024, 8192])} of `jax.nn`'s time at 1024 × 8192, confident rows or not, and in the short "
+        f"rows of 65536 × 64 they take {spread([65536, 64])}."
+    ) in TEXT
+
+
 def test_every_experiment_is_in_its_table_with_the_minutes_it_took():
     table = {cells[0].strip("`"): cells for cells in shown("experiment")}
     assert list(table) == list(NAMES)
