@@ -30,7 +30,7 @@ from jaxsoftmax._math.lse_state import (
 from jaxsoftmax._math.precision import widen
 from jaxsoftmax._math.token_loss import TargetSums
 from jaxsoftmax._reduction.centring import subtract_centre
-from jaxsoftmax._reduction.chosen_rows_cpu import with_rows_replaced
+from jaxsoftmax._reduction.chosen_rows_cpu import BLOCK, with_rows_replaced
 
 SHORT_ROW = 32  # up to here XLA CPU forms two sums at once in the time of one; in longer rows it is slow at that
 LONG_ROW = 1 << 12  # from here on sums of pieces cost no more than that of a row, and far less where that is very long
@@ -228,13 +228,24 @@ def _remainder(e: Array, axes: tuple[int, ...], x: Array | None) -> Array:
         sums, others = lax.reduce((e, _without_maximum(e)), (zero, zero), _add_pairs, (e.ndim - 1,))
         return remainder(sums[..., None], others[..., None])
 
-    def exponentials(indices: Array) -> Array:
+    def exponentials(indices: Array | slice) -> Array:
         block = (e if x is None else x).reshape(-1, width)[indices]
         return block if x is None else jnp.exp(block - _maximum(block, (1,)))
 
     total = jnp.sum(e, -1, keepdims=True)
     confident = (total < CONFIDENT) & (total > 0)
-    return remainder(total, _with_sums_of_others(total, confident, exponentials, width))
+
+    def few() -> Array:
+        return _with_sums_of_others(total, confident, exponentials, width)
+
+    def most() -> Array:
+        """Sums all rows again, which takes less time than to gather most of them."""
+        others = jnp.sum(_without_maximum(exponentials(slice(None))), -1)
+        return jnp.where(confident, others.reshape(total.shape), total)
+
+    if e.size <= BLOCK:
+        return remainder(total, few())
+    return remainder(total, lax.cond(jnp.sum(confident) > confident.size // 2, most, few))
 
 
 def _remainder_of_pieces(x: Array, maximum: Array, axes: tuple[int, ...]) -> Array | None:
