@@ -14,6 +14,9 @@ def predictions(shards: Shards, x: Array) -> Array:
     offset = shards.class_offset(x.shape[-1])
     if shards.unpadded is not None:
         x = jnp.where(offset + class_numbers(x) < shards.unpadded, x, -jnp.inf)
-    x = jax.lax.stop_gradient(x)
-    number = schedules.first_maximum(x) + offset  # (M33)
-    return shards.first_of_largest(jnp.max(x, -1), number) if shards.classes else number
+    index = schedules.first_maximum(x)  # (M33)
+    if not shards.classes:
+        return index
+    # By the entry, as on a CPU a maximum may ignore NaN.
+    largest = schedules.entry_at(jax.lax.stop_gradient(x), index)
+    return shards.first_of_largest(largest[..., 0], index + offset)

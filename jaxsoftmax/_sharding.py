@@ -63,7 +63,9 @@ class Shards:
 
     def first_of_largest(self, values: Array, numbers: Array) -> Array:
         """The smallest of `numbers` over the shards with the largest value; NaN counts as the largest."""
-        at_maximum = (values == lax.pmax(values, self.classes)) | jnp.isnan(values)
+        nan = jnp.isnan(values)  # which XLA's maximum over a CPU's devices leaves out
+        any_nan = lax.pmax(nan.astype(numbers.dtype), self.classes) > 0
+        at_maximum = jnp.where(any_nan, nan, values == lax.pmax(values, self.classes))
         return lax.pmin(jnp.where(at_maximum, numbers, jnp.iinfo(numbers.dtype).max), self.classes)
 
     def psum_over_tokens(self, terms: Array) -> Array:

@@ -90,7 +90,7 @@ def test_chunk_within_a_budget_of_bytes_is(name):
 
 
 def bytes_held(sizes, size):
-    """By a schedule of whole rows: logits, their gradient, what products add up to before it is rounded."""
+    """The bytes that `sizes` holds by a schedule of whole rows: logits, their gradient, and sums before rounding."""
     of_product = 4 * size.embed
     if sizes.all_tokens:
         return size.tokens * of_product * size.sums_hidden + sizes.classes * (size.tokens * (4 + 2) + of_product)

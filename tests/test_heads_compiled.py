@@ -155,7 +155,7 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_prediction_that_is_not_used_is_not_computed(name):
-    """The first index of a maximum is a minimum of indices."""
+    """On a CPU the first index of a maximum is a minimum of indices."""
 
     def minima_in(*names):
         program = jax.jit(lambda **given: [getattr(FUNCTIONS[name](**given), each) for each in names])

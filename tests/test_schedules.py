@@ -1,7 +1,6 @@
 """Which program a row reduction is on which platform: the default is one pass, and the CPU's gives the same numbers."""
 
 import re
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -59,23 +58,12 @@ def test_a_choice_by_data_is_seen():
 @pytest.mark.parametrize("width", [1, 7, 1000])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_first_maximum_is_numpys_on_a_cpu_too(width, dtype):
-    tokens = 2 * BLOCK // width + 3 if width == 1000 else 50  # one block, or two and a few rows more
+    tokens = BLOCK // width + 3 if width == 1000 else 50  # of two batches: one block, or two and a few rows more
     x = np.random.default_rng(0).integers(-3, 4, (2, tokens, width)).astype(jnp.dtype(dtype))
-    x[x > 2], x[0, 3], x[1, 4, : width // 2], x[1, 5] = 2, -np.inf, np.inf, -0.0
-    x[0, ::9, width // 2 :], x[1, 6, -1] = np.nan, np.nan
+    x[x > 2], x[0, 3], x[1, 4, : width // 2], x[1, 5] = 2, -np.inf, np.inf, 0.0
+    x[0, ::9, width // 2 :], x[1, 6, -1], x[1, 5, ::2] = np.nan, np.nan, -0.0
     for schedule in (blocked_cpu, one_pass):
         np.testing.assert_array_equal(jax.jit(schedule.first_maximum)(x), np.argmax(x, -1), schedule.__name__)
-
-
-@pytest.mark.parametrize("share", [0, 0.01, 0.49, 0.51, 1])
-def test_tails_are_those_of_float64_however_many_rows_are_confident(share):
-    tokens, width = BLOCK // 64 + 9, 64
-    random = np.random.default_rng(0)
-    x = random.integers(-2, 3, (tokens, width)).astype(np.float32)
-    x[:, 0] = np.where(random.permutation(tokens) < share * tokens, 40, 2)
-    r = jax.jit(partial(blocked_cpu.lse_state, axes=(1,), shared=False))(x).remainder[:, 0]
-    e = np.exp(x.astype(np.float64) - x.max(-1, keepdims=True))
-    np.testing.assert_allclose(r, np.sum(e, 1, where=np.arange(width) != np.argmax(x, 1)[:, None]), rtol=2e-6)
 
 
 FIRST = ("logsumexp", "softmax", "integer labels", "float labels", "training, integer")

@@ -57,6 +57,20 @@ def test_padding_of_an_uneven_vocabulary_has_no_part_in_smoothing_without_class_
     assert_is_textbook(got, rows, LABELS % 29, **keywords)
 
 
+def test_the_first_nan_of_any_shard_is_predicted():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("vocab",))
+    logits = np.zeros((4, 2000), np.float32)
+    logits[:, 3] = 1
+    logits[0, 1999], logits[1, [5, 1500]], logits[2, 999] = np.nan, np.nan, np.nan
+
+    def predictions(logits, labels):
+        return jaxsoftmax.token_stats(logits, labels, axis_name="vocab").prediction
+
+    specs = {"in_specs": (P(None, "vocab"), P()), "out_specs": P()}
+    predicted = jax.jit(jax.shard_map(predictions, mesh=mesh, **specs))(logits, np.zeros(4, np.int32))
+    np.testing.assert_array_equal(predicted, [1999, 5, 999, 3])
+
+
 def test_a_label_among_the_padding_is_no_class():
     hidden, kernel, *_ = arguments(vocab=29)
     labels = np.where(LABELS == 5, 29, LABELS % 29)

@@ -121,18 +121,19 @@ def _statistics(shards: Shards, blocks: _Blocks) -> tuple[ShardStats, Array, Arr
             of_new = jnp.where(new[0], weights, 0).astype(z.dtype)
             margin = _integer_labels.weighted_margin(z, of_new, reduction.for_recomputation(state))
             weight = jnp.sum(of_new)
-        real = jnp.where(z == -jnp.inf, -jnp.inf, x)
-        predicted = first + reduction.first_maximum(real)
-        stats = _BlockStats(state, label_logit, margin, weight, jnp.max(real, 1), predicted)
+        real = jax.lax.stop_gradient(jnp.where(z == -jnp.inf, -jnp.inf, x))
+        index = reduction.first_maximum(real)
+        stats = _BlockStats(state, label_logit, margin, weight, reduction.entry_at(real, index), first + index)
         return jax.tree.map(lambda array: array.reshape(-1), stats)
 
     state, label_logit, margin, weight, largest, predicted = lax.map(of_block, blocks.numbers)
     state, (margin,) = merge_stacked(state, (margin,), (weight,))  # (M22)
     state, label_logit, margin = jax.tree.map(lambda array: array[:, None], (state, jnp.sum(label_logit, 0), margin))
     label_margin = -shifted_logits(loss_logits(options, label_logit), state)
-    predicted = jnp.take_along_axis(predicted, jnp.argmax(largest, 0)[None], 0)[0] + offset
+    block = jnp.argmax(largest, 0)[None]
+    largest, predicted = (jnp.take_along_axis(of_blocks, block, 0)[0] for of_blocks in (largest, predicted))
     if shards.classes:
-        predicted = shards.first_of_largest(jnp.max(largest, 0), predicted)
+        predicted = shards.first_of_largest(largest, predicted + offset)
     return ShardStats(state, label_margin, margin), label_logit, predicted
 
 

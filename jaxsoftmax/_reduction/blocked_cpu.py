@@ -30,10 +30,11 @@ from jaxsoftmax._math.lse_state import (
 from jaxsoftmax._math.precision import widen
 from jaxsoftmax._math.token_loss import TargetSums
 from jaxsoftmax._reduction.centring import subtract_centre
-from jaxsoftmax._reduction.chosen_rows_cpu import BLOCK, with_rows_replaced
+from jaxsoftmax._reduction.chosen_rows_cpu import with_rows_replaced
 
 SHORT_ROW = 32  # up to here XLA CPU forms two sums at once in the time of one; in longer rows it is slow at that
 LONG_ROW = 1 << 12  # from here on sums of pieces cost no more than that of a row, and far less where that is very long
+EXACT_FLOATS = 1 << 24  # classes whose numbers are exact in float32
 PIECE = 1 << 11  # the length of a piece, or the divisor of the row's length nearest to it
 # Whether XLA copies a conditional's operands that are overwritten later.
 _COPIES_OPERANDS = jax.__version_info__ < (0, 11)
@@ -180,9 +181,9 @@ def over_rows(of_rows: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def _comparable_numbers(rows: Array) -> Array:
-    """The class numbers as floats, where they are exact: XLA CPU doesn't vectorise a comparison of integers."""
+    """The class numbers as float32, where that is exact, else int32, whose comparisons XLA CPU doesn't vectorise."""
     numbers = class_numbers(rows)
-    return numbers.astype(jnp.float32) if rows.shape[-1] <= 1 << 24 else numbers
+    return numbers.astype(jnp.float32) if rows.shape[-1] <= EXACT_FLOATS else numbers
 
 
 def _first_maxima(x: Array, chosen: Array) -> Array:
@@ -192,16 +193,16 @@ def _first_maxima(x: Array, chosen: Array) -> Array:
         return nothing
     rows = x.reshape(-1, width)
 
-    def first(indices: Array) -> Array:
-        """By two passes of floats, which XLA CPU vectorises; it doesn't vectorise an argmax."""
-        # In memory, as rows that are formed twice may differ by a rounding: no entry would be the maximum.
+    def of_rows(indices: Array) -> Array:
+        """The numbers of these rows' first maxima, by two passes, which XLA CPU vectorises; an argmax it doesn't."""
+        # Kept in memory, because rows that are formed twice may differ by a rounding: no entry would be the maximum.
         block = lax.optimization_barrier(rows[indices])
         numbers = jnp.where(block == jnp.max(block, -1, keepdims=True), _comparable_numbers(block), width)
-        # NaN before all numbers: XLA CPU's maximum may leave one out.
+        # NaN goes before all numbers, as XLA CPU's maximum may ignore it.
         number = jnp.min(jnp.where(jnp.isnan(block), _comparable_numbers(block) - width, numbers), -1)
         return jnp.where(number < 0, number + width, number).astype(jnp.int32)
 
-    return with_rows_replaced(first, chosen, nothing, width)
+    return with_rows_replaced(of_rows, chosen, nothing, width)
 
 
 def _maximum(x: Array, axes: tuple[int, ...]) -> Array:
@@ -228,24 +229,13 @@ def _remainder(e: Array, axes: tuple[int, ...], x: Array | None) -> Array:
         sums, others = lax.reduce((e, _without_maximum(e)), (zero, zero), _add_pairs, (e.ndim - 1,))
         return remainder(sums[..., None], others[..., None])
 
-    def exponentials(indices: Array | slice) -> Array:
+    def exponentials(indices: Array) -> Array:
         block = (e if x is None else x).reshape(-1, width)[indices]
         return block if x is None else jnp.exp(block - _maximum(block, (1,)))
 
     total = jnp.sum(e, -1, keepdims=True)
     confident = (total < CONFIDENT) & (total > 0)
-
-    def few() -> Array:
-        return _with_sums_of_others(total, confident, exponentials, width)
-
-    def most() -> Array:
-        """Sums all rows again, which takes less time than to gather most of them."""
-        others = jnp.sum(_without_maximum(exponentials(slice(None))), -1)
-        return jnp.where(confident, others.reshape(total.shape), total)
-
-    if e.size <= BLOCK:
-        return remainder(total, few())
-    return remainder(total, lax.cond(jnp.sum(confident) > confident.size // 2, most, few))
+    return remainder(total, _with_sums_of_others(total, confident, exponentials, width))
 
 
 def _remainder_of_pieces(x: Array, maximum: Array, axes: tuple[int, ...]) -> Array | None:

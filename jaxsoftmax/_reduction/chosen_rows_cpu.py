@@ -1,6 +1,6 @@
-"""Work on a few rows of many, as XLA's CPU compiler runs it well: of the confident rows, for one.
+"""Work on some rows of many, as XLA's CPU compiler runs it well: on the confident ones, say.
 
-The numbers of the chosen rows are put in order, and a loop gathers them a block at a time.
+The numbers of the chosen rows are put in order, and a loop gathers them a block at a time, which stays in the cache.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,10 @@ BLOCK = 1 << 18  # entries of the chosen rows that are read at a time
 
 
 def with_rows_replaced(of_rows: Callable[[Array], Array], chosen: Array, rows: Array, width: int) -> Array:
-    """`rows` [rows, ...] with those `chosen` replaced by `of_rows(indices)`, formed a block of them at a time.
+    """`rows` [rows, ...] with those `chosen` [rows] replaced by `of_rows(indices)` [len(indices), ...].
 
-    `width` is how many entries `of_rows` reads of each. Where no row is chosen, it isn't run.
+    That is formed of a block of them at a time; `width` is how many entries of a row it reads. Where no row is chosen,
+    it isn't run, but under `jax.vmap`.
     """
     count = len(chosen)
     block = max(1, min(count, BLOCK // width))

@@ -79,7 +79,7 @@ def margin_sum(z: Array, state: LseState) -> Array:
 
 def first_maximum(x: Array) -> Array:
     """The index of each row's first maximum, int32 [*batch]; of its first NaN, where there is one."""
-    return _by_platform(lambda schedule: schedule.first_maximum, x)
+    return _by_platform(lambda schedule: schedule.first_maximum, lax.stop_gradient(x))
 
 
 def is_first_maximum(x: Array, index: Array, margin: Array, state: LseState) -> Array:
