@@ -197,9 +197,10 @@ def _first_maxima(x: Array, chosen: Array) -> Array:
         """The numbers of these rows' first maxima, by two passes, which XLA CPU vectorises; an argmax it doesn't."""
         # Kept in memory, because rows that are formed twice may differ by a rounding: no entry would be the maximum.
         block = lax.optimization_barrier(rows[indices])
-        numbers = jnp.where(block == jnp.max(block, -1, keepdims=True), _comparable_numbers(block), width)
+        numbers = _comparable_numbers(block)
+        of_maxima = jnp.where(block == jnp.max(block, -1, keepdims=True), numbers, width)
         # NaN goes before all numbers, as XLA CPU's maximum may ignore it.
-        number = jnp.min(jnp.where(jnp.isnan(block), _comparable_numbers(block) - width, numbers), -1)
+        number = jnp.min(jnp.where(jnp.isnan(block), numbers - width, of_maxima), -1)
         return jnp.where(number < 0, number + width, number).astype(jnp.int32)
 
     return with_rows_replaced(of_rows, chosen, nothing, width)

@@ -75,13 +75,12 @@ PRESETS = {
             *(Case("plain", shape, "float32", TRAINED) for shape in ((4096, 1000), (65536, 10))),
             Case("plain", (2048, 8192), "float32", function=SEQUENCES),
             *(
-                Case("plain", shape, "float32", function=function)
-                for function in (FLOAT, ONE_HOT, SOFTMAX, LOG_SOFTMAX)
-                for shape in ((1024, 8192), (65536, 64))
-            ),
-            *(
-                Case("plain", shape, "float32", CONFIDENT, function=function)
-                for function in (SOFTMAX, LOG_SOFTMAX)
+                Case("plain", shape, "float32", logits, function=function)
+                for logits, functions in (
+                    (ORDINARY, (FLOAT, ONE_HOT, SOFTMAX, LOG_SOFTMAX)),
+                    (CONFIDENT, (SOFTMAX, LOG_SOFTMAX)),
+                )
+                for function in functions
                 for shape in ((1024, 8192), (65536, 64))
             ),
         ),
