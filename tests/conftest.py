@@ -1,9 +1,10 @@
-"""Eight CPU devices for the tests of meshes; compiled programs kept between runs; a browser for the tests of pages."""
+"""Eight CPU devices for meshes; compiled programs kept between runs; the tests of one theorem; a browser for pages."""
 
 import gc
 import hashlib
 import os
 import platform
+import re
 import time
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import jaxlib
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from docs.generate import marks
+from docs.generate.repository import ROOT
 from jaxsoftmax._reduction import blocked_cpu
 
 
@@ -37,6 +40,27 @@ for setting, chosen in CACHE.items():
         os.environ[setting.upper()] = str(chosen)
         jax.config.update(setting, chosen)
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+def pytest_addoption(parser):
+    """Adds an option, for the tests of one theorem."""
+    parser.addoption("--theorem", metavar="M5", help="run only what tests this theorem")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Keeps what carries the theorem's number, as `# (M5)` within the test or as a case's name."""
+    theorem = config.getoption("--theorem")
+    if theorem is None:
+        return
+    places = {(ROOT / mark.path, mark.function) for mark in marks.of_tests() if mark.theorem == theorem}
+
+    def tests_it(item):
+        named = re.search(rf"\[{theorem}\b", item.name)
+        return named or (item.path, getattr(item, "originalname", "")) in places
+
+    chosen = [item for item in items if tests_it(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
 
 
 def pytest_sessionfinish(session):
