@@ -1,25 +1,20 @@
 """jaxsoftmax: the loss head of a JAX model, with its gradients analytic, exact at the tails, and certified."""
 
 from jaxsoftmax import _startup as _startup  # first: the others import JAX, which takes seconds
-from jaxsoftmax import analytic as analytic
-from jaxsoftmax import forward_mode as forward_mode
-from jaxsoftmax._cross_entropy import cross_entropy as cross_entropy
-from jaxsoftmax._distillation import distillation as distillation
-from jaxsoftmax._drop_in_losses import softmax_cross_entropy as softmax_cross_entropy
-from jaxsoftmax._drop_in_losses import (
-    softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,
-)
-from jaxsoftmax._head.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
-from jaxsoftmax._head.linear_distillation import linear_distillation as linear_distillation
-from jaxsoftmax._head.linear_token_stats import linear_token_stats as linear_token_stats
-from jaxsoftmax._head.sharded import sharded_linear_cross_entropy as sharded_linear_cross_entropy
-from jaxsoftmax._logsumexp import logsumexp as logsumexp
-from jaxsoftmax._loss_parts import LossParts as LossParts
-from jaxsoftmax._row_stats import TokenStats as TokenStats
-from jaxsoftmax._softmax import log_softmax as log_softmax
-from jaxsoftmax._softmax import softmax as softmax
-from jaxsoftmax._sparse_labels import SparseLabels as SparseLabels
-from jaxsoftmax._token_stats import token_stats as token_stats
+from jaxsoftmax import analytic, forward_mode
+from jaxsoftmax._cross_entropy import cross_entropy
+from jaxsoftmax._distillation import distillation
+from jaxsoftmax._drop_in_losses import softmax_cross_entropy, softmax_cross_entropy_with_integer_labels
+from jaxsoftmax._head.linear_cross_entropy import linear_cross_entropy
+from jaxsoftmax._head.linear_distillation import linear_distillation
+from jaxsoftmax._head.linear_token_stats import linear_token_stats
+from jaxsoftmax._head.sharded import sharded_linear_cross_entropy
+from jaxsoftmax._logsumexp import logsumexp
+from jaxsoftmax._loss_parts import LossParts
+from jaxsoftmax._row_stats import TokenStats
+from jaxsoftmax._softmax import log_softmax, softmax
+from jaxsoftmax._sparse_labels import SparseLabels
+from jaxsoftmax._token_stats import token_stats
 
 __version__ = "0.2.0"
 __all__ = [

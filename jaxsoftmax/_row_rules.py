@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.custom_derivatives import SymbolicZero
+from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 
 from jaxsoftmax._objective import Evaluation, Objective
 from jaxsoftmax._reduction import schedules
@@ -22,7 +22,7 @@ def row_outputs(shards: Shards, logits: Array, objective: Objective) -> tuple[An
 
 
 def _fwd(shards, logits, objective):
-    logits, objective = primal_values((logits, objective))
+    logits, objective = custom_vjp_primal_tree_values((logits, objective))
     evaluation = objective.equations.evaluate(objective, shards, logits, shared=True)
     residuals = logits, objective, evaluation.stats  # the arguments, and the row statistics
     return (evaluation.outputs, evaluation.extras), residuals
@@ -78,17 +78,6 @@ def _tangents(objective: Objective, shards: Shards, logits: Array, evaluation: E
     return shards.psum(inner(of_output, logits_dot, -1)[..., 0])
 
 
-def primal_values(arguments: Any) -> Any:
-    """The arguments of a forward pass with `symbolic_zeros`, as arrays."""
-    return jax.tree.map(
-        lambda x: x.value, arguments, is_leaf=lambda x: isinstance(x, jax.custom_derivatives.CustomVJPPrimal)
-    )
-
-
 def without_symbolic_zeros(bars: Any) -> Any:
     """Cotangents, None in place of those that are symbolically zero."""
-    return jax.tree.map(
-        lambda bar: None if isinstance(bar, SymbolicZero) else bar,
-        bars,
-        is_leaf=lambda bar: isinstance(bar, SymbolicZero),
-    )
+    return jax.tree.map(lambda bar: None if isinstance(bar, SymbolicZero) else bar, bars)

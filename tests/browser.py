@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -39,20 +38,6 @@ def offline(browser: Browser, width: int, scheme: str = "light") -> Iterator[Pag
     context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme, offline=True)
     yield context.new_page()
     context.close()
-
-
-def faults(browser: Browser, path: Path, width: int, scheme: str = "light") -> list[str]:
-    """What is wrong with the page in the file: what it asks others for, errors, broken or hidden images, its width."""
-    with offline(browser, width, scheme) as page:
-        found = watched(page)
-        page.goto(path.as_uri(), wait_until="load")
-        for image in page.locator("img").all():
-            name = image.get_attribute("alt") or "an image without alt text"
-            found += [f"broken image: {name}"] * (image.evaluate("image => image.naturalWidth") == 0)
-            found += [f"hidden image: {name}"] * (not image.is_visible())
-        beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        found += [f"scrolls sideways by {beyond} px"] * (beyond > 0)
-    return found
 
 
 def watched(page: Page) -> list[str]:

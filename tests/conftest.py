@@ -35,6 +35,7 @@ CACHE = {
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
 KEPT_FOR = 30 * 24 * 3600  # seconds
+LARGEST = 1500 << 20  # bytes of a process
 for setting, chosen in CACHE.items():
     if setting.upper() not in os.environ:
         os.environ[setting.upper()] = str(chosen)
@@ -82,6 +83,19 @@ def pytest_collection_finish():
 def forgotten_programs():
     """Programs end with the file that compiled them: a worker that kept them all would grow to several GB."""
     yield
+    _forget()
+
+
+@pytest.fixture(autouse=True)
+def small_worker():
+    """Programs end with a test, too, that leaves a worker with much memory."""
+    yield
+    statm = Path("/proc/self/statm")
+    if statm.exists() and int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > LARGEST:
+        _forget()
+
+
+def _forget():
     jax.clear_caches()
     gc.collect()
 

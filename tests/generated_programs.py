@@ -29,6 +29,7 @@ FUNCTIONS = {
     ("distillation", "head"): "linear_distillation",
 }
 PROGRAMS, DRAWS = range(12), range(18)  # of each function
+FEW = (1, 5, 6, 7, 8, 9)  # of the programs: show each trait of all
 VOCABS = (1, 2, 7, 13, 53)
 EMBED = {"": 3, "teacher_": 2}
 CONSTANTS = {"temperature": 2.5, "logit_softcap": 2.0, "label_smoothing": 0.125, "z_loss": 0.0625}
@@ -94,10 +95,9 @@ def generated(family, level, number, vocab=None):
 
 def traits(program):
     """What few programs have to show for many."""
-    names = {name: value for name, value in program.keywords.items() if name != "chunk_size"}
-    several = program.keywords.get("chunk_size") in (1, 4, 5)
+    sizes = {("batch", program.batch), ("vocab", program.vocab), ("classes", program.classes)}
     constants = {(name, program.traced) for name in program.constants}
-    return set(names.items()) | constants | set(program.arrays) | {("several chunks", several)}
+    return set(program.keywords.items()) | constants | set(program.arrays) | sizes
 
 
 def drawn(program, seed, dtype):

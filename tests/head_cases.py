@@ -1,6 +1,7 @@
 """Combinations of the fused head's keywords and sizes, and what they give by the closed forms, in NumPy's float64."""
 
 from functools import partial
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,14 @@ BLOCK = schedules.CPU.budget.classes
 
 TOLERANCE = {"float64": 1e-13, "float32": 1e-6, "bfloat16": 2.0**-7, "float16": 2.0**-10}  # of its terms
 SEEDS = range(110)
+COVERING = (2, 49, 61, 67, 70, 106)  # show each trait of all
+# Show each pair of facts.
+PAIRWISE = (
+    *(2, 4, 5, 7, 12, 16, 23, 27, 31, 34, 39, 42, 49, 57),
+    *(61, 65, 67, 68, 70, 71, 77, 81, 91, 94, 97, 99, 106, 109),
+)
+OF_LOSS = ("class_weights", "label_smoothing", "z_loss", "logit_softcap", "ignore_index")
+OPTIONAL = ("bias", "token_weights", *OF_LOSS)
 SIZES = (1, 2, 7, 50, BLOCK + 1, 2 * BLOCK + 3)
 
 
@@ -72,21 +81,36 @@ def follow(monkeypatch, schedule, whole=0, classes=1000):
 SCHEDULES = ("CPU", "whole rows", "CPU, all tokens", "whole rows, all tokens")
 
 
+def facts(case):
+    """By name: whether each keyword is given, the reduction, and each kind of size and chunk."""
+    tokens, vocab = case.labels.size, case.differentiated["kernel"].shape[1]
+    several = case.chunk is not None and tokens > case.chunk
+    given = {name: name in case.keywords | case.differentiated for name in OPTIONAL}
+    return given | {
+        "reduction": case.keywords["reduction"],
+        "vocab": vocab,
+        "chunk_size": case.chunk,
+        "several chunks": several,
+        "ragged chunks": several and tokens % case.chunk > 0,
+        "axes of tokens": case.labels.ndim,
+        "no token": tokens == 0,
+        "formed at once": case.small,
+        "in blocks": case.small == 0 and vocab > BLOCK,
+    }
+
+
+def pairs(case):
+    """Each two of its facts."""
+    return set(combinations(facts(case).items(), 2))
+
+
 def traits(case):
     """What a few cases have to show for many: each keyword with each reduction, and each kind of size and chunk."""
-    tokens, vocab, reduction = case.labels.size, case.differentiated["kernel"].shape[1], case.keywords["reduction"]
-    chunks = 1 if case.chunk is None else -(-tokens // case.chunk)
-    several, ragged = chunks > 1, chunks > 1 and tokens % case.chunk > 0
-    in_blocks, ignores = case.small == 0 and vocab > BLOCK, "ignore_index" in case.keywords
-    names = (case.keywords | case.differentiated).keys() - {"reduction"}
-    each = {
-        ("vocab", vocab),
-        ("chunk_size", case.chunk),
-        ("axes of tokens", case.labels.ndim),
-        ("no token", tokens == 0),
-    }
-    chunking = {("several, ragged, ignoring", several, ragged, ignores), ("in blocks, several", in_blocks, several)}
-    return each | chunking | {(name, reduction) for name in names}
+    of = facts(case)
+    sizes = {(name, of[name]) for name in ("vocab", "chunk_size", "axes of tokens", "no token")}
+    several = of["several chunks"]
+    chunking = {("ignoring", several, of["ragged chunks"], of["ignore_index"]), ("in blocks", of["in blocks"], several)}
+    return sizes | chunking | {(name, of["reduction"]) for name in OPTIONAL if of[name]}
 
 
 def held(case, dtype):

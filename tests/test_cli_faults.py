@@ -122,6 +122,8 @@ def test_a_module_that_closes_stdout_takes_no_verdict_away(run, certify, here, c
 RAISES = "class Error({base}):\n    def __str__(self):\n        {answer}\n"
 ANY = "def __getattr__(name): raise Error"
 HOSTILE = {
+    "raises_at_import": "raise RuntimeError('two\\nlines')",
+    "exits_at_import": "import sys; sys.exit('done')",
     "raises_base_exception": RAISES.format(base="BaseException", answer="return 'no'") + "raise Error",
     "raises_what_has_no_text": RAISES.format(base="Exception", answer="raise self") + "raise Error",
     "raises_what_has_no_string": RAISES.format(base="BaseException", answer="return 5") + "raise Error",
@@ -132,6 +134,8 @@ HOSTILE = {
 @pytest.mark.parametrize(
     ("module", "line"),
     [
+        ("raises_at_import", "cannot import 'raises_at_import': RuntimeError: two lines"),
+        ("exits_at_import", "cannot import 'exits_at_import': SystemExit: done"),
         ("raises_base_exception", "cannot import 'raises_base_exception': Error: no"),
         ("raises_what_has_no_text", "cannot import 'raises_what_has_no_text': Error: <exception str() failed>"),
         ("raises_what_has_no_string", "cannot import 'raises_what_has_no_string': Error: <exception str() failed>"),

@@ -7,19 +7,10 @@ import pytest
 
 import jaxsoftmax
 from jaxsoftmax import forward_mode
-from tests.test_differentiation_modes import (
-    EVERY_KEYWORD,
-    LOSSES,
-    ROW_FUNCTIONS,
-    TARGETS,
-    V,
-    X,
-    assert_equal,
-    by_name,
-    summed,
-)
+from tests import textbook
+from tests.test_differentiation_modes import EVERY_KEYWORD, ROW_FUNCTIONS, TARGETS, X, assert_equal, by_name, summed
 from tests.tiers import in_tiers
-from tests.tolerances import FINITE_ROWS, array, assert_close, exact, exact_softmax, precision
+from tests.tolerances import FINITE_ROWS, array, assert_close, exact_softmax_jacobian, precision
 
 
 @in_tiers("name", ["softmax", "weighted logsumexp", "training"], first=["softmax"])
@@ -51,24 +42,17 @@ def test_hessian_is_the_softmax_jacobian_times_the_sum_of_the_labels(dtype, func
     with precision(dtype):
         x = array(FINITE_ROWS, dtype)
         hessians = by_name(lambda f: jax.vmap(jax.hessian(f)), functions)(x)
-        s = exact_softmax(x)
-        jacobian = s[:, :, None] * exact(np.eye(5)) - s[:, :, None] * s[:, None, :]
+        jacobian = exact_softmax_jacobian(x)
         for name, total in TOTALS.items():
             assert_close(hessians[name], jacobian * total, dtype)
 
 
 def test_hessian_of_every_keyword_is_autodiff_of_the_textbook():
-    keywords = EVERY_KEYWORD
-
-    def textbook(x):
-        z = keywords["logit_softcap"] * jnp.tanh(x / keywords["logit_softcap"])
-        lse = jnp.log(jnp.sum(jnp.exp(z)))
-        w, eps = keywords["class_weights"], keywords["label_smoothing"]
-        losses = (1 - eps) * w[2] * (lse - z[2]) + eps / 5 * jnp.sum(w * (lse - z))
-        return (losses + keywords["z_loss"] * w[2] * lse**2) / w[2]
+    def formula(x):
+        return textbook.loss(x, np.array(2), **EVERY_KEYWORD)
 
     with precision("float64"):
-        got, expected = jax.jit(lambda x: [jax.hessian(f)(x) for f in (ROW_FUNCTIONS["training"], textbook)])(X[0])
+        got, expected = jax.jit(lambda x: [jax.hessian(f)(x) for f in (ROW_FUNCTIONS["training"], formula)])(X[0])
         np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
 
 
@@ -108,14 +92,6 @@ def test_mixed_derivative_in_logits_and_labels_is_s_1_transposed_less_the_identi
         by_labels = jax.grad(library.softmax_cross_entropy, 1)
         mixed = jax.jit(jax.jacfwd(by_labels, 0))(X[0], TARGETS[0].astype(np.float64))
         assert_equal(mixed, np.exp(X[0]) / np.sum(np.exp(X[0])) - np.eye(5))
-
-
-@in_tiers("name", ["weighted logsumexp", "training, float"], first=["weighted logsumexp"])
-def test_hessian_vector_product_is_a_jvp_of_the_gradient(name):
-    f = summed(LOSSES[name])
-    with precision("float64"):
-        product, hessian = jax.jit(lambda x, v: (jax.jvp(jax.grad(f), (x,), (v,))[1], jax.hessian(f)(x)))(X, V)
-        assert_equal(product, np.tensordot(np.asarray(hessian), V, 2))
 
 
 def test_hessian_of_minus_infinities_is_0():  # (jax#6811)

@@ -179,14 +179,6 @@ def test_analytic_uses_public_forward_values():
     assert offences(ANALYTIC, found_in) == {}
 
 
-def test_imports_are_absolute():
-    def found_in(path):
-        relative = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.ImportFrom) and node.level]
-        return [node.lineno for node in relative]
-
-    assert offences(EVERY_FILE, found_in) == {}
-
-
 def test_files_have_under_300_lines():
     assert offences(EVERY_FILE, lambda path: len(path.read_text().splitlines()) >= 300) == {}
 

@@ -38,7 +38,7 @@ def of_rows(functions, option, column="integer"):
     return jax.jit(jax.vmap(lambda row: {name: jax.value_and_grad(f)(row) for name, f in functions.items()}))(rows)
 
 
-FIRST = ("", "class weight 0 of the label", "token weight ∞")
+FIRST = ("", "class weight 0 of the label", "token weight 0", "token weight ∞", "soft cap 10")
 
 
 @in_tiers("option", OPTIONS, FIRST)

@@ -11,6 +11,8 @@ import pytest
 from jaxsoftmax import cross_entropy, forward_mode, linear_cross_entropy
 from tests import textbook
 from tests.head_cases import (
+    COVERING,
+    PAIRWISE,
     SEEDS,
     TOLERANCE,
     assert_is_reference,
@@ -19,6 +21,7 @@ from tests.head_cases import (
     gradient_and_hessian_product,
     head_of,
     materialised,
+    pairs,
     reference,
     traits,
     value_and_gradients,
@@ -26,18 +29,18 @@ from tests.head_cases import (
 from tests.tiers import in_tiers
 from tests.tolerances import array, precision
 
-COVERING = (2, 49, 61, 67, 70, 106)  # show every trait
-FEW = [(seed, "float32") for seed in COVERING] + [(49, "float64"), (70, "bfloat16")]  # the others are slow
-OTHER_DTYPES = [dtype for dtype in TOLERANCE if dtype != "float32"]
-EVERY = [(seed, dtype) for seed in SEEDS for dtype in ("float32", OTHER_DTYPES[seed % len(OTHER_DTYPES)])]
+FEW = [(seed, "float32") for seed in COVERING] + [(49, "float64"), (70, "bfloat16")]
+# Nightly: a seed in one dtype, the next in the next.
+OTHERS = [(seed, tuple(TOLERANCE)[seed % len(TOLERANCE)]) for seed in SEEDS if seed not in COVERING]
 
 
-def test_few_seeds_show_every_trait_of_all():
-    of_few, of_all = (set().union(*(traits(generated(seed)) for seed in seeds)) for seeds in (COVERING, SEEDS))
+@pytest.mark.parametrize(("few", "seen"), [(COVERING, traits), (PAIRWISE, pairs)], ids=["traits", "pairs of facts"])
+def test_few_seeds_show_what_all_show(few, seen):
+    of_few, of_all = (set().union(*(seen(generated(seed)) for seed in seeds)) for seeds in (few, SEEDS))
     assert of_few == of_all
 
 
-@in_tiers(("seed", "dtype"), list(dict.fromkeys(FEW + EVERY)), FEW)
+@in_tiers(("seed", "dtype"), FEW + OTHERS, FEW)
 def test_head_is_the_loss_of_materialised_logits(seed, dtype, monkeypatch):  # (M16, M24, M25, M26, M27)
     case = generated(seed)
     follow(monkeypatch, "CPU", case.small)
@@ -59,7 +62,7 @@ JUDGES = {  # and the seeds that every run judges
 
 @in_tiers(
     ("seed", "judge"),
-    list(product(SEEDS, JUDGES)),
+    list(product(COVERING, JUDGES)),
     first=[(seed, judge) for judge, (_, seeds) in JUDGES.items() for seed in seeds],
 )
 def test_loss_of_materialised_logits_is_the_reference(seed, judge):  # (M16, M24, M25, M26, M27)
@@ -83,17 +86,6 @@ def evaluate(hidden, kernel, labels, **options):
     """The loss, and the gradients of its sum in hidden and kernel."""
     losses, vjp = jax.vjp(lambda *head: linear_cross_entropy(*head, labels, **options), hidden, kernel)
     return losses, vjp(jnp.ones_like(losses))
-
-
-@pytest.mark.parametrize("reduction", ["mean", pytest.param("none", marks=pytest.mark.slow)])
-def test_head_gives_what_cross_entropy_gives(reduction):
-    @jax.jit
-    def of_logits(hidden, kernel):
-        losses, vjp = jax.vjp(lambda h, k: cross_entropy(h @ k, LABELS, reduction=reduction), hidden, kernel)
-        return losses, vjp(jnp.ones_like(losses))
-
-    of_head = evaluate(HIDDEN, KERNEL, LABELS, reduction=reduction, chunk_size=4)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), of_head, of_logits(HIDDEN, KERNEL))
 
 
 @pytest.mark.slow
@@ -148,7 +140,7 @@ def test_tokens_that_pad_the_last_chunk_make_nothing_of_an_infinite_kernel(reduc
 
 ALONE, MIXED, WHOLE = 2, 4, None  # chunks: one of ignored tokens alone, one of both kinds, all tokens in one
 HEADS = {"reverse": linear_cross_entropy, "forward": forward_mode.linear_cross_entropy}
-IGNORING = [*product(HEADS, ("mean", "sum", "none"), (ALONE, MIXED, WHOLE))]
+IGNORING = [*product(HEADS, ("mean", "none"), (ALONE, MIXED, WHOLE))]
 
 
 @in_tiers(("mode", "reduction", "chunk_size"), IGNORING, first=[("reverse", "mean", ALONE)])
@@ -219,38 +211,6 @@ def test_confident_token_keeps_its_loss_and_gradient(dtype):  # (M19, M20)
     np.testing.assert_allclose(loss, 2.06115362e-9, rtol=2.0**-22)
     rtol = float(jnp.finfo(dtype).eps) * 2
     np.testing.assert_allclose(np.asarray(gradient[0], np.float64), [-2.06115362e-9, 2.06115362e-9], rtol=rtol)
-
-
-BAD = {
-    "integer hidden": (dict(hidden=np.ones((6, 4), int)), TypeError, "hidden: expected a floating dtype, got int"),
-    "scalar hidden": (dict(hidden=np.float32(1)), ValueError, r"hidden: expected shape \[\*batch, embed\], got \(\)"),
-    "kernel of another embed": (dict(kernel=np.ones((5, 9), np.float32)), ValueError, r"kernel: .* got \(5, 9\)"),
-    "kernel of one axis": (dict(kernel=np.ones(4, np.float32)), ValueError, r"kernel: expected shape \[embed, vocab\]"),
-    "bias of another vocab": (dict(bias=np.ones(8, np.float32)), ValueError, r"bias: expected shape \(9,\)"),
-    "integer bias": (dict(bias=np.ones(9, int)), TypeError, "bias: expected a floating dtype, got int"),
-    "float labels": (
-        dict(labels=np.ones((6, 9), np.float32)),
-        TypeError,
-        "labels: expected an integer dtype, got float",
-    ),
-    "labels of another batch": (dict(labels=np.ones(5, int)), ValueError, r"labels: expected shape \(6,\)"),
-    "no class": (
-        dict(kernel=np.ones((4, 0), np.float32)),
-        ValueError,
-        r"kernel: expected at least one class, got \(4, 0\)",
-    ),
-    "chunk_size = 0": (dict(chunk_size=0), ValueError, "chunk_size: expected an int >= 1 or None, got 0"),
-    "chunk_size = 1.5": (dict(chunk_size=1.5), TypeError, "chunk_size: expected an int or None, got float"),
-    "reduction": (dict(reduction="avg"), ValueError, "reduction: expected one of .* got 'avg'"),
-}
-
-
-@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
-@pytest.mark.parametrize("name", BAD)
-def test_bad_input_names_the_argument_what_was_expected_and_what_came(name, head):
-    changed, error, message = BAD[name]
-    with pytest.raises(error, match=message):
-        head(**{"hidden": HIDDEN, "kernel": KERNEL, "labels": LABELS} | changed)
 
 
 def test_label_out_of_range_is_nan_for_its_own_token():

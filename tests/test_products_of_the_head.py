@@ -1,4 +1,4 @@
-"""The matrix products of the heads: a transposed kernel, their dtype and precision; and constants that are traced."""
+"""The matrix products of the heads: their dtype and precision; and constants that are traced."""
 
 from functools import partial
 
@@ -40,15 +40,6 @@ of_each = in_tiers("name", TOTALS, first=["losses"])
 
 def with_gradients(name, **keywords):
     return jax.jit(jax.value_and_grad(partial(TOTALS[name], **keywords), (0, 1)))
-
-
-@of_each
-def test_a_transposed_kernel_gives_the_same_and_its_gradient_transposed(name):
-    value, (by_hidden, by_kernel) = with_gradients(name)(HIDDEN, KERNEL)
-    of_table, (hidden_bar, table_bar) = with_gradients(name, transposed_kernel=True)(HIDDEN, KERNEL.T.copy())
-    for got, expected in ((of_table, value), (hidden_bar, by_hidden), (table_bar, by_kernel.T)):
-        assert got.shape == expected.shape
-        assert np.linalg.norm(got - expected) <= 1e-6 * np.linalg.norm(expected)
 
 
 @of_each

@@ -37,15 +37,10 @@ ON_CPU = pytest.mark.skipif(jax.default_backend() != "cpu", reason="rows are mer
 
 @pytest.fixture(params=[True, False], ids=["merged", "as they are"])
 def merging(request, monkeypatch):
-    """Has rows merged as on a single device, or not."""
+    """Has rows merged as on a single device, as they otherwise are here, or not."""
     monkeypatch.setattr(blocked_cpu, "_on_one_device", lambda: request.param)
     jax.clear_caches()
-    return request.param
-
-
-@pytest.fixture
-def on_one_cpu(monkeypatch):
-    monkeypatch.setattr(blocked_cpu, "_on_one_device", lambda: True)
+    yield request.param
     jax.clear_caches()
 
 
@@ -89,7 +84,6 @@ def test_batch_dimensions_may_be_empty_or_one(batch):
     assert gradient.shape == logits.shape
 
 
-@pytest.mark.usefixtures("on_one_cpu")
 def test_higher_derivatives_and_vmap_go_through_merged_rows():
     def loss(x):
         return jaxsoftmax.cross_entropy(x, LABELS)
@@ -105,7 +99,6 @@ def test_higher_derivatives_and_vmap_go_through_merged_rows():
     np.testing.assert_allclose(losses, [mean] * 2, rtol=1e-6)
 
 
-@pytest.mark.usefixtures("on_one_cpu")
 def test_what_is_saved_is_the_arguments_as_they_came():
     def loss(x):
         return jaxsoftmax.cross_entropy(x, LABELS)
@@ -117,7 +110,6 @@ def test_what_is_saved_is_the_arguments_as_they_came():
     assert any(leaf.size == LOGITS.size for leaf in residuals(of_merged, LOGITS))  # the check can fail
 
 
-@pytest.mark.usefixtures("on_one_cpu")
 def test_losses_are_sharded_as_the_logits_over_explicit_axes():
     mesh = jax.make_mesh((2, 2), ("data", "sequence"), axis_types=(AxisType.Explicit,) * 2, devices=jax.devices()[:4])
     shape, spec = (4, 6, 5), P("data", "sequence")

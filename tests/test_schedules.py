@@ -32,7 +32,7 @@ def choices_by_data(text):
     return found
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("platform", ["tpu", pytest.param("cuda", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_on_an_accelerator_there_is_no_slice_loop_or_choice_and_one_entry_a_row_is_gathered_at_most(name, platform):
     text = exported(value_and_gradient(FUNCTIONS[name], jaxsoftmax), platform)

@@ -116,22 +116,6 @@ def test_softmax_at_a_million_is_exact(dtype):
         assert_every_primitive_is_exact(logits, dtype)
 
 
-PUBLISHED = {
-    "a gap of 20": (CONFIDENT, 2.06115362e-9),
-    "4095 tails": (MANY, 1.69516081e-4),
-    "a shift of 1e4": (SHIFTED, 4.54009603e-5),
-    "a masked class": (MASKED, 1.31326169),
-}
-
-
-@pytest.mark.parametrize("separator", PUBLISHED)
-def test_float32_loss_is_the_published_number(separator):
-    logits, loss = PUBLISHED[separator]
-    got, _ = drop_in(array([logits], "float32"), zeros_of([logits]))
-    # XLA's exp(-17) is wrong by half an ulp, and 4095 equal terms are rounded the same way wherever they are added.
-    np.testing.assert_allclose(got, [loss], rtol=2 * 2.0**-23)
-
-
 def test_float32_softmax_at_a_million_is_the_published_triple():
     _, _, got, _ = every_primitive(array([LARGE] * 4, "float32"))
     np.testing.assert_allclose(got[0], [0.500466363, 0.303548193, 0.195985444], rtol=2.0**-23)
@@ -142,15 +126,6 @@ def test_softmax_vjp_at_a_gap_of_40_is_the_published_pair_of_sum_0():  # (jax#40
         gradient = jax.jit(jax.grad(lambda x: jaxsoftmax.softmax(x)[0]))(np.array([40.0, 0.0]))
         np.testing.assert_allclose(gradient, [4.248354255e-18, -4.248354255e-18], rtol=1e-9)
         assert np.sum(gradient) == 0
-
-
-@in_each_dtype
-def test_row_of_minus_infinities_has_log_sum_minus_infinity_and_gradient_0(dtype):  # (jax#6811)
-    with precision(dtype):
-        log_sum, gradient, softmax, _ = every_primitive(array([[-INF] * 3] * 4, dtype))
-        np.testing.assert_array_equal(np.asarray(log_sum), -INF)
-        np.testing.assert_array_equal(np.asarray(gradient), 0)
-        np.testing.assert_array_equal(np.asarray(softmax), 0)
 
 
 @in_each_dtype
@@ -171,15 +146,6 @@ def test_label_outside_the_vocabulary_is_nan_throughout_and_never_wraps(dtype, l
         losses, gradients = outcomes[library.__name__, loss]
         assert np.isnan(np.asarray(losses)).all()
         assert np.isnan(np.asarray(gradients)).all()
-
-
-def test_262144_zeros_of_bfloat16_are_all_counted():
-    zeros = array(np.zeros((1, 262144)), "bfloat16")
-    loss, log_sum = jax.jit(
-        lambda x: (losses_of(jaxsoftmax, jnp.zeros(1, int))["integer labels"](x), jaxsoftmax.logsumexp(x, -1))
-    )(zeros)
-    assert_close(loss, log(exact([262144])), "float32")
-    assert_close(log_sum, log(exact([262144])), "bfloat16")
 
 
 SWEEPS = {"float32": np.linspace(1, 85, 169), "float64": np.linspace(1, 700, 234)}

@@ -21,7 +21,6 @@ pytestmark = [pytest.mark.mesh, pytest.mark.usefixtures("fresh_compilation")]
 SHAPE = (8, 1024)
 MESHES = {
     "4 shards": ((4,), ("vocab",), P(None, "vocab")),
-    "8 shards": ((8,), ("vocab",), P(None, "vocab")),
     "2 x 4, tokens too": ((2, 4), ("data", "vocab"), P("data", "vocab")),
 }
 TYPES = {"Auto": AxisType.Auto, "Explicit": AxisType.Explicit}

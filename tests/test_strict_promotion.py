@@ -1,6 +1,7 @@
 """JAX can be set to refuse implicit promotion of dtypes and ranks; the functions work there as jax.nn's do."""
 
 from functools import partial
+from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -51,18 +52,19 @@ CALLS = {
 }
 
 
+MODULES = {"reverse mode": jaxsoftmax, "both modes": forward_mode}
+CASES = [
+    *product(MODULES, CALLS, ["bfloat16"]),
+    *product(["reverse mode"], CALLS, ["float32"]),
+    *product(MODULES, [name for name in CALLS if name.startswith("fused")], ["float16"]),  # whose losses are scaled
+]
 FIRST = ("logsumexp", "softmax", "training, integer", "fused, sparse labels", "token statistics", "distillation")
-in_both_modes = pytest.mark.parametrize(
-    "functions", [jaxsoftmax, pytest.param(forward_mode, marks=pytest.mark.slow)], ids=["reverse mode", "both modes"]
-)
 
 
-@in_tiers("dtype", ["bfloat16", "float32", "float16"], first=["bfloat16"])
-@in_both_modes
-@in_tiers("name", CALLS, first=FIRST)
-def test_value_gradient_and_hessian_need_no_implicit_promotion(functions, name, dtype):
+@in_tiers(("mode", "name", "dtype"), CASES, first=[("reverse mode", name, "bfloat16") for name in FIRST])
+def test_value_gradient_and_hessian_need_no_implicit_promotion(mode, name, dtype):
     """Tracing is what refuses to promote: nothing has to be compiled."""
-    call, x = partial(CALLS[name], functions), jax.ShapeDtypeStruct((2, 3), dtype)
+    call, x = partial(CALLS[name], MODULES[mode]), jax.ShapeDtypeStruct((2, 3), dtype)
 
     def gradient(x):
         value, vjp = jax.vjp(call, x)
@@ -73,15 +75,16 @@ def test_value_gradient_and_hessian_need_no_implicit_promotion(functions, name, 
         jax.eval_shape(jax.hessian(lambda x: jnp.sum(call(x))), x)
 
 
-@in_both_modes
+@in_tiers("mode", MODULES, first=["reverse mode"])
+@pytest.mark.parametrize("x64", [False, True], ids=["32 bits", "64 bits"])
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "integer labels", "training, float"])
-def test_long_rows_need_no_implicit_promotion(functions, name):
+def test_long_rows_need_no_implicit_promotion(mode, name, x64):
     def gradient(x):
         return jax.grad(lambda x: jnp.sum(call(x)))(x)
 
     call = {**CALLS, "softmax": lambda f, x: f.softmax(x), "training, float": lambda f, x: f.cross_entropy(x, x)}[name]
-    call = partial(call, functions)
-    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+    call = partial(call, MODULES[mode])
+    with jax.enable_x64(x64), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         jax.eval_shape(gradient, jax.ShapeDtypeStruct((2, 640), "float32"))
 
 

@@ -14,8 +14,8 @@ import jaxsoftmax
 from jaxsoftmax import analytic, forward_mode
 from tests.tiers import in_tiers
 
-SHAPES = [(10, 600, 10), (3, 50_000, 10), (40, 3000, 2), (4, 1024, 300), (6, 7, 5000)]  # directions, rows, classes
-TELLING = (40, 3000, 2)  # without their guards against it the functions go wrong here, and at 10 of 600 rows do not
+SHAPES = [(3, 50_000, 10), (40, 3000, 2), (4, 1024, 300), (6, 7, 5000)]  # directions, rows, classes
+TELLING = (40, 3000, 2)  # without their guards against it the functions go wrong here
 ATOL = 4e-6  # entries of up to 6, of float32; a wrong one is off by 0.1 and more
 
 

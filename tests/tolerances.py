@@ -72,17 +72,18 @@ def exact_softmax(x: Any) -> np.ndarray:
     return e / e.sum(-1, keepdims=True)
 
 
-def ulps(got: Any, expected: Any, dtype: str, size: Any = None) -> float:
-    """The largest distance from `expected` (mpmath or float64) in ulps of `dtype`; inf where only one is finite.
-
-    `size` is the size of the terms whose sum is expected: its ulps count where it is given, instead of the sum's.
-    XLA flushes what is below the least normal number of float32 and bfloat16 to 0, which counts as exact there.
-    """
-    return float(np.max(_distances(got, expected, dtype, size), initial=0.0))
+def exact_softmax_jacobian(x: Any) -> np.ndarray:
+    """diag(s) - s s^T (M5)."""
+    s = exact_softmax(x)
+    return s[..., :, None] * (exact(np.eye(s.shape[-1])) - s[..., None, :])
 
 
 def assert_close(got: Any, expected: Any, dtype: str, tolerance: float | None = None, size: Any = None) -> None:
-    """`got` has that dtype and the shape of `expected`, and lies within the table's ulps (or those stated) of it."""
+    """`got` has that dtype and the shape of `expected`, and lies within the table's ulps (or those stated) of it.
+
+    Of `size`, the size of the terms whose sum is expected, ulps count where it is given, instead of the sum's.
+    XLA flushes what is below the least normal number of float32 and bfloat16 to 0, which counts as exact there.
+    """
     assert str(got.dtype) == dtype
     assert got.shape == np.shape(expected)
     distances = _distances(got, expected, dtype, size)

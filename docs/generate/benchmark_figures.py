@@ -1,26 +1,14 @@
 """Times as ratios to optax's, drawn as dots between their quartiles, for light and for dark pages."""
 
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from docs.generate.figures import SCHEMES, Scheme, as_svg, logarithmic
 
 Points = Mapping[str, Mapping[str, tuple[float, float, float]]]  # (lower, median, upper) by case and subject
 
-
-@dataclass(frozen=True)
-class _Scheme:
-    ink: str
-    faint: str
-    own: str
-
-
-SCHEMES = {"light": _Scheme("#1f2328", "#d0d7de", "#0b5fd0"), "dark": _Scheme("#e6edf3", "#484f58", "#58a6ff")}
 _COLOURS = {"tokamax": "#6a994e", "torch": "#b07cd8", "floor": "#8c959f"}
 _MARKERS = "oDs"  # by version of JAX
 _TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
@@ -31,7 +19,6 @@ def draw(by_version: Mapping[str, Points], scheme: str) -> str:
     colours = SCHEMES[scheme]
     cases = list(dict.fromkeys(case for points in by_version.values() for case in points))
     figure = Figure(figsize=(8.0, 1.5 + 0.42 * len(cases)), layout="constrained")
-    FigureCanvasSVG(figure)
     axes: Axes = figure.add_subplot()
     subjects = _subjects(by_version)
     for at, (version, points) in enumerate(by_version.items()):
@@ -45,10 +32,7 @@ def draw(by_version: Mapping[str, Points], scheme: str) -> str:
         frameon=False,
         labelcolor=colours.ink,
     )
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "benchmarks"}):  # the same figure for the same numbers
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+    return as_svg(figure, "benchmarks")
 
 
 def _subjects(by_version: Mapping[str, Points]) -> Sequence[str]:
@@ -56,27 +40,22 @@ def _subjects(by_version: Mapping[str, Points]) -> Sequence[str]:
     return list(dict.fromkeys(found))
 
 
-def _dots(
-    axes: Axes, cases: Sequence[str], points: Points, subject: str, colours: _Scheme, at: int, label: str
-) -> None:
+def _dots(axes: Axes, cases: Sequence[str], points: Points, subject: str, colours: Scheme, at: int, label: str) -> None:
     own = [(row, points[case][subject]) for row, case in enumerate(cases) if subject in points.get(case, {})]
     if not own:
         return
-    colour = _COLOURS.get(subject, colours.own)
+    colour = (_COLOURS | {"jaxsoftmax": colours.own})[subject]
     rows = [row - 0.14 + 0.28 * at for row, _ in own]
     lower, median, upper = zip(*(spread for _, spread in own), strict=True)
     axes.hlines(rows, lower, upper, color=colour, linewidth=1.6, alpha=0.6)
     axes.scatter(median, rows, color=colour, marker=_MARKERS[at], s=30, zorder=3, label=label)
 
 
-def _frame(axes: Axes, cases: Sequence[str], colours: _Scheme) -> None:
+def _frame(axes: Axes, cases: Sequence[str], colours: Scheme) -> None:
     axes.axvline(1.0, color=colours.ink, linewidth=1.0, linestyle="--", zorder=0)
-    axes.set_xscale("log")
+    logarithmic(axes, _TICKS)
     axes.set_yticks(range(len(cases)), cases)
     axes.invert_yaxis()
-    axes.xaxis.set_major_locator(FixedLocator(_TICKS))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.set_xlabel("time as a ratio to optax's (dashed: the same); less is faster", color=colours.ink)
     axes.tick_params(colors=colours.ink, length=0)
     axes.grid(axis="x", color=colours.faint, linewidth=0.6)

@@ -8,11 +8,11 @@ from functools import cache
 from typing import Any
 
 from docs.generate import benchmark_figures
+from docs.generate.figures import SCHEMES, path_of, pictures
 from docs.generate.repository import RESULTS
-from docs.generate.text import details, in_figures, plain, table
+from docs.generate.text import details, in_figures, plain, table, versioned
 
 FOLDER = RESULTS / "bench"
-ASSETS = "assets/benchmarks"
 _OWN = "jaxsoftmax"
 _KINDS = {"linear": "The fused head, over hidden states and a kernel", "plain": "The loss over given logits"}
 _DRAWN = "value and gradient"
@@ -46,11 +46,7 @@ def records() -> tuple[Record, ...]:
 
 def _record(stem: str, document: Mapping[str, Any]) -> Record:
     machine, versions = document["machine"], document["versions"]
-    made_on = [
-        f"{machine['cpu']}, {machine['cores']} cores",
-        *(f"{name} {version}" for name, version in versions.items()),
-        document["date"].partition(" ")[0],
-    ]
+    made_on = [f"{machine['cpu']}, {machine['cores']} cores", versioned(versions), document["date"].partition(" ")[0]]
     return Record(stem, shlex.join(document["command"]), ", ".join(made_on), versions["jax"], document["rows"])
 
 
@@ -74,8 +70,8 @@ def figures() -> Mapping[str, str]:
     drawn = {}
     for kind in _KINDS:
         of_kind = {record.jax: _points(record.of_kind(kind)) for record in _longest(kind)}
-        for scheme in benchmark_figures.SCHEMES:
-            drawn[f"{ASSETS}/{kind}-{scheme}.svg"] = benchmark_figures.draw(of_kind, scheme)
+        for scheme in SCHEMES:
+            drawn[path_of(kind, scheme)] = benchmark_figures.draw(of_kind, scheme)
     return drawn
 
 
@@ -109,11 +105,8 @@ def render() -> str:
 
 def _of_kind(kind: str, title: str) -> str:
     alt = f"{title}: time of {_DRAWN} as a ratio to optax's, by shape and dtype"
-    pictures = "\n".join(
-        f"![{alt}](/{ASSETS}/{kind}-{scheme}.svg#only-{scheme})" for scheme in benchmark_figures.SCHEMES
-    )
     tables = "\n".join(_of_record(record, rows) for record in records() if (rows := record.of_kind(kind)))
-    return f"### {title}\n\n{pictures}\n\n{tables}"
+    return f"### {title}\n\n{pictures(kind, alt)}\n\n{tables}"
 
 
 def _of_record(record: Record, rows: Sequence[Row]) -> str:

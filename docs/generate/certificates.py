@@ -7,7 +7,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from docs.generate.repository import RESULTS
-from docs.generate.text import in_figures, plain, table
+from docs.generate.text import in_figures, plain, table, versioned
 from jaxsoftmax.verify import Report, Row
 
 FOLDER = RESULTS / "certificate"
@@ -21,10 +21,7 @@ def kept() -> tuple[Report, ...]:
     Raises:
       FileNotFoundError: there is none.
     """
-    paths = sorted(FOLDER.glob("*.json"))
-    if not paths:
-        raise FileNotFoundError(f"no certificate in {FOLDER}: write one with jaxsoftmax verify --json FILE")
-    return tuple(map(_read, paths))
+    return tuple(_read(FOLDER, "--json FILE").values())
 
 
 @cache
@@ -34,14 +31,14 @@ def of_peers() -> dict[str, Report]:
     Raises:
       FileNotFoundError: there is none.
     """
-    paths = sorted((FOLDER / "peers").glob("*.json"))
+    return _read(FOLDER / "peers", "--against")
+
+
+def _read(folder: Path, options: str) -> dict[str, Report]:
+    paths = sorted(folder.glob("*.json"))
     if not paths:
-        raise FileNotFoundError(f"no certificate in {FOLDER / 'peers'}: write one with jaxsoftmax verify --against")
-    return {path.stem: _read(path) for path in paths}
-
-
-def _read(path: Path) -> Report:
-    return Report.from_dict(json.loads(path.read_text("utf-8")))
+        raise FileNotFoundError(f"no certificate in {folder}: write one with jaxsoftmax verify {options}")
+    return {path.stem: Report.from_dict(json.loads(path.read_text("utf-8"))) for path in paths}
 
 
 def render_peers() -> str:
@@ -55,14 +52,14 @@ def render_peers() -> str:
     return f"{table(('library', 'function', 'what its certificate says'), rows, 0)}\nMade on:\n\n{made}"
 
 
-def name_of(report: Report) -> str:
-    """Returns what a column of its errors is headed: "jax 0.12.0.1"."""
-    return f"jax {report.versions['jax']}"
+def names() -> list[str]:
+    """Returns what the columns of the kept certificates' errors are headed: "jax 0.12.0.1"."""
+    return [f"jax {report.versions['jax']}" for report in kept()]
 
 
 def made_on(report: Report) -> str:
     """Returns the device and the versions."""
-    return f"{report.device}, " + ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    return f"{report.device}, {versioned(report.versions)}"
 
 
 def by_digits(rows: Iterable[Row]) -> list[Row]:

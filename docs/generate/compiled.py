@@ -7,10 +7,10 @@ from functools import cache
 from typing import Any
 
 from docs.generate import compiled_figure
-from docs.generate.benchmark_figures import SCHEMES
-from docs.generate.benchmarks import ASSETS, Row, cases, shape_of
+from docs.generate.benchmarks import Row, cases, shape_of
+from docs.generate.figures import SCHEMES, path_of, pictures
 from docs.generate.repository import RESULTS
-from docs.generate.text import details, plain, table
+from docs.generate.text import details, plain, table, versioned
 
 FOLDER = RESULTS / "compiled"
 
@@ -36,13 +36,13 @@ def render() -> str:
     ]
     made = "\n\n".join(
         f"`{shlex.join(record['command'])}`\n\nCompiled on {record['date'].partition(' ')[0]} for "
-        f"{record['target']}, {plain(', '.join(f'{name} {v}' for name, v in record['versions'].items()))}. "
+        f"{record['target']}, {plain(versioned(record['versions']))}. "
         f"Time: {record['time']}."
         for record in records()
     )
     alt = "the fused head compiled, value and gradients in bfloat16: time above its floor against temporary memory"
-    pictures = "\n".join(f"![{alt}](/{ASSETS}/compiled-{scheme}.svg#only-{scheme})" for scheme in SCHEMES)
-    return f"{pictures}\n\n{table(header, lines, len(by_target))}\n{details('note', 'How it was made', made)}"
+    shown = f"{pictures('compiled', alt)}\n\n{table(header, lines, len(by_target))}"
+    return f"{shown}\n{details('note', 'How it was made', made)}"
 
 
 _DRAWN = {"jaxsoftmax": "integer-labels", "jaxsoftmax, 256 MiB": "lean"}
@@ -58,7 +58,7 @@ def figures() -> Mapping[str, str]:
             if case["kind"] == "linear" and case["quantity"] == "value and gradient" and case["shape"][0] == 8192:
                 points = drawn.setdefault(shape_of(by_subject["jaxsoftmax"]), {}).setdefault(chip, {})
                 points |= {name: _point(by_subject[subject]) for name, subject in _drawn_of(case["function"])}
-    return {f"{ASSETS}/compiled-{scheme}.svg": compiled_figure.draw(drawn, scheme) for scheme in SCHEMES}
+    return {path_of("compiled", scheme): compiled_figure.draw(drawn, scheme) for scheme in SCHEMES}
 
 
 def _drawn_of(function: str) -> list[tuple[str, str]]:

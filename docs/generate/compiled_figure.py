@@ -1,15 +1,11 @@
 """The fused head compiled for machines that aren't here: its time above the floor against its memory, as SVG."""
 
-import io
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from docs.generate.benchmark_figures import SCHEMES
+from docs.generate.figures import SCHEMES, as_svg, logarithmic
 
 Point = tuple[float, float]  # GiB, time as a ratio to the floor
 _GIBIBYTES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -25,7 +21,6 @@ def draw(by_shape: Mapping[str, Mapping[str, Mapping[str, Point]]], scheme: str)
     """
     colours = SCHEMES[scheme]
     figure = Figure(figsize=(8.0, 3.6), layout="constrained")
-    FigureCanvasSVG(figure)
     panels = figure.subplots(1, len(by_shape), sharey=True, squeeze=False)[0]
     targets = list(dict.fromkeys(target for points in by_shape.values() for target in points))
     hues = dict(zip(targets, (colours.own, "#6a994e", "#b07cd8", "#d08770"), strict=False))
@@ -36,20 +31,14 @@ def draw(by_shape: Mapping[str, Mapping[str, Mapping[str, Point]]], scheme: str)
             for program, (memory, ratio) in points.items():
                 axes.plot(memory, ratio, _MARKERS[program], color=hues[target], markersize=6)
         axes.set_title(shape, color=colours.ink, fontsize=10)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(FixedLocator(_GIBIBYTES))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        logarithmic(axes, _GIBIBYTES)
         axes.set_xlabel("temporary memory [GiB]", color=colours.ink)
         axes.tick_params(which="both", colors=colours.ink)
         axes.grid(color=colours.faint, linewidth=0.6)
         axes.spines[:].set_visible(False)
     panels[0].set_ylabel("time as a ratio to the floor", color=colours.ink)
     _legend(figure, targets, hues, colours.ink)
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "compiled"}):  # the same figure for the same numbers
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+    return as_svg(figure, "compiled")
 
 
 def _legend(figure: Figure, targets: Sequence[str], hues: Mapping[str, str], ink: str) -> None:

@@ -13,7 +13,7 @@ from docs.generate import certificates, marks
 from docs.generate.marks import Mark
 from docs.generate.repository import RESULTS, url_of
 from docs.generate.text import details, fenced, in_figures, plain, table
-from jaxsoftmax.verify import THEOREMS, Claim, Row, Theorem
+from jaxsoftmax.verify import THEOREMS, Row, Theorem
 
 _EPS = 2.0**-52
 _ADDRESS = re.compile(r"https?://\S+")
@@ -124,8 +124,7 @@ def _checked(number: str, repository: str) -> str:
 def _certified(theorem: Theorem) -> str:
     rows = [row for kept in certificates.kept() for row in kept.rows if row.theorem == theorem.number]
     worst = certificates.worst(certificates.by_digits(rows))
-    names = " and ".join(certificates.name_of(kept) for kept in certificates.kept())
-    held = f"{sum(row.passed for row in rows)} of {len(rows)} rows hold, with {names}"
+    held = f"{sum(row.passed for row in rows)} of {len(rows)} rows hold, with {' and '.join(certificates.names())}"
     if worst:
         held += (
             f"; of those judged by 50 digits the worst is {in_figures(worst.error)} of {in_figures(worst.bound)} ulps"
@@ -137,18 +136,16 @@ def _certified(theorem: Theorem) -> str:
 
 
 def _rows_table(theorem: Theorem) -> str:
-    names = [certificates.name_of(kept) for kept in certificates.kept()]
+    names = certificates.names()
     claims = dict.fromkeys((claim.function, claim.quantity) for claim in theorem.claims)
     lines = []
     for function, quantity in claims:
-        bounds = sorted({claim.bound for claim in _alike(theorem.claims, function, quantity)})
+        bounds = sorted(
+            {each.bound for each in theorem.claims if (each.function, each.quantity) == (function, quantity)}
+        )
         errors = [_worst_of(kept.rows, theorem.number, function, quantity) for kept in certificates.kept()]
         lines.append((f"`{function}`", plain(quantity), ", ".join(map(in_figures, bounds)), *errors))
     return table(("function", "quantity", "bound, ulps", *(f"worst, {name}" for name in names)), lines, len(names) + 1)
-
-
-def _alike(claims: Iterable[Claim], function: str, quantity: str) -> list[Claim]:
-    return [claim for claim in claims if (claim.function, claim.quantity) == (function, quantity)]
 
 
 def _worst_of(rows: Iterable[Row], number: str, function: str, quantity: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from docs.generate.repository import FIGURES, RESULTS, url_of
-from docs.generate.text import details, plain
+from docs.generate.text import details, plain, versioned
 from experiments.__main__ import NAMES
 
 
@@ -35,8 +35,8 @@ def _checks(result: Mapping[str, Any]) -> str:
     checks = "".join(f"- {'✓' if holds else '✗'} {plain(check)}\n" for check, holds in result["checks"].items())
     machine = result["machine"]
     resumed = " after it was resumed" if result.get("resumed") else ""
-    versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
+    versions = plain(versioned(result["versions"]))
     return (
         f"{checks}\n`{result['command']}`, {result['seconds']} s{resumed}, seed {result['seed']}, "
-        f"{machine['system']} {machine['architecture']}, {machine['cpus']} cores; {plain(versions)}.\n"
+        f"{machine['system']} {machine['architecture']}, {machine['cpus']} cores; {versions}.\n"
     )

@@ -26,6 +26,7 @@ from docs.generate import (
     marks,
     modes,
     reference,
+    scaling,
     ulps,
 )
 from docs.generate.links import RepositoryLinks, among_files
@@ -42,6 +43,7 @@ _PARTS: dict[str, Callable[[str, str], str]] = {
     "modes": lambda repository, argument: modes.render(),
     "peers": lambda repository, argument: certificates.render_peers(),
     "reference": lambda repository, argument: reference.module(argument),
+    "scaling": lambda repository, argument: scaling.tables()[argument],
     "ulps": lambda repository, argument: ulps.render(),
 }
 _links: list[RepositoryLinks] = []

@@ -12,14 +12,20 @@ from docs.generate.text import details, in_figures, table
 # The loss, and its gradient in the logits.
 Outcome = tuple[float, list[float]]
 LOSSES = {"integer": "integer label", "float": "float labels"}
+_OWN = "jaxsoftmax"
 PEERS = {"optax": "optax", "torch": "PyTorch"}
 
 
 @cache
 def cases() -> tuple[Mapping[str, Any], ...]:
     """Returns every case: a row of logits, an option, and what each loss makes of them."""
-    path = Path(__file__).with_name("infinities.toml")
-    return tuple(tomllib.loads(path.read_text("utf-8"))["case"])
+    found = tomllib.loads(Path(__file__).with_name("infinities.toml").read_text("utf-8"))
+    return tuple(
+        {"logits": logits, "option": option, "row": found["rows"][logits], "keywords": found["keywords"][option]}
+        | {_column(library, loss): outcome for library, of in by_library.items() for loss, outcome in of.items()}
+        for option, by_logits in found["outcomes"].items()
+        for logits, by_library in by_logits.items()
+    )
 
 
 def render() -> str:
@@ -33,10 +39,14 @@ def render() -> str:
 
 def _table(of_option: list[Mapping[str, Any]]) -> str:
     columns = [
-        name for peer in ("", *PEERS) for loss in LOSSES if (name := f"{peer}_{loss}".strip("_")) in of_option[0]
+        name for library in (_OWN, *PEERS) for loss in LOSSES if (name := _column(library, loss)) in of_option[0]
     ]
     lines = [(case["logits"], *(_cell(case[column]) for column in columns)) for case in of_option]
     return table(("logits", *map(_title, columns)), lines)
+
+
+def _column(library: str, loss: str) -> str:
+    return loss if library == _OWN else f"{library}_{loss}"
 
 
 def _title(column: str) -> str:

@@ -1,7 +1,7 @@
 """Pieces of Markdown."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 _SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|$~^]")
 
@@ -21,6 +21,11 @@ def plain(text: str) -> str:
 def entity(found: re.Match[str]) -> str:
     """Returns a character that was found as what Markdown shows and doesn't read."""
     return f"&#{ord(found[0])};"
+
+
+def versioned(versions: Mapping[str, str]) -> str:
+    """Returns packages with their versions: "jax 0.10.2, optax 0.2.8"."""
+    return ", ".join(f"{package} {version}" for package, version in versions.items())
 
 
 def fenced(language: str, text: str) -> str:

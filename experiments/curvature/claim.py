@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from rich.console import RenderableType
 from rich.progress import Progress
 from rich.table import Table
@@ -17,16 +18,19 @@ from rich.table import Table
 from experiments.curvature.agreement import DIFFERENCE_TOLERANCE, TOLERANCE_ULPS
 from experiments.curvature.confident_rows import (
     CONFIDENT,
+    LIBRARY,
     OPTAX,
     OPTAX_PRODUCT,
     PEER_HESSIANS,
     PRODUCT_TOLERANCE,
     ROW_TOLERANCE_ULPS,
+    ConfidentRows,
 )
-from experiments.curvature.figure import curvature_figure
 from experiments.curvature.findings import PARTS, Findings, Size, find
 from experiments.data.digits import standardised_digits
 from experiments.runner.experiment import Experiment, Options, Outcome
+
+_FLOOR = 1e-9  # where errors of zero are drawn
 
 
 def measure(options: Options, progress: Progress) -> Outcome:
@@ -50,7 +54,7 @@ def judge(found: Findings) -> Outcome:
         conclusion=[_on_products(found), *_on_confident(found, ours)],
         measurements=_measurements(found),
         tables=[_table_of_products(found), _table_of_rows(found)],
-        figures={"curvature": curvature_figure(found.rows)},
+        figures={"curvature": _figure(found.rows)},
     )
 
 
@@ -107,6 +111,22 @@ def _table_of_rows(found: Findings) -> RenderableType:
     for each in rows.found:
         table.add_row(each.method, each.dtype, f"{each.worst_ulps:.3g}", str(rows.zeros_of(each.method, each.dtype)))
     return table
+
+
+def _figure(rows: ConfidentRows) -> Figure:
+    """Returns each digit's worst entry against the gap of its label's logit."""
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for method, color in {OPTAX: "tab:orange", LIBRARY: "tab:blue"}.items():
+        errors = np.maximum(rows.errors_of(method, "float32"), _FLOOR)
+        axes.plot(rows.gaps, errors, ".", markersize=3, color=color, label=method)
+    axes.axvline(CONFIDENT, color="gray", linestyle=":")
+    axes.axhline(float(np.finfo(np.float32).eps), color="gray", linewidth=0.8, linestyle="-.", label="1 ulp")
+    axes.set(yscale="log", xlabel="gap of the label's logit [nats]", ylabel="worst relative error of an entry")
+    axes.set_title("Hessians of the digits in float32, late in training", fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
 
 
 EXPERIMENT = Experiment(

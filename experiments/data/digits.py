@@ -1,6 +1,5 @@
 """scikit-learn's handwritten digits, and a linear softmax classifier trained on them with the library's loss."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,7 +13,6 @@ from sklearn.model_selection import train_test_split
 import jaxsoftmax
 
 CLASSES = 10
-STEPS_A_CALL = 20
 _LEARNING_RATE = 0.02
 _WEIGHT_DECAY = 1e-3
 
@@ -54,15 +52,12 @@ def standardised_digits(seed: int) -> Digits:
     return Digits((train_x - mean) / deviation, train_y, (test_x - mean) / deviation, test_y)
 
 
-def train(
-    digits: Digits, steps: int, advance: Callable[[int], None] = lambda count: None
-) -> tuple[Parameters, Metrics]:
+def train(digits: Digits, steps: int) -> tuple[Parameters, Metrics]:
     """Trains the classifier with Adam on the whole training set, and records losses and accuracies at every step.
 
     Args:
         digits: the data, cast to float32.
-        steps: how many updates, a multiple of the steps in one compiled call.
-        advance: called with the number of steps of each call.
+        steps: how many updates.
 
     Returns:
         The trained parameters, and metrics stacked over the steps.
@@ -80,14 +75,10 @@ def train(
         parameters = jax.tree.map(jnp.add, parameters, updates)
         return (parameters, state), _metrics(parameters, data)
 
-    several_steps = jax.jit(lambda carry: jax.lax.scan(step, carry, length=STEPS_A_CALL))
-    parameters = Parameters(jnp.zeros((data.train_x.shape[1], CLASSES), jnp.float32), jnp.zeros(CLASSES, jnp.float32))
-    carry, recorded = (parameters, optimiser.init(parameters)), []
-    for _ in range(steps // STEPS_A_CALL):
-        carry, metrics = several_steps(carry)
-        recorded.append(metrics)
-        advance(STEPS_A_CALL)
-    return carry[0], jax.tree.map(lambda *parts: jnp.concatenate(parts), *recorded)
+    first = Parameters(jnp.zeros((data.train_x.shape[1], CLASSES), jnp.float32), jnp.zeros(CLASSES, jnp.float32))
+    run = jax.jit(lambda carry: jax.lax.scan(step, carry, length=steps))
+    (parameters, _), metrics = run((first, optimiser.init(first)))
+    return parameters, metrics
 
 
 def _metrics(parameters: Parameters, data: Digits) -> Metrics:

@@ -55,13 +55,12 @@ class Line:
         return "jaxsoftmax" in self.formula
 
 
-@dataclass(frozen=True)
 class Derivation:
     """A chain of equal expressions, with the theorem that it proves."""
 
-    theorem: str
-    title: str
-    lines: tuple[Line, ...]
+    def __init__(self, theorem: str, title: str, *lines: Line) -> None:
+        """Takes the lines one by one, the one that is derived first."""
+        self.theorem, self.title, self.lines = theorem, title, lines
 
 
 @dataclass(frozen=True)

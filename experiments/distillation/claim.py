@@ -6,7 +6,6 @@ temperature by their limit (z − v) / C (Hinton, Vinyals and Dean, 2015). Then 
 from a few labels each, without and with a teacher's probabilities of the same digits.
 """
 
-import argparse
 from functools import partial
 from typing import Any
 
@@ -20,14 +19,15 @@ from experiments.distillation.chain import DIFFERENCE_TOLERANCE
 from experiments.distillation.figure import distillation_figure
 from experiments.distillation.findings import TEMPERATURE, Findings, Size, find
 from experiments.distillation.gradients import LIBRARY, OPTAX, TOLERANCE_ULPS
-from experiments.runner.experiment import Experiment, Options, Outcome, OwnOptions, positive
+from experiments.runner.experiment import Experiment, Options, Outcome
 
-_LABELLED, _MOST_LABELLED = 5, 100  # digits of each class
+_FULL = Size(labelled=5, students=20, steps=300, temperatures=(1.0, 2.0, 4.0, TEMPERATURE, 16.0), stride=1.0)
+_QUICK = Size(labelled=5, students=5, steps=120, temperatures=(1.0, TEMPERATURE), stride=6.0)
 
 
 def measure(options: Options, progress: Progress) -> Outcome:
     """Judges the gradients, then trains the students."""
-    size: Size = options.own
+    size = _QUICK if options.quick else _FULL
     task = progress.add_task("parts", total=size.parts)
     return judge(find(standardised_digits(options.seed), size, options.seed, partial(progress.advance, task)))
 
@@ -127,27 +127,8 @@ def _measurements(found: Findings) -> dict[str, Any]:
     }
 
 
-def _add_own_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--labelled",
-        type=positive,
-        default=_LABELLED,
-        help=f"digits of each class that a student has labels of, at most {_MOST_LABELLED} (default: {_LABELLED})",
-    )
-
-
-def _read_own_options(options: argparse.Namespace) -> Size:
-    labelled = options.labelled
-    if labelled > _MOST_LABELLED:
-        raise ValueError(f"argument --labelled: expected at most {_MOST_LABELLED}, got {labelled}")
-    if options.quick:
-        return Size(labelled, students=5, steps=120, temperatures=(1.0, TEMPERATURE), stride=6.0)
-    return Size(labelled, students=20, steps=300, temperatures=(1.0, 2.0, 4.0, TEMPERATURE, 16.0), stride=1.0)
-
-
 EXPERIMENT = Experiment(
     "distillation",
     "A teacher's probabilities as labels have exact gradients, to student and teacher, and help the student.",
     measure,
-    OwnOptions(_add_own_options, _read_own_options),
 )

@@ -35,7 +35,7 @@ class Losses:
     of_logits: Loss
 
 
-def _library_of_probabilities(student: Row, probabilities: Row, temperature: float) -> Array:
+def _library_of_probabilities(student: Array, probabilities: Array, temperature: float | Array) -> Array:
     return jaxsoftmax.softmax_cross_entropy(student / temperature, probabilities) * temperature**2
 
 
@@ -43,8 +43,7 @@ def distillation_loss(
     student: Float[Array, "*batch classes"], teacher: Float[Array, "*batch classes"], temperature: float | Array
 ) -> Float[Array, "*batch"]:
     """Returns T² C(z / T, softmax(v / T)) of a student's logits z and a teacher's v."""
-    probabilities = jaxsoftmax.softmax(teacher / temperature)
-    return jaxsoftmax.softmax_cross_entropy(student / temperature, probabilities) * temperature**2
+    return _library_of_probabilities(student, jaxsoftmax.softmax(teacher / temperature), temperature)
 
 
 def _optax_of_probabilities(student: Row, probabilities: Row, temperature: float) -> Array:

@@ -41,7 +41,3 @@ class ImportLine:
         """Returns the lines by which the two programs differ, each after its "- " or "+ "."""
         before, after = (self.source_with(name).splitlines() for name in (self.library, library))
         return [line for line in difflib.ndiff(before, after) if line[0] in "-+"]
-
-    def only_the_import_changes_to(self, library: str) -> bool:
-        """Whether the difference is this line and its replacement, and nothing else."""
-        return self.change_to(library) == [f"- {self.from_library(self.library)}", f"+ {self.from_library(library)}"]

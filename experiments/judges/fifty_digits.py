@@ -1,20 +1,15 @@
 """The closed forms evaluated with 50 decimal digits: the judge of every relative error."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import mpmath
 import numpy as np
 
-DIGITS = 50
 
-
-@contextmanager
-def fifty_digits() -> Iterator[None]:
+def fifty_digits() -> AbstractContextManager[None]:
     """Sets mpmath's precision to 50 digits inside a `with` block."""
-    with mpmath.workdps(DIGITS):
-        yield
+    return mpmath.workdps(50)
 
 
 def loss_and_label_gradient(row: np.ndarray, label: int) -> tuple[mpmath.mpf, mpmath.mpf]:
@@ -31,8 +26,7 @@ def loss_and_label_gradient(row: np.ndarray, label: int) -> tuple[mpmath.mpf, mp
 
 def softmax_jacobian(row: np.ndarray) -> list[list[mpmath.mpf]]:
     """Returns diag(s) − ssᵀ of logits [vocab], its diagonal as sᵢ Σ_{k≠i} sₖ, so that nothing cancels."""
-    largest = max(float(entry) for entry in row)
-    exponentials = [mpmath.exp(mpmath.mpf(float(entry)) - largest) for entry in row]
+    exponentials = [mpmath.exp(mpmath.mpf(float(entry))) for entry in row]  # no exponent is too large for mpmath
     total = mpmath.fsum(exponentials)
     s = [entry / total for entry in exponentials]
     size = range(len(s))
@@ -52,13 +46,11 @@ def soft_label_gradients(row: np.ndarray, targets: np.ndarray) -> SoftLabelGradi
     """Returns sⱼ Σ_{i≠j} tᵢ − (1 − sⱼ) tⱼ and −log sⱼ for logits and targets [vocab], taken as they are."""
     x, t = ([mpmath.mpf(float(entry)) for entry in entries] for entries in (row, targets))
     size = range(len(x))
-    odds = [mpmath.fsum(mpmath.exp(x[i] - x[j]) for i in size if i != j) for j in size]  # of the others
-    pulls = [t[j] * odds[j] / (1 + odds[j]) for j in size]
-    pushes = [mpmath.fsum(t[i] for i in size if i != j) / (1 + odds[j]) for j in size]
-    sizes = [mpmath.fsum(abs(t[i]) for i in size if i != j) / (1 + odds[j]) for j in size]
+    others = [[i for i in size if i != j] for j in size]
+    odds = [mpmath.fsum(mpmath.exp(x[i] - x[j]) for i in others[j]) for j in size]  # of the others
     return SoftLabelGradients(
-        by_logits=[push - pull for push, pull in zip(pushes, pulls, strict=True)],  # (M11)
-        magnitudes=[size + abs(pull) for size, pull in zip(sizes, pulls, strict=True)],
+        by_logits=[(mpmath.fsum(t[i] for i in others[j]) - t[j] * odds[j]) / (1 + odds[j]) for j in size],  # (M11)
+        magnitudes=[(mpmath.fsum(abs(t[i]) for i in others[j]) + abs(t[j]) * odds[j]) / (1 + odds[j]) for j in size],
         by_targets=[mpmath.log1p(odd) for odd in odds],  # (M12)
     )
 

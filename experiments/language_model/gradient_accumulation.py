@@ -34,7 +34,7 @@ class Apart:
     @property
     def holds(self) -> bool:
         """Whether they are equal up to rounding."""
-        return max(self.loss, self.gradients) <= TOLERANCE
+        return bool(np.max([self.loss, self.gradients]) <= TOLERANCE)  # Python's max may pass over a NaN
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def apart(found: LossAndGradients, whole: LossAndGradients) -> Apart:
         float(jnp.max(jnp.abs(mine - its)) / jnp.max(jnp.abs(its)))
         for mine, its in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True)
     )
-    return Apart(loss, max(gradients))
+    return Apart(loss, float(np.max(gradients)))
 
 
 def with_uneven_padding(data: Sequences, size: int) -> Sequences:

@@ -34,7 +34,7 @@ def materialised(hidden: Hidden, kernel: Kernel, labels: Int[Array, "batch lengt
 def fused(
     hidden: Hidden, kernel: Kernel, labels: Int[Array, "batch length"], reduction: str = "mean"
 ) -> Float[Array, ""]:
-    """Returns the mean loss by the fused head, without all logits in memory."""
+    """Returns the mean or the sum of the losses by the fused head, without all logits in memory."""
     return jaxsoftmax.linear_cross_entropy(
         hidden, kernel, labels, ignore_index=PADDING, reduction=reduction, chunk_size=_TOKENS_A_CHUNK
     )

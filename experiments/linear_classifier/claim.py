@@ -42,9 +42,14 @@ class Agreement:
     gradient_ulps: float
 
     @property
+    def worst_ulps(self) -> float:
+        """The larger of both distances; NaN if either is."""
+        return float(np.max([self.loss_ulps, self.gradient_ulps]))
+
+    @property
     def holds(self) -> bool:
         """Whether loss and gradient agree up to rounding."""
-        return max(self.loss_ulps, self.gradient_ulps) <= TOLERANCE_ULPS
+        return self.worst_ulps <= TOLERANCE_ULPS
 
 
 def library_loss_and_gradient(
@@ -110,8 +115,7 @@ def measure(options: Options, progress: Progress) -> Outcome:
     samples = _SAMPLES_QUICK if options.quick else _SAMPLES
     agreements = compare(digits, options.seed, samples, partial(progress.advance, comparing))
     steps = _STEPS_QUICK if options.quick else _STEPS
-    training = progress.add_task("training steps", total=steps)
-    parameters, metrics = train(digits, steps, partial(progress.advance, training))
+    parameters, metrics = train(digits, steps)
     return judge(digits, agreements, samples, parameters, metrics)
 
 
@@ -121,7 +125,7 @@ def judge(
     """Turns agreement and accuracy into a verdict."""
     accuracy = float(metrics.test_accuracy[-1])
     correct = round(accuracy * len(digits.test_y))
-    worst = max(agreements, key=lambda agreement: max(agreement.loss_ulps, agreement.gradient_ulps))
+    worst = max(agreements, key=lambda agreement: agreement.worst_ulps)
     conclusion = [
         f"{sum(agreement.holds for agreement in agreements)} of {len(agreements)} losses and gradients dW agree on "
         f"{samples} digits, with both regularisers; the furthest, {worst.implementation} with {worst.regulariser}, is "
@@ -146,9 +150,8 @@ def judge(
 
 
 def _table(agreements: list[Agreement]) -> Table:
-    table = Table(title="Loss and dW of one batch, in ulps from the first implementation of each regulariser")
-    for heading in ("regulariser", "implementation", "loss", "loss, ulps", "dW, ulps", "verdict"):
-        table.add_column(heading)
+    title = "Loss and dW of one batch, in ulps from the first implementation of each regulariser"
+    table = Table("regulariser", "implementation", "loss", "loss, ulps", "dW, ulps", "verdict", title=title)
     for agreement in agreements:
         ulps = (f"{agreement.loss_ulps:.1f}", f"{agreement.gradient_ulps:.1f}")
         verdict = "ok" if agreement.holds else "WRONG"

@@ -14,7 +14,7 @@ the coordinator and the processes itself:
     gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=all \
         --command="cd jaxsoftmax && python -m experiments.multihost.worker --mesh 8x2"
 
-Elsewhere each process is told (JAX_COORDINATOR_ADDRESS may take the place of `--coordinator`):
+Elsewhere each process gets its place by flags (JAX_COORDINATOR_ADDRESS may take the place of `--coordinator`):
 
     python -m experiments.multihost.worker --coordinator HOST0:1234 --processes 2 --process-id 0
 """
@@ -47,8 +47,8 @@ from experiments.multihost.sharded_training import (
     train_alone,
     ulps_apart,
 )
-from experiments.runner.experiment import Experiment, MeasurementError, Options, Outcome, OwnOptions, positive
-from experiments.runner.processes import ProcessDiedError, ProcessGroup
+from experiments.runner.experiment import Experiment, Options, Outcome, OwnOptions, positive
+from experiments.runner.processes import ProcessGroup
 from experiments.runner.results import significant
 
 _PROCESSES, _PROCESSES_QUICK, _MOST_PROCESSES = 4, 2, 64
@@ -82,18 +82,14 @@ def measure(options: Options, progress: Progress) -> Outcome:
     job: Job = options.own
     digits = standardised_digits(options.seed)
     together = progress.add_task(f"steps of {job.processes} processes", total=job.steps)
-    alone = progress.add_task("steps of one process, twice", total=2 * job.steps)
-    try:
-        held, found = _train_together(job, options.seed, partial(progress.advance, together))
-    except ProcessDiedError as error:
-        raise MeasurementError(str(error)) from error
+    held, found = _train_together(job, options.seed, partial(progress.advance, together))
 
-    def report(step: int, loss: float) -> None:
-        progress.advance(alone)
+    def steps(of: str) -> Iterator[Batch]:
+        yield from progress.track(batches(digits, job.steps, options.seed), job.steps, description=f"steps {of}")
 
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        same = train_alone(digits, batches(digits, job.steps, options.seed), report)
-        planted = train_alone(digits, _without_a_digit(batches(digits, job.steps, options.seed)), report)
+        same = train_alone(digits, steps("of one process"))
+        planted = train_alone(digits, _without_a_digit(steps("without one digit")))
     correct = int(np.sum(np.argmax(digits.test_x @ found.W + found.b, axis=1) == digits.test_y))
     apart = ulps_apart(found, same)
     return judge(Findings(job, held, found, apart, ulps_apart(found, planted), correct, len(digits.test_y)))
@@ -199,8 +195,7 @@ def judge(found: Findings) -> Outcome:
 
 
 def _rounded(difference: Difference) -> dict[str, Any]:
-    losses = significant(difference.losses, 3)
-    return {"losses": losses, "W": difference.W, "b": difference.b}
+    return difference._asdict() | {"losses": significant(difference.losses, 3)}
 
 
 def _table(found: Findings) -> Table:

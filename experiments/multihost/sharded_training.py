@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
@@ -73,13 +74,14 @@ def batches(digits: Digits, steps: int, seed: int) -> Iterator[Batch]:
         yield Batch(x[rows], y[rows])
 
 
-def train_alone(digits: Digits, each: Iterable[Batch], report: Report) -> Run:
+def train_alone(digits: Digits, each: Iterable[Batch]) -> Run:
     """Trains on one device with `linear_cross_entropy`, on batches as they are."""
 
     def head(parameters: Parameters, x: ArrayLike, y: ArrayLike) -> Float[Array, ""]:
         return jaxsoftmax.linear_cross_entropy(x, parameters.W, y, bias=parameters.b)
 
-    return _train(head, Parameters(*_zeros(digits)), each, report)
+    losses, parameters = _train(head, Parameters(*_zeros(digits)), each)
+    return Run(losses, *map(np.asarray, parameters))
 
 
 def train_on_mesh(mesh: Mesh, digits: Digits, each: Iterable[Batch], report: Report) -> Run:
@@ -97,8 +99,8 @@ def train_on_mesh(mesh: Mesh, digits: Digits, each: Iterable[Batch], report: Rep
             vocab_axis="vocab",
         )
 
-    parameters = spread_zeros(mesh, digits)
-    return _train(head, parameters, map(partial(spread, mesh), each), report, NamedSharding(mesh, PartitionSpec()))
+    losses, parameters = _train(head, sharded_zeros(mesh, digits), map(partial(sharded, mesh), each), report)
+    return Run(losses, *process_allgather(parameters, tiled=True))
 
 
 def mesh_of(shape: tuple[int, int]) -> Mesh:
@@ -106,7 +108,7 @@ def mesh_of(shape: tuple[int, int]) -> Mesh:
     return jax.make_mesh(shape, ("data", "vocab"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def spread(mesh: Mesh, batch: Batch) -> tuple[Array, Array]:
+def sharded(mesh: Mesh, batch: Batch) -> tuple[Array, Array]:
     """Returns the batch as global arrays, of which each process makes its own rows alone.
 
     A batch that is short, or that the mesh doesn't divide, is padded with rows whose label is ignored.
@@ -121,11 +123,11 @@ def spread(mesh: Mesh, batch: Batch) -> tuple[Array, Array]:
     )
 
 
-def spread_zeros(mesh: Mesh, digits: Digits) -> Parameters:
+def sharded_zeros(mesh: Mesh, digits: Digits) -> Parameters:
     """Returns the first parameters, over the classes if the mesh divides them; else each device has them all."""
     classes = None if CLASSES % mesh.shape["vocab"] else "vocab"
-    spread_W, spread_b = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((None, classes), (classes,)))
-    W, b = jax.jit(partial(_zeros, digits), out_shardings=(spread_W, spread_b))()
+    of_W, of_b = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((None, classes), (classes,)))
+    W, b = jax.jit(partial(_zeros, digits), out_shardings=(of_W, of_b))()
     return Parameters(W, b)
 
 
@@ -147,9 +149,8 @@ def _train(
     head: Head,
     parameters: Parameters,
     each: Iterable[tuple[ArrayLike, ArrayLike]],
-    report: Report,
-    whole: NamedSharding | None = None,
-) -> Run:
+    report: Report = lambda step, loss: None,
+) -> tuple[Float[np.ndarray, " steps"], Parameters]:
     """Trains with momentum, linear in the gradients: Adam would blow the rounding of a gradient near 0 up to a step."""
     optimiser = optax.chain(optax.add_decayed_weights(_WEIGHT_DECAY), optax.sgd(_LEARNING_RATE, _MOMENTUM))
 
@@ -168,10 +169,4 @@ def _train(
             parameters, state, loss = step(parameters, state, batch)
             losses.append(float(loss))
             report(number, losses[-1])
-    if whole is not None:
-        parameters = jax.jit(_same, out_shardings=whole)(parameters)
-    return Run(np.array(losses, np.float32), *map(np.asarray, parameters))
-
-
-def _same(parameters: Parameters) -> Parameters:
-    return parameters
+    return np.array(losses, np.float32), parameters

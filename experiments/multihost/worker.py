@@ -19,8 +19,8 @@ from experiments.multihost.sharded_training import (
     Run,
     batches,
     mesh_of,
-    spread,
-    spread_zeros,
+    sharded,
+    sharded_zeros,
     train_alone,
     train_on_mesh,
     ulps_apart,
@@ -30,7 +30,7 @@ from experiments.runner.experiment import (
     EXIT_PASSED,
     EXIT_USAGE,
     OneLineParser,
-    add_options,
+    add_seed_and_quick,
     leave,
     positive,
 )
@@ -60,7 +60,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--process-id", type=int, help="which one this is, from 0")
     parser.add_argument("--join-seconds", type=positive, default=300, help="how long to wait for the others")
     parser.add_argument("--launched", action="store_true", help=argparse.SUPPRESS)
-    add_options(parser)
+    add_seed_and_quick(parser)
     add_job_options(parser)
     return parser.parse_args(argv)
 
@@ -85,8 +85,8 @@ def _work(options: argparse.Namespace, reports: TextIO) -> int:
         mesh=as_text(mesh.devices.shape),
         processes=jax.process_count(),
         devices=jax.device_count(),
-        own_digits=spread(mesh, some)[0].addressable_data(0).shape[0],
-        own_classes=spread_zeros(mesh, digits).W.addressable_data(0).shape[1],
+        own_digits=sharded(mesh, some)[0].addressable_data(0).shape[0],
+        own_classes=sharded_zeros(mesh, digits).W.addressable_data(0).shape[1],
     )
 
     def report(step: int, loss: float) -> None:
@@ -102,7 +102,7 @@ def _work(options: argparse.Namespace, reports: TextIO) -> int:
 def _compare(run: Run, digits: Digits, seed: int, say: Callable[..., None]) -> int:
     """Where no launcher does, process 0 compares the run with that of its own first device."""
     with jax.default_device(jax.local_devices()[0]):
-        alone = train_alone(digits, batches(digits, len(run.losses), seed), _report_nothing)
+        alone = train_alone(digits, batches(digits, len(run.losses), seed))
     apart = ulps_apart(run, alone)
     say(
         equals_one_device=apart.holds,
@@ -130,10 +130,6 @@ def _say(reports: TextIO, **facts: Any) -> None:
 
 def _say_nothing(**facts: Any) -> None:
     """Nothing: only the first process reports."""
-
-
-def _report_nothing(step: int, loss: float) -> None:
-    """Ignores the steps of the comparison run."""
 
 
 def _leave_at_once() -> NoReturn:

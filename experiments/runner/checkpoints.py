@@ -21,7 +21,7 @@ def checkpoints_of(results: Path, name: str, settings: Mapping[str, Any]) -> "Ch
     """Returns the checkpoints of a run, beside the results; one of other settings, versions or device has its own."""
     settings = {**settings, "versions": result_files.versions(), "device": jax.devices()[0].device_kind}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    return Checkpoints(results / f".{name}-{digest}.checkpoints", settings)
+    return Checkpoints(results / f".{name}-{digest}.checkpoints")
 
 
 class Checkpoints:
@@ -32,13 +32,11 @@ class Checkpoints:
 
     Args:
         directory: where it is kept; made with the first `save`.
-        settings: what the run depends on, of JSON's types. A checkpoint of other settings isn't taken.
     """
 
-    def __init__(self, directory: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, directory: Path) -> None:
         """Opens nothing yet: see the class."""
         self._directory = directory.absolute()
-        self._settings = dict(settings)
         self._opened: ocp.CheckpointManager | None = None
         self.resumed = False  # whether `latest` gave one
 
@@ -49,7 +47,7 @@ class Checkpoints:
             UnwritableResultsError: if it cannot be written; the one before is kept.
         """
         tree = jax.tree.map(_as_saved, tree)
-        parts = ocp.args.Composite(stamp=ocp.args.JsonSave(self._stamp(tree)), tree=ocp.args.StandardSave(tree))
+        parts = ocp.args.Composite(stamp=ocp.args.JsonSave(_stamp(tree)), tree=ocp.args.StandardSave(tree))
         try:
             with _interrupt_deferred():
                 self._manager().save(step, args=parts)
@@ -65,15 +63,14 @@ class Checkpoints:
             like: a tree of the same structure, shapes, dtypes and places. Its values don't matter.
 
         Returns:
-            None if there is no checkpoint, or if it is one of other settings or of another tree, which is removed; that
-            is said too.
+            None if there is no checkpoint, or if it is one of another tree, which is removed; that is said too.
         """
         like = jax.tree.map(_as_saved, like)
         step = self._manager().latest_step() if self._directory.exists() else None
         if step is None:
             return None
         stamp = self._manager().restore(step, args=ocp.args.Composite(stamp=ocp.args.JsonRestore()))["stamp"]
-        if stamp != self._stamp(like):
+        if stamp != _stamp(like):
             print(f"starting again: {self._directory} has a checkpoint of another run", file=sys.stderr, flush=True)
             self.remove()
             return None
@@ -104,11 +101,6 @@ class Checkpoints:
             self._opened = ocp.CheckpointManager(self._directory, options=options)
         return self._opened
 
-    def _stamp(self, tree: Any) -> dict[str, Any]:
-        """Returns the settings, as JSON gives them back, and the structure of the tree."""
-        stamp = {"settings": self._settings, "tree": jax.tree_util.tree_leaves_with_path(jax.tree.map(_form, tree))}
-        return json.loads(json.dumps(stamp, default=str))
-
 
 @contextmanager
 def _interrupt_deferred() -> Iterator[None]:
@@ -126,6 +118,12 @@ def _interrupt_deferred() -> Iterator[None]:
 def _as_saved(leaf: Any) -> Any:
     """Returns NumPy's scalars as arrays, which are what orbax takes."""
     return np.asarray(leaf) if isinstance(leaf, np.generic) else leaf
+
+
+def _stamp(tree: Any) -> dict[str, Any]:
+    """Returns the structure of the tree, as JSON gives it back."""
+    stamp = {"tree": jax.tree_util.tree_leaves_with_path(jax.tree.map(_form, tree))}
+    return json.loads(json.dumps(stamp, default=str))
 
 
 def _form(leaf: Any) -> str:

@@ -13,9 +13,10 @@ from typing import Any, NoReturn
 from matplotlib.figure import Figure
 from rich.console import Console, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from experiments.runner import results as result_files
+from experiments.runner.processes import ProcessDiedError
 
 EXIT_PASSED, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -84,7 +85,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that every experiment takes."""
-    parser.add_argument("--quick", action="store_true", help="a smaller run of under a minute, for tests")
+    add_seed_and_quick(parser)
     parser.add_argument(
         "--results",
         type=Path,
@@ -92,6 +93,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="where the JSON and PNG files go (default: experiments/results beside the sources; with --quick "
         "experiments/results/quick)",
     )
+
+
+def add_seed_and_quick(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a process that takes part in an experiment and writes no results."""
+    parser.add_argument("--quick", action="store_true", help="a smaller run of under a minute, for tests")
     parser.add_argument("--seed", type=_seed, default=0, help="seed of every random number (default: 0)")
 
 
@@ -114,7 +120,7 @@ def run(experiment: Experiment, arguments: Sequence[str]) -> int:
     except result_files.UnwritableResultsError as error:
         print(f"experiments {experiment.name}: error: {error}", file=sys.stderr)
         return EXIT_USAGE
-    except MeasurementError as error:
+    except (MeasurementError, ProcessDiedError) as error:
         print(f"experiments {experiment.name}: error: {error}", file=sys.stderr)
         return EXIT_FAILED
 
@@ -197,21 +203,11 @@ def _print_outcome(experiment: Experiment, outcome: Outcome) -> None:
 def _progress() -> Progress:
     """Returns a progress display on standard error if that is a terminal; standard output holds the findings alone."""
     console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _seed(text: str) -> int:
-    seed = int(text)
-    if not 0 <= seed < 2**32:
-        raise argparse.ArgumentTypeError(f"a seed lies in [0, 2**32), not {seed}")
-    return seed
+    if not re.fullmatch(r"\d{1,10}", text) or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"expected a whole number in [0, 2**32), got {text!r}")
+    return int(text)

@@ -7,14 +7,14 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 DEFAULT_DIRECTORY = Path(__file__).parents[1] / "results"
@@ -63,7 +63,6 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 def write_png(path: Path, figure: Figure) -> None:
     """Draws ``figure`` with Agg and writes it; the bytes depend on the figure alone."""
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure)
     figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
     write_whole(path, buffer.getvalue())
 
@@ -110,18 +109,10 @@ def write_whole(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        _discard(part.unlink)
         raise UnwritableResultsError(f"cannot write {path}: {error.strerror or error}") from error
-    except BaseException:
-        _discard(part.unlink)
-        raise
-
-
-def _discard(unlink: Callable[..., None]) -> None:
-    try:
-        unlink(missing_ok=True)
-    except OSError:
-        return  # the directory itself is gone or read-only: nothing of ours is left to remove
+    finally:
+        with suppress(OSError):  # the directory itself is gone or read-only: nothing of ours is left to remove
+            part.unlink(missing_ok=True)
 
 
 def _as_json(value: Any) -> Any:

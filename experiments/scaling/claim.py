@@ -8,7 +8,7 @@ XLA says how much temporary memory they need.
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,12 +18,11 @@ from typing import Any
 from rich.progress import Progress
 from rich.table import Table
 
-from experiments.runner.experiment import Experiment, MeasurementError, Options, Outcome
-from experiments.runner.processes import ProcessDiedError, ProcessGroup
+from experiments.runner.experiment import Experiment, Options, Outcome
+from experiments.runner.processes import ProcessGroup
 from experiments.scaling.cost_model import (
     CPU,
     TPU,
-    Machine,
     Program,
     collectives,
     fastest,
@@ -33,7 +32,7 @@ from experiments.scaling.cost_model import (
     seconds,
     temporary_bound,
 )
-from experiments.scaling.tables import figure
+from experiments.scaling.figure import scaling_figure
 
 _DEVICES = 4
 _MESHES = ((1, 1), (2, 1), (1, 2), (4, 1), (1, 4), (2, 2))
@@ -44,6 +43,12 @@ _RAGGED = (1024, 256, 50257)
 _PODS = {"tpu:v5e:16x16": (32, 8), "tpu:v5p:4x4x8": (16, 8)}
 _POD_VOCABS = (1 << 17, 1 << 18, 1 << 20)
 _ONE = (1024, 256, 32768, 2, 2)
+# What a check says of each part of a program's costs.
+_SAID = {
+    "flops": "flops are the model's",
+    "collectives": "bytes in each collective are the model's",
+    "temporary": "temporary memory is within the model's bound",
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ def programs(quick: bool) -> list[Program]:
             Program(*_ONE, hidden="both", label_smoothing=0.1),
             Program(1000, *_ONE[1:], chunk=128, bias=True),
         ]
-    spread = [Program(*shape, *mesh, dtype) for shape in _SHAPES for mesh in _MESHES for dtype in _DTYPES]
+    over_classes = [Program(*shape, *mesh, dtype) for shape in _SHAPES for mesh in _MESHES for dtype in _DTYPES]
     fsdp = [Program(*shape, *mesh, dtype, "FSDP") for shape in _SHAPES for mesh in _FSDP_MESHES for dtype in _DTYPES]
     ragged = [Program(*_RAGGED, *mesh, dtype, "whole") for mesh in _MESHES if mesh[1] > 1 for dtype in _DTYPES]
     others = [
@@ -90,7 +95,7 @@ def programs(quick: bool) -> list[Program]:
         Program(*_ONE, bias=True),
         Program(*_ONE, gradients=False),
     ]
-    return [first, *(each for each in (*spread, *fsdp, *ragged, *others) if each != first)]
+    return [first, *(each for each in (*over_classes, *fsdp, *ragged, *others) if each != first)]
 
 
 def of_pod_model(program: Program) -> dict[str, Any]:
@@ -116,11 +121,8 @@ def measure(options: Options, progress: Progress) -> Outcome:
     def advance() -> None:
         progress.advance(task)
 
-    try:
-        *costs, mistaken = compiled_costs(asked, advance)
-        over_pods = {pod: compiled_costs(of_pod, advance, pod) for pod, of_pod in pods.items()}
-    except ProcessDiedError as error:
-        raise MeasurementError(str(error)) from error
+    *costs, mistaken = compiled_costs(asked, advance)
+    over_pods = {pod: compiled_costs(of_pod, advance, pod) for pod, of_pod in pods.items()}
     found = [Found(program, cost, of_model(program)) for program, cost in zip(asked, costs, strict=True)]
     found_over_pods = {
         pod: [Found(each, cost, of_pod_model(each)) for each, cost in zip(pods[pod], of_pod, strict=True)]
@@ -153,19 +155,9 @@ def judge(
     """Turns the costs into a verdict."""
     of_pods = [each for of_pod in over_pods.values() for each in of_pod]
     return Outcome(
-        checks={
-            "each program's flops are the model's": all(each.agrees("flops") for each in found),
-            "each program's bytes in each collective are the model's": all(
-                each.agrees("collectives") for each in found
-            ),
-            "each program's temporary memory is within the model's bound": all(
-                each.agrees("temporary") for each in found
-            ),
-            "a forgotten vocab_axis is noticed in flops, bytes and memory": not any(
-                mistaken.agrees(part) for part in ("flops", "collectives", "temporary")
-            ),
-        }
-        | _checks_of_pods(of_pods),
+        checks=_checks(found, _SAID)
+        | {"a forgotten vocab_axis is noticed in flops, bytes and memory": not any(map(mistaken.agrees, _SAID))}
+        | (_checks(of_pods, ("collectives", "temporary"), "over a pod, ") if of_pods else {}),
         conclusion=[*_said_of_devices(found, mistaken), _said_of_pods(of_pods, over_pods)],
         measurements={
             "programs": [_as_measured(each) for each in found],
@@ -173,28 +165,19 @@ def judge(
             "pods": {pod: [_as_measured(each) for each in of_pod] for pod, of_pod in over_pods.items()},
         },
         tables=[_table(found)],
-        figures={"scaling": figure()},
+        figures={"scaling": scaling_figure()},
     )
 
 
-def _checks_of_pods(of_pods: Sequence[Found]) -> dict[str, bool]:
-    if not of_pods:
-        return {}
-    return {
-        "over a pod, each program's bytes in each collective are the model's": all(
-            e.agrees("collectives") for e in of_pods
-        ),
-        "over a pod, each program's temporary memory is within the model's bound": all(
-            e.agrees("temporary") for e in of_pods
-        ),
-    }
+def _checks(found: Sequence[Found], parts: Iterable[str], where: str = "") -> dict[str, bool]:
+    """Returns whether all programs agree with the model in each part."""
+    return {f"{where}each program's {_SAID[part]}": all(each.agrees(part) for each in found) for part in parts}
 
 
 def _said_of_devices(found: Sequence[Found], mistaken: Found) -> list[str]:
     tightest = max(each.measured["temporary"] / each.model["temporary"] for each in found)
-    machine = Machine()
-    large = fastest(512, machine)
-    times = seconds(large, machine)
+    large = fastest(512)
+    times = seconds(large)
     return [
         f"{len(found)} programs for 1 to {_DEVICES} devices: flops and bytes in collectives are the model's to the "
         f"last one in {sum(each.agrees('flops') and each.agrees('collectives') for each in found)} of them; temporary "
@@ -232,7 +215,7 @@ def _table(found: Sequence[Found]) -> Table:
     )
     for each in found:
         program, measured = each.program, each.measured
-        parts = {part: each.agrees(part) for part in ("flops", "collectives", "temporary")}
+        differing = [part for part in _SAID if not each.agrees(part)]
         table.add_row(
             f"{program.tokens}x{program.embed}x{program.vocab}",
             f"{program.token_shards}x{program.class_shards}",
@@ -241,7 +224,7 @@ def _table(found: Sequence[Found]) -> Table:
             f"{measured['flops']:.4g}",
             str(sum(measured["collectives"].values())),
             str(measured["temporary"]),
-            "agrees" if all(parts.values()) else f"not {', '.join(part for part, holds in parts.items() if not holds)}",
+            f"not {', '.join(differing)}" if differing else "agrees",
         )
     return table
 

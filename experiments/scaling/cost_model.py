@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 FLOAT32 = 4
-SMALL = 16 << 20  # bytes of logits that are taken in one block of classes
+UNBLOCKED_MAX_BYTES = 16 << 20  # of a chunk's logits whose gradient is formed in one block of classes
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Program:
 
     def block(self, backend: Backend) -> int:
         """Classes whose gradient is held at a time: b."""
-        small = self.chunk_tokens * self.own_classes * FLOAT32 <= SMALL
+        small = self.chunk_tokens * self.own_classes * FLOAT32 <= UNBLOCKED_MAX_BYTES
         return self.own_classes if small or backend.block is None else min(backend.block, self.own_classes)
 
 
@@ -99,7 +99,7 @@ def collectives(program: Program, backend: Backend) -> dict[str, int]:
 
 
 def _bytes_over_classes(program: Program, backend: Backend) -> dict[str, int]:
-    """A maximum and the joined sums of each token; the sum of dX; X, or a dW that can't be spread, made whole."""
+    """A maximum and the joined sums of each token; the sum of dX; X, or a dW that can't be sharded, gathered."""
     sums = 4 if program.label_smoothing else 3
     per_token = FLOAT32 * (1 + sums) * program.chunks * program.chunk_tokens
     hidden = _sum_bytes(program, backend) * program.own_tokens * program.embed if program.gradients else 0
@@ -140,9 +140,9 @@ def _wire_bytes(program: Program, backend: Backend) -> int:
     return FLOAT32 if backend.widens else program.itemsize
 
 
-def sent(program: Program, told_bytes: Mapping[str, int]) -> float:
+def sent(program: Program, in_collectives: Mapping[str, int]) -> float:
     """Bytes that one device sends in rings: 2 B (q - 1)/q of an all-reduce of B over q devices, half of a gather."""
-    return sum(_ring(program, name) * size for name, size in told_bytes.items())
+    return sum(_ring(program, name) * size for name, size in in_collectives.items())
 
 
 def _ring(program: Program, name: str) -> float:
@@ -199,7 +199,10 @@ class Machine:
     latency: float = 20e-6  # seconds that a collective takes however small it is
 
 
-def seconds(program: Program, machine: Machine) -> dict[str, float]:
+ASSUMED = Machine()
+
+
+def seconds(program: Program, machine: Machine = ASSUMED) -> dict[str, float]:
     """Seconds of one value and gradient, nothing overlapped: of the products, of each sum, and of all together."""
     parts = {"products": flops(program, ACCELERATOR) / machine.flops}
     near_classes = min(program.class_shards, machine.node)
@@ -248,7 +251,7 @@ def over_pod(tokens: int, vocab: int, token_shards: int, class_shards: int, kern
     return Program(tokens, 4096, vocab, token_shards, class_shards, "bfloat16", kernel, chunk=chunk)
 
 
-def fastest(devices: int, machine: Machine) -> Program:
+def fastest(devices: int, machine: Machine = ASSUMED) -> Program:
     """Returns the head of the large model over the mesh on which a step takes the least time."""
     shards = [1 << power for power in range(devices.bit_length())]
     return min((of_large_model(devices, p_v) for p_v in shards), key=lambda each: seconds(each, machine)["step"])

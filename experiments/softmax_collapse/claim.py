@@ -12,39 +12,30 @@ nothing and leaves the updates as they are; what happens without is shown by one
 The full run takes about an hour on two CPU cores. Killed and started again by the same command, it goes on.
 """
 
-import argparse
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 
 import numpy as np
 from rich.progress import Progress
 
 from experiments.runner.checkpoints import checkpoints_of
-from experiments.runner.experiment import Experiment, Options, Outcome, OwnOptions, positive
+from experiments.runner.experiment import Experiment, Options, Outcome
 from experiments.softmax_collapse.findings import Runs, at, collapse_figure, collapse_of, sentences, summary, table
 from experiments.softmax_collapse.training import LIBRARY, OPTAX, SCALE, STEPS_A_CALL, Setting, train_all
 
 # LOST: the least share of labels whose gradient becomes 0 with optax. At the step where optax's loss becomes 0:
 # STALL: optax's later losses stay above this fraction of the loss then; FALL: this library's ends below it.
 LOST, STALL, FALL = 0.1, 1e-2, 1e-3
-_STEPS, _STEPS_QUICK = 7000, 4000
-_SEEDS, _SEEDS_QUICK = 3, 1
-
-
-@dataclass(frozen=True)
-class Job:
-    """How many seeds take how many steps."""
-
-    steps: int
-    seeds: int
 
 
 def measure(options: Options, progress: Progress) -> Outcome:
     """Trains every method with every seed."""
-    job: Job = options.own
-    seeds = tuple(range(options.seed, options.seed + job.seeds))
-    size = {"modulus": 23, "width": 64, "rate": 4e-3} if options.quick else {"modulus": 113, "width": 200, "rate": 5e-4}
-    setting = Setting(**size, steps=job.steps, seeds=seeds)
+    first = options.seed
+    setting = (
+        Setting(modulus=23, width=64, rate=4e-3, steps=4000, seeds=(first,))
+        if options.quick
+        else Setting(modulus=113, width=200, rate=5e-4, steps=7000, seeds=(first, first + 1, first + 2))
+    )
     task = progress.add_task("training steps", total=len(setting.runs) * setting.steps)
     checkpoints = checkpoints_of(options.results, "softmax_collapse", asdict(setting))
     outcome = judge(setting, train_all(setting, checkpoints, partial(progress.advance, task)))
@@ -92,30 +83,9 @@ def _after(step: int | None, curve: np.ndarray) -> float:
     return np.nan if step is None else float(np.min(curve[step // STEPS_A_CALL - 1 :]))
 
 
-def _add_own_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--steps",
-        type=positive,
-        help=f"updates of each run, a multiple of {STEPS_A_CALL} (default: {_STEPS}; with --quick {_STEPS_QUICK})",
-    )
-    parser.add_argument(
-        "--seeds",
-        type=positive,
-        help=f"how many seeds, from --seed on (default: {_SEEDS}; with --quick {_SEEDS_QUICK})",
-    )
-
-
-def _read_own_options(options: argparse.Namespace) -> Job:
-    steps = options.steps or (_STEPS_QUICK if options.quick else _STEPS)
-    if steps % STEPS_A_CALL:
-        raise ValueError(f"argument --steps: expected a multiple of {STEPS_A_CALL}, got {steps}")
-    return Job(steps, options.seeds or (_SEEDS_QUICK if options.quick else _SEEDS))
-
-
 EXPERIMENT = Experiment(
     "softmax_collapse",
     "In float32, without weight decay, optax's loss and its gradients of labels become 0, and training stalls; with "
     "this library's it goes on, where the losses are scaled so that the squares in Adam don't underflow.",
     measure,
-    OwnOptions(_add_own_options, _read_own_options),
 )

@@ -83,9 +83,9 @@ def sentences(setting: Setting, runs: Runs) -> list[str]:
 
 def table(setting: Setting, runs: Runs) -> Table:
     """Returns a row for each run."""
-    found = Table(title=f"After {setting.steps} steps, modulo {setting.modulus}; the loss is computed by this library")
-    for heading in ("method", "seed", "loss first 0", "labels at 0, most", *_SHOWN.values(), "test accuracy"):
-        found.add_column(heading)
+    headings = ("method", "seed", "loss first 0", "labels at 0, most", *_SHOWN.values(), "test accuracy")
+    title = f"After {setting.steps} steps, modulo {setting.modulus}; the loss is computed by this library"
+    found = Table(*headings, title=title)
     for (method, seed), metrics in runs.items():
         last = (_last([metrics], quantity) for quantity in _SHOWN)
         lost, accuracy = (f"{100 * share:.1f} %" for share in (metrics.label_zero.max(), metrics.test_accuracy[-1]))

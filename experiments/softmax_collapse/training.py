@@ -74,7 +74,6 @@ class Metrics(NamedTuple):
     gradient_norm: Any
     parameter_norm: Any
     mean_gap: Any  # between the label's logit and the largest other
-    least_gap: Any
     label_zero: Any  # share of the examples whose gradient is exactly 0 in the label's logit
     whole_zero: Any  # share of the examples whose gradient is exactly 0 in every logit
     test_accuracy: Any
@@ -144,15 +143,13 @@ def metrics_of(layers: Layers, train: Sums, test: Sums, method: Method) -> Metri
     """Returns the metrics of a network."""
     scaled_loss, scaled_gradient = gradient_of(layers, train, replace(method, scale=SCALE))
     logits, examples = logits_of(layers, train), np.arange(len(train.total))
-    gap = label_gaps(logits, train.total)
     by_logit = jax.grad(lambda logits: jnp.sum(method.loss(logits, train.total)))(logits)
     return Metrics(
         loss=scaled_loss / SCALE,
         exact_loss=jnp.mean(LIBRARY.loss(logits, train.total)),
         gradient_norm=optax.tree.norm(scaled_gradient) / SCALE,
         parameter_norm=optax.tree.norm(layers),
-        mean_gap=jnp.mean(gap),
-        least_gap=jnp.min(gap),
+        mean_gap=jnp.mean(label_gaps(logits, train.total)),
         label_zero=jnp.mean(by_logit[examples, train.total] == 0),
         whole_zero=jnp.mean(jnp.all(by_logit == 0, axis=1)),
         test_accuracy=jnp.mean(jnp.argmax(logits_of(layers, test), axis=1) == test.total),

@@ -236,9 +236,8 @@ def _summary(sweep: Sweep) -> dict[str, object]:
 
 
 def _table(sweeps: list[Sweep]) -> Table:
-    table = Table(title="Largest relative error against 50 digits, while exp(−gap) is a normal number")
-    for heading in ("sweep", "dtype", "method", "loss", "label gradient", "loss in ulps", "label gradient in ulps"):
-        table.add_column(heading)
+    headings = ("sweep", "dtype", "method", "loss", "label gradient", "loss in ulps", "label gradient in ulps")
+    table = Table(*headings, title="Largest relative error against 50 digits, while exp(−gap) is a normal number")
     for sweep in sweeps:
         ulps = sweep.worst_ulps(widest_gap(sweep.dtype) if sweep.name == "gap" else np.inf)
         errors = [f"{worst * sweep.eps:.1e}" if np.isfinite(worst) else "not finite" for worst in ulps]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.custom_derivatives import SymbolicZero
+from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 
 from jaxsoftmax._divergence import divergences_of, pair_stats
 from jaxsoftmax._head import distillation_loop, residuals, schedules
@@ -23,7 +23,6 @@ from jaxsoftmax._head.schedules import Steps
 from jaxsoftmax._math import token_loss
 from jaxsoftmax._math.divergence import Divergence
 from jaxsoftmax._math.loss_options import LossOptions
-from jaxsoftmax._row_rules import primal_values
 from jaxsoftmax._sharding import Shards, pvary_with, vma_of
 
 
@@ -104,7 +103,7 @@ def _total(
 
 def _total_fwd(shards, divergence, settings, heads, options, scale):
     specs, wanted = zip(*map(residuals.specs_and_wanted, heads), strict=True)
-    heads, options, scale = primal_values((heads, options, scale))
+    heads, options, scale = custom_vjp_primal_tree_values((heads, options, scale))
     losses, grads = _losses_and_gradients(shards, divergence, settings, wanted, heads, options, scale)
     losses = token_loss.drop_infinite_if_unweighted(scale, losses)
     # Gradients, shaped as their arguments; D_t [tokens].
@@ -130,7 +129,7 @@ def _losses(shards: Shards, divergence: Divergence, settings: Settings, heads: H
 
 def _losses_fwd(shards, divergence, settings, heads, options):
     specs, wanted = zip(*map(residuals.specs_and_wanted, heads), strict=True)
-    heads, options = primal_values((heads, options))
+    heads, options = custom_vjp_primal_tree_values((heads, options))
     losses = _losses_by_steps(shards, divergence, settings, heads, options)
     return losses, (specs, tuple(map(residuals.marks, specs, wanted)), heads, options)  # the arguments
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from jaxsoftmax._head.arguments import HeadArguments, PrecisionLike, as_settings, validate
 from jaxsoftmax._head.chunk_sizes import Settings
 from jaxsoftmax._head.problem import HeadInputs
-from jaxsoftmax._head.products import logits_dtype
+from jaxsoftmax._head.products import as_operands
 from jaxsoftmax._head.rules import CUSTOM_VJP_RULES, HeadRules
 from jaxsoftmax._loss_arguments import loss_options
 from jaxsoftmax._math.loss_options import LossOptions
@@ -106,6 +106,6 @@ def _of_tokens(
     inputs = HeadInputs(hidden.reshape(tokens, kernel.shape[0]), kernel, bias)
     _, labels = match_vma(shards, inputs, labels.reshape(tokens))
     labels = token_labels(options, shards, labels, kernel.shape[1])
-    objective = Objective(STATS, options.astype(logits_dtype(settings, inputs)), labels)
+    objective = Objective(STATS, options.astype(as_operands(settings, inputs).dtype), labels)
     outputs, prediction = rules.outputs(shards, settings, inputs, objective)
     return TokenStats(*(array.reshape(batch) for array in (*outputs, prediction)))

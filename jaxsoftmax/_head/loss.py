@@ -13,7 +13,7 @@ from jaxsoftmax._head.arguments import HeadArguments
 from jaxsoftmax._head.chunk_sizes import Settings
 from jaxsoftmax._head.labelled import labelled
 from jaxsoftmax._head.problem import HeadInputs
-from jaxsoftmax._head.products import logits_dtype
+from jaxsoftmax._head.products import as_operands
 from jaxsoftmax._head.rules import HeadRules
 from jaxsoftmax._loss_arguments import require_reduction
 from jaxsoftmax._loss_parts import LossParts, loss_parts
@@ -48,7 +48,7 @@ def head_loss(
     tokens = math.prod(batch)
     inputs = HeadInputs(hidden.reshape(tokens, kernel.shape[0]), kernel, bias)
     labels = jax.tree.map(lambda array: array.reshape(tokens, *array.shape[len(batch) :]), labels)
-    dtype = logits_dtype(task.settings, inputs)
+    dtype = as_operands(task.settings, inputs).dtype
     scale = jnp.ones(tokens, dtype) if token_weights is None else token_weights.reshape(tokens).astype(dtype)
     _, (labels, scale) = match_vma(shards, (inputs, class_weights), (labels, scale))
     given = labelled(options.astype(dtype), shards, task.has_aux, labels, scale, class_weights, kernel.shape[1])

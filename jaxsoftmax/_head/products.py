@@ -7,7 +7,6 @@ import jax
 
 from jaxsoftmax._head.chunk_sizes import Settings
 from jaxsoftmax._head.problem import HeadInputs
-from jaxsoftmax._math.precision import accumulation_dtype
 
 
 def as_operands(settings: Settings, inputs: HeadInputs) -> HeadInputs:
@@ -20,9 +19,3 @@ def as_operands(settings: Settings, inputs: HeadInputs) -> HeadInputs:
 def with_precision(settings: Settings) -> AbstractContextManager[Any]:
     """A context in which products are traced with the precision wanted."""
     return nullcontext() if settings.precision is None else jax.default_matmul_precision(settings.precision)
-
-
-def logits_dtype(settings: Settings, inputs: HeadInputs) -> Any:
-    """The dtype of the logits, the outputs and all sums."""
-    operands = [array.dtype if settings.dtype is None else settings.dtype for array in inputs[:2]]
-    return accumulation_dtype(*operands, *([] if inputs.bias is None else [inputs.bias.dtype]))

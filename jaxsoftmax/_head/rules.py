@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.custom_derivatives import SymbolicZero
+from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 
 from jaxsoftmax._head import programs, residuals
 from jaxsoftmax._head.auto_sharding import sharded_as_given
@@ -19,7 +19,7 @@ from jaxsoftmax._head.chunk_sizes import Settings
 from jaxsoftmax._head.problem import HeadInputs
 from jaxsoftmax._math import token_loss
 from jaxsoftmax._objective import Objective
-from jaxsoftmax._row_rules import primal_values, without_symbolic_zeros
+from jaxsoftmax._row_rules import without_symbolic_zeros
 from jaxsoftmax._sharding import Shards
 
 
@@ -47,7 +47,7 @@ def _total(
 
 def _total_fwd(shards, settings, inputs, scale, objective):
     specs, wanted = residuals.specs_and_wanted(inputs)
-    inputs, scale, objective = primal_values((inputs, scale, objective))
+    inputs, scale, objective = custom_vjp_primal_tree_values((inputs, scale, objective))
     outputs, extras, grads = programs.outputs_and_gradients(shards, settings, wanted, inputs, scale, objective)
     outputs = jax.tree.map(token_loss.drop_infinite_if_unweighted, scale, outputs)
     # Gradients, shaped as their arguments; outputs [tokens, ...].
@@ -74,7 +74,7 @@ def _outputs(shards: Shards, settings: Settings, inputs: HeadInputs, objective: 
 
 def _outputs_fwd(shards, settings, inputs, objective):
     specs, wanted = residuals.specs_and_wanted(inputs)
-    inputs, objective = primal_values((inputs, objective))
+    inputs, objective = custom_vjp_primal_tree_values((inputs, objective))
     outputs = programs.outputs(shards, settings, inputs, objective)
     return outputs, (specs, residuals.marks(specs, wanted), inputs, objective)  # the arguments
 

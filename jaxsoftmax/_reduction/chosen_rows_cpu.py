@@ -32,7 +32,7 @@ def with_rows_replaced(of_rows: Callable[[Array], Array], chosen: Array, rows: A
             # Beyond the last chosen row stands row 0: it is computed too, and dropped.
             done, results = carry
             indices = lax.dynamic_slice_in_dim(order, done, block)
-            kept = jnp.where(done + jnp.arange(block) < until[-1], indices, count)
+            kept = jnp.where(done + jnp.arange(block, dtype=jnp.int32) < until[-1], indices, count)
             return done + block, results.at[kept].set(of_rows(indices), mode="drop")
 
         return lax.while_loop(more, step, (jnp.zeros((), jnp.int32), rows))[1]

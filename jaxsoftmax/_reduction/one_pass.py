@@ -5,7 +5,6 @@ is what the compilers for TPU and GPU fuse best. Barriers stand on a few numbers
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -139,11 +138,6 @@ def with_added_at(rows: Array, index: Array, addends: Array) -> Array:
 def over_rows(of_rows: Callable[..., Array]) -> Callable[..., Array]:
     """`of_rows` itself: this schedule doesn't flatten the batch."""
     return of_rows
-
-
-def unchanged(array: Any) -> Any:
-    """The array itself."""
-    return array
 
 
 def for_recomputation(state: LseState) -> LseState:

@@ -7,6 +7,8 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxsoftmax import _checks
+from jaxsoftmax._math.classes import class_numbers
+from jaxsoftmax._math.precision import accumulation_dtype
 
 
 def as_logits(name: str, value: Any) -> Float[Array, "*batch vocab"]:
@@ -27,15 +29,16 @@ def as_vector(name: str, value: Any, logits: Array) -> Float[Array, "*batch voca
 def as_targets(name: str, labels: Any, logits: Array) -> Float[Array, "*batch vocab"]:
     """Float targets in at least float32: one-hot rows of integer labels, a row of nan for one out of range."""
     labels = _checks.as_array(name, labels)
-    dtype = jnp.promote_types(logits.dtype, jnp.float32)
+    dtype = accumulation_dtype(logits.dtype)
     if jnp.issubdtype(labels.dtype, jnp.floating):
         _checks.require_shape(name, labels, logits.shape, "[*batch, vocab]: float targets")
-        return labels.astype(jnp.promote_types(labels.dtype, dtype))
+        return labels.astype(accumulation_dtype(labels.dtype, dtype))
     labels = _checks.as_integer(name, labels, hint="; or floating targets")
     _checks.require_shape(name, labels, logits.shape[:-1], "[*batch]: integer labels")
-    one_hot = labels[..., None] == jnp.arange(logits.shape[-1])
-    in_range = jnp.any(one_hot, axis=-1, keepdims=True)  # vocab itself may not fit the dtype of the labels
-    return jnp.where(in_range, one_hot, jnp.nan).astype(dtype)
+    labels = labels if labels.dtype.itemsize >= 4 else labels.astype(jnp.int32)  # a narrow dtype may not hold vocab - 1
+    one_hot = labels[..., None] == class_numbers(logits).astype(labels.dtype)
+    in_range = jnp.any(one_hot, axis=-1, keepdims=True)
+    return jnp.where(in_range, one_hot.astype(dtype), jnp.nan)
 
 
 def as_linear_inputs(

@@ -9,6 +9,7 @@ from jax.lax import Precision
 from jaxtyping import Float
 
 from jaxsoftmax import _checks
+from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax.analytic._arguments import as_linear_inputs, as_targets
 from jaxsoftmax.analytic._cross_entropy import Labels
 from jaxsoftmax.analytic._row import row_of, target_residual
@@ -71,14 +72,14 @@ def linear_cross_entropy_gradients(
     l2 = _checks.as_number("l2", l2, "a real number")
     if l2_convention not in ("sum", "half"):
         raise ValueError(f"l2_convention: expected 'sum' or 'half', got {l2_convention!r}")
-    dtype = jnp.result_type(*(leaf for leaf in (hidden, kernel, bias) if leaf is not None), jnp.float32)
-    rows, weights = hidden.astype(dtype), kernel.astype(dtype)
-    shift = 0 if bias is None else bias.astype(dtype)
-    logits = jnp.matmul(rows, weights, precision=Precision.HIGHEST) + shift
+    dtype = accumulation_dtype(*(leaf.dtype for leaf in (hidden, kernel, bias) if leaf is not None))
+    rows, weights, batch = hidden.astype(dtype), kernel.astype(dtype), tuple(range(hidden.ndim - 1))
+    logits = jnp.matmul(rows, weights, precision=Precision.HIGHEST)
+    if bias is not None:
+        logits += jnp.expand_dims(bias.astype(dtype), batch)
     targets = as_targets("labels", labels, logits)
     count = max(math.prod(hidden.shape[:-1]), 1)
     residual = target_residual(row_of(logits), targets) / count  # (M11), (M14)
-    batch = tuple(range(hidden.ndim - 1))
     kernel_bar = jnp.tensordot(rows, residual, (batch, batch), precision=Precision.HIGHEST)  # (M16)
     penalty_bar = {"sum": 2 * l2, "half": l2}[l2_convention] * weights  # (M17)
     return LinearCrossEntropyGradients(

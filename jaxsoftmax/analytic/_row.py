@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
+from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._softmax import log_softmax, softmax
 
 
@@ -19,14 +20,14 @@ class Row(NamedTuple):
 
 def row_of(x: Float[Array, "*batch vocab"]) -> Row:
     """Return s, 1 - s without cancellation, and the at most one entry a row with s > 1/2."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = x.astype(accumulation_dtype(x.dtype))
     probs = softmax(x)  # (M4)
     return Row(probs, -jnp.expm1(log_softmax(x)), probs > 0.5)  # (M20)
 
 
 def centred(row: Row, v: Float[Array, "*batch vocab"]) -> Float[Array, "*batch vocab"]:
     """Return v - ⟨s,v⟩ 1 with h = v - v_k 1 at the dominant k, where h_k is zero exactly (M21)."""
-    v = v.astype(jnp.promote_types(v.dtype, row.probs.dtype))
+    v = v.astype(accumulation_dtype(v.dtype, row.probs.dtype))
     centre = jnp.sum(jnp.where(row.dominant, v, 0), axis=-1, keepdims=True)
     h = jnp.where(row.dominant, 0, v - centre)
     mean = jnp.sum(row.probs * h, axis=-1, keepdims=True)
@@ -35,7 +36,7 @@ def centred(row: Row, v: Float[Array, "*batch vocab"]) -> Float[Array, "*batch v
 
 def target_residual(row: Row, t: Float[Array, "*batch vocab"]) -> Float[Array, "*batch vocab"]:
     """Return s Σt - t as (s_j - 1) t_j + s_j Σ_{i≠j} t_i, the last sum without t_k at the dominant k (M11, M20)."""
-    t = t.astype(jnp.promote_types(t.dtype, row.probs.dtype))
+    t = t.astype(accumulation_dtype(t.dtype, row.probs.dtype))
     rest = jnp.sum(jnp.where(row.dominant, 0, t), axis=-1, keepdims=True)
     others = jnp.where(row.dominant, rest, jnp.sum(t, axis=-1, keepdims=True) - t)
     return row.probs * others - row.complement * t

@@ -15,17 +15,9 @@ from rich.text import Text
 
 from jaxsoftmax import _terminal
 from jaxsoftmax._terminal import RefusedError
-from jaxsoftmax.bench import _machine, _targets
+from jaxsoftmax.bench import _compiled, _machine, _targets
 from jaxsoftmax.bench._case import SHARDED, Case, shape_text
-from jaxsoftmax.bench._compiled import (
-    CompiledRecord,
-    CompiledRow,
-    compile_for,
-    compiled_cases,
-    compiled_record_from,
-    compiled_regressions,
-    print_compiled,
-)
+from jaxsoftmax.bench._compiled import CompiledRecord, CompiledRow
 from jaxsoftmax.bench._inputs import specs
 from jaxsoftmax.bench._measure import Effort, measure
 from jaxsoftmax.bench._presets import PRESETS, Preset, cases_of
@@ -104,16 +96,16 @@ def _compile(arguments: argparse.Namespace, command: list[str]) -> int:
     if earlier is None:
         cases = _asked_for(preset, arguments)
     else:
-        cases, peers = compiled_cases(earlier, arguments.kind), ()
+        cases, peers = _compiled.cases_of(earlier, arguments.kind), ()
     date = _terminal.now()
     with _terminal.progress("bench") as advance:
-        rows = compile_for(target, cases, peers, arguments.detail, advance)
+        rows = _compiled.compile_for(target, cases, peers, arguments.detail, advance)
     versions = _machine.versions(("libtpu", "jax-cuda12-plugin"))
     record = CompiledRecord(command, date, target.name, target.chip.kind_of_time, versions, rows)
     trouble = _terminal.write_files({arguments.json: record.as_json()} if arguments.json else {})
     console = _terminal.console(sys.stdout)
-    print_compiled(record, console)
-    worse = [] if earlier is None else compiled_regressions(earlier.rows, rows)
+    _compiled.print_record(record, console)
+    worse = [] if earlier is None else _compiled.regressions(earlier.rows, rows)
     if earlier is not None:
         _print_verdict(console, worse, "is no slower and no larger", earlier.date)
     if trouble:
@@ -123,10 +115,10 @@ def _compile(arguments: argparse.Namespace, command: list[str]) -> int:
 
 def _compiled_earlier(arguments: argparse.Namespace) -> CompiledRecord:
     _require_no_cases(arguments)
-    record = _read(arguments.check, compiled_record_from, "jaxsoftmax bench --target --json")
+    record = _read(arguments.check, _compiled.record_from, "jaxsoftmax bench --target --json")
     if record.target != arguments.target:
         raise RefusedError(f"--check: {arguments.check} is of {record.target}, and --target of {arguments.target}")
-    if not compiled_cases(record, arguments.kind):
+    if not _compiled.cases_of(record, arguments.kind):
         kind = f"{arguments.kind} " if arguments.kind else ""
         raise RefusedError(f"--check: {arguments.check} holds no {kind}case that was compiled")
     return record
@@ -168,8 +160,10 @@ def _require_no_cases(arguments: argparse.Namespace) -> None:
 
 
 def _require_another_file(arguments: argparse.Namespace) -> None:
-    if arguments.check and arguments.json and arguments.check.resolve() == arguments.json.resolve():
-        raise RefusedError("--json would overwrite the file of --check")
+    for name in ("json", "plot"):
+        path = getattr(arguments, name)
+        if arguments.check and path and arguments.check.resolve() == path.resolve():
+            raise RefusedError(f"--{name} would overwrite the file of --check")
 
 
 _Read = TypeVar("_Read", Record, CompiledRecord)

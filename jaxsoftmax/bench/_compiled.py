@@ -16,6 +16,7 @@ from rich.text import Text
 from jaxsoftmax.bench._case import DISTILLATION, SHARDED, VALUE, Case
 from jaxsoftmax.bench._collectives import device_work
 from jaxsoftmax.bench._inputs import specs
+from jaxsoftmax.bench._record import case_from, typed
 from jaxsoftmax.bench._subjects import FLOOR, SUBJECT, program, subjects_of
 from jaxsoftmax.bench._table import duration
 from jaxsoftmax.bench._targets import Cost, Target, costs
@@ -60,7 +61,7 @@ class CompiledRecord:
         return (json.dumps({_HEADING: True} | asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def compiled_record_from(document: Any) -> CompiledRecord:
+def record_from(document: Any) -> CompiledRecord:
     """Returns the record that `as_json` has written.
 
     Raises:
@@ -69,24 +70,25 @@ def compiled_record_from(document: Any) -> CompiledRecord:
     try:
         fields: dict[str, Any] = {name: value for name, value in document.items() if name != _HEADING}
         fields["rows"] = tuple(map(_row_from, document["rows"]))
-        record = CompiledRecord(**fields)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return typed(CompiledRecord(**fields))
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"no record of compiled programs ({type(error).__name__}: {error})") from error
-    return record
 
 
 def _row_from(row: dict[str, Any]) -> CompiledRow:
-    case = Case(**row["case"] | {"shape": tuple(map(int, row["case"]["shape"]))})
-    return CompiledRow(**row | {"case": case, "dearest": tuple(Cost(**cost) for cost in row["dearest"])})
+    collectives = {name: int(size) for name, size in row["collectives"].items()}
+    dearest = tuple(typed(Cost(**cost)) for cost in row["dearest"])
+    made = {"case": case_from(row["case"]), "collectives": collectives, "dearest": dearest}
+    return typed(CompiledRow(**row | made))
 
 
-def compiled_cases(record: CompiledRecord, kind: str | None) -> tuple[Case, ...]:
+def cases_of(record: CompiledRecord, kind: str | None) -> tuple[Case, ...]:
     """Returns the cases, of one kind if it is given, of which jaxsoftmax was compiled."""
     cases = (row.case for row in record.rows if row.subject == SUBJECT and not row.failure)
     return tuple(case for case in dict.fromkeys(cases) if kind in (None, case.kind))
 
 
-def compiled_regressions(before: Sequence[CompiledRow], after: Sequence[CompiledRow]) -> list[str]:
+def regressions(before: Sequence[CompiledRow], after: Sequence[CompiledRow]) -> list[str]:
     """Returns what has become worse in the rows of jaxsoftmax, a line each.
 
     That is a ratio to the base, or where that can't be compiled to the floor, more than `TIME_MARGIN` times the earlier
@@ -152,7 +154,7 @@ def _compiled(target: Target, case: Case, subject: str, detail: int) -> Compiled
     except Exception as error:  # as where it would take more memory than the machine has
         return CompiledRow(case, subject, failure=next(iter(str(error).splitlines()), type(error).__name__))
     temporary = compiled.memory_analysis().temp_size_in_bytes
-    seconds = sum(cost.seconds for cost in instructions)
+    seconds = sum((cost.seconds for cost in instructions), 0.0)
     has_floor = case.kind == "linear" and case.dtype == "bfloat16"
     to_floor = seconds * target.chip.peak * mesh.size / _flops(case) if has_floor else None
     return CompiledRow(case, subject, seconds, None, to_floor, temporary, said, tuple(instructions[:detail]))
@@ -176,7 +178,7 @@ def _beside(row: CompiledRow, base: CompiledRow) -> CompiledRow:
     return replace(row, to_base=row.seconds / base.seconds)
 
 
-def print_compiled(record: CompiledRecord, console: Console) -> None:
+def print_record(record: CompiledRecord, console: Console) -> None:
     """Prints a line for each row, and the dearest instructions."""
     console.print(Text(f"compiled for {record.target}, not run; time: {record.time}", style="bold"), soft_wrap=True)
     for case in dict.fromkeys(row.case for row in record.rows):

@@ -11,16 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 import jaxsoftmax
-from jaxsoftmax.bench._case import (
-    DISTILLATION,
-    ENTROPY_WEIGHT,
-    MATERIALISED,
-    PARTS,
-    SCANNED,
-    SPARSE,
-    STATS,
-    WITHOUT_PARTS,
-)
+from jaxsoftmax.bench import _case
 
 SUBJECT = "jaxsoftmax"
 _SCAN_CHUNK = 512  # tokens
@@ -54,7 +45,7 @@ def _stats_terms(tokens: tuple[Array, ...], weights: tuple[Array, ...]) -> Array
     (hidden, labels), (kernel,) = tokens, weights
     log_probs = jax.nn.log_softmax((hidden @ kernel).astype(jnp.float32))
     entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, -1)
-    return -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0] - ENTROPY_WEIGHT * entropy
+    return -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0] - _case.ENTROPY_WEIGHT * entropy
 
 
 def _sparse_terms(tokens: tuple[Array, ...], weights: tuple[Array, ...]) -> Array:
@@ -72,21 +63,21 @@ def _divergence_terms(tokens: tuple[Array, ...], weights: tuple[Array, ...]) -> 
 def _by_hand(terms: Terms) -> dict[str, Callable[..., Array]]:
     """The two programs of hidden, kernel and arrays over tokens."""
     return {
-        SCANNED: lambda hidden, kernel, *others: scanned(terms, (hidden, *others), (kernel,)),
-        MATERIALISED: lambda hidden, kernel, *others: terms((hidden, *others), (kernel,)).mean(),
+        _case.SCANNED: lambda hidden, kernel, *others: scanned(terms, (hidden, *others), (kernel,)),
+        _case.MATERIALISED: lambda hidden, kernel, *others: terms((hidden, *others), (kernel,)).mean(),
     }
 
 
 def _distillation_by_hand() -> dict[str, Callable[..., Array]]:
     return {
-        SCANNED: lambda h, k, teacher_h, teacher_k: scanned(_divergence_terms, (h, teacher_h), (k, teacher_k)),
-        MATERIALISED: lambda h, k, teacher_h, teacher_k: _divergence_terms((h, teacher_h), (k, teacher_k)).mean(),
+        _case.SCANNED: lambda h, k, teacher_h, teacher_k: scanned(_divergence_terms, (h, teacher_h), (k, teacher_k)),
+        _case.MATERIALISED: lambda h, k, teacher_h, teacher_k: _divergence_terms((h, teacher_h), (k, teacher_k)).mean(),
     }
 
 
 def _stats(hidden: Array, kernel: Array, labels: Array) -> Array:
     stats = jaxsoftmax.linear_token_stats(hidden, kernel, labels)
-    return -(stats.log_prob + ENTROPY_WEIGHT * stats.entropy).mean()
+    return -(stats.log_prob + _case.ENTROPY_WEIGHT * stats.entropy).mean()
 
 
 def _sparse(hidden: Array, kernel: Array, indices: Array, weights: Array) -> Array:
@@ -102,8 +93,8 @@ def _without_parts(hidden: Array, kernel: Array, labels: Array) -> tuple[Array, 
 
 
 HEAD_FUNCTIONS: dict[str, dict[str, Callable[..., object]]] = {
-    STATS: {SUBJECT: _stats, **_by_hand(_stats_terms)},
-    SPARSE: {SUBJECT: _sparse, **_by_hand(_sparse_terms)},
-    DISTILLATION: {SUBJECT: jaxsoftmax.linear_distillation, **_distillation_by_hand()},
-    PARTS: {SUBJECT: _with_parts, WITHOUT_PARTS: _without_parts},
+    _case.STATS: {SUBJECT: _stats, **_by_hand(_stats_terms)},
+    _case.SPARSE: {SUBJECT: _sparse, **_by_hand(_sparse_terms)},
+    _case.DISTILLATION: {SUBJECT: jaxsoftmax.linear_distillation, **_distillation_by_hand()},
+    _case.PARTS: {SUBJECT: _with_parts, _case.WITHOUT_PARTS: _without_parts},
 }

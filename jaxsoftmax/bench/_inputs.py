@@ -3,19 +3,8 @@
 import ml_dtypes
 import numpy as np
 
-from jaxsoftmax.bench._case import (
-    BATCH,
-    CONFIDENT,
-    DISTILLATION,
-    FLOAT,
-    LOG_SOFTMAX,
-    SEQUENCES,
-    SOFTMAX,
-    SPARSE,
-    SPARSE_CLASSES,
-    TRAINED,
-    Case,
-)
+from jaxsoftmax.bench import _case
+from jaxsoftmax.bench._case import Case
 
 _CONFIDENCE = 30.0  # nats
 _SPREAD = 3.0  # of trained logits
@@ -31,30 +20,30 @@ def inputs(case: Case) -> tuple[np.ndarray, ...]:
     labels = random.integers(case.vocab, size=case.tokens, dtype=np.int32)
     if case.width is None:
         logits = random.standard_normal((case.tokens, case.vocab), np.float32)
-        if case.logits == TRAINED:
+        if case.logits == _case.TRAINED:
             logits *= np.float32(_SPREAD)
-        if case.logits == CONFIDENT:
+        if case.logits == _case.CONFIDENT:
             logits[np.arange(0, case.tokens, 2), labels[::2]] += _CONFIDENCE
-        if case.function in (FLOAT, SOFTMAX, LOG_SOFTMAX):
+        if case.function in (_case.FLOAT, _case.SOFTMAX, _case.LOG_SOFTMAX):
             other = random.standard_normal(logits.shape, np.float32)
-            if case.function == FLOAT:
+            if case.function == _case.FLOAT:
                 np.exp(other, out=other)
                 other /= other.sum(-1, keepdims=True)
             return rounded(logits, case.dtype), rounded(other, case.dtype)
-        if case.function == SEQUENCES:
-            logits, labels = logits.reshape(BATCH, -1, case.vocab), labels.reshape(BATCH, -1)
+        if case.function == _case.SEQUENCES:
+            logits, labels = logits.reshape(_case.BATCH, -1, case.vocab), labels.reshape(_case.BATCH, -1)
         return rounded(logits, case.dtype), labels
     hidden = random.standard_normal((case.tokens, case.width), np.float32)
     kernel = random.standard_normal((case.width, case.vocab), np.float32)
     kernel /= np.float32(np.sqrt(case.width))
     operands = rounded(hidden, case.dtype), rounded(kernel, case.dtype)
-    if case.function == DISTILLATION:  # the teacher's hidden states and kernel
+    if case.function == _case.DISTILLATION:  # the teacher's hidden states and kernel
         others = (random.standard_normal(array.shape, np.float32) for array in (hidden, kernel))
         teacher_hidden, teacher_kernel = others
         teacher_kernel /= np.float32(np.sqrt(case.width))
         return *operands, rounded(teacher_hidden, case.dtype), rounded(teacher_kernel, case.dtype)
-    if case.function == SPARSE:  # classes, and their weights
-        weights = random.random((case.tokens, SPARSE_CLASSES), np.float32)
+    if case.function == _case.SPARSE:  # classes, and their weights
+        weights = random.random((case.tokens, _case.SPARSE_CLASSES), np.float32)
         weights /= weights.sum(-1, keepdims=True)
         return *operands, random.integers(case.vocab, size=weights.shape, dtype=np.int32), weights
     return *operands, labels
@@ -65,17 +54,17 @@ def specs(case: Case) -> tuple[tuple[tuple[int, ...], str], ...]:
     labels = (case.tokens,), "int32"
     if case.width is not None:
         operands = ((case.tokens, case.width), case.dtype), ((case.width, case.vocab), case.dtype)
-        if case.function == DISTILLATION:
+        if case.function == _case.DISTILLATION:
             return *operands, *operands
-        if case.function == SPARSE:
-            classes = case.tokens, SPARSE_CLASSES
+        if case.function == _case.SPARSE:
+            classes = case.tokens, _case.SPARSE_CLASSES
             return *operands, (classes, "int32"), (classes, "float32")
         return *operands, labels
     logits = (case.tokens, case.vocab), case.dtype
-    if case.function in (FLOAT, SOFTMAX, LOG_SOFTMAX):
+    if case.function in (_case.FLOAT, _case.SOFTMAX, _case.LOG_SOFTMAX):
         return logits, logits
-    if case.function == SEQUENCES:
-        batch = (BATCH, case.tokens // BATCH)
+    if case.function == _case.SEQUENCES:
+        batch = (_case.BATCH, case.tokens // _case.BATCH)
         return ((*batch, case.vocab), case.dtype), (batch, "int32")
     return logits, labels
 

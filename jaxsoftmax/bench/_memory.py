@@ -5,8 +5,9 @@ this one, and the peak from before the call can be forgotten. Elsewhere `getrusa
 """
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -27,49 +28,51 @@ class PeakMemory:
 
     def of(self, subject: str, case: Case) -> int | None:
         """Returns by how many bytes one call raises the peak over what was in use before; None if nobody knows."""
-        runner = TorchRunner(case, self._device) if subject == "torch" else JaxRunner(subject, case, inputs(case))
-        if self._device == "cpu":
-            return _raised_by(runner)
-        return _raised_on_device_by(runner, subject)
+        if subject == "torch":
+            runner = TorchRunner(self._device)
+            runner.prepare(case)
+        else:
+            runner = JaxRunner(subject, case, inputs(case))
+        in_use, peak = _readings(self._device, subject)
+        before = in_use()
+        runner.call()
+        after = peak()
+        return None if before is None or after is None else max(after - before, 0)
 
 
-def _raised_by(runner: Any) -> int | None:
+_Reading = Callable[[], int | None]  # bytes
+
+
+def _readings(device: str, subject: str) -> tuple[_Reading, _Reading]:
+    """What reads the bytes in use, and their peak from now on."""
+    if device != "cpu":
+        return _of_torch() if subject == "torch" else (_on_device("bytes_in_use"), _on_device("peak_bytes_in_use"))
     if sys.platform == "linux":
         _FORGET_PEAK.write_text("5")
-        before = _kilobytes("VmRSS")
-        outputs = runner.call()
-        raised = _kilobytes("VmHWM") - before
-        del outputs
-        return 1024 * max(raised, 0)
+        return partial(_status, "VmRSS"), partial(_status, "VmHWM")
+    return _largest, _largest
+
+
+def _status(name: str) -> int:
+    (line,) = [line for line in _STATUS.read_text().splitlines() if line.startswith(f"{name}:")]
+    return 1024 * int(line.split()[1])
+
+
+def _largest() -> int | None:
     try:
         import resource
     except ImportError:  # Windows
         return None
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    outputs = runner.call()
-    raised = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    del outputs
-    return raised * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _kilobytes(name: str) -> int:
-    (line,) = [line for line in _STATUS.read_text().splitlines() if line.startswith(f"{name}:")]
-    return int(line.split()[1])
+def _of_torch() -> tuple[_Reading, _Reading]:
+    import torch  # pyright: ignore[reportMissingImports]  # a peer may be absent
+
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated, torch.cuda.max_memory_allocated
 
 
-def _raised_on_device_by(runner: Any, subject: str) -> int | None:
-    if subject == "torch":
-        import torch  # pyright: ignore[reportMissingImports]  # a peer may be absent
-
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        outputs = runner.call()
-        raised = torch.cuda.max_memory_allocated() - before
-        del outputs
-        return raised
+def _on_device(name: str) -> _Reading:
     device = jax.devices()[0]
-    before = (device.memory_stats() or {}).get("bytes_in_use")
-    outputs = runner.call()
-    peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
-    del outputs
-    return None if before is None or peak is None else peak - before
+    return lambda: (device.memory_stats() or {}).get(name)

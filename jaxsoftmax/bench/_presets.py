@@ -3,39 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from jaxsoftmax.bench._case import (
-    AXES,
-    CONFIDENT,
-    DISTILLATION,
-    FLOAT,
-    FUNCTIONS,
-    GRADIENT,
-    IN_GRAPH,
-    INTEGER,
-    LEAN,
-    LOG_SOFTMAX,
-    LOGSUMEXP,
-    ONE_HOT,
-    ORDINARY,
-    PARTS,
-    SEQUENCES,
-    SHARDED,
-    SOFTMAX,
-    SPARSE,
-    STATS,
-    TRAINED,
-    UNREDUCED,
-    VALUE,
-    Case,
-    Shape,
-    kind_of,
-    shape_text,
-)
+from jaxsoftmax.bench import _case
+from jaxsoftmax.bench._case import Case, Shape, kind_of, shape_text
 
 PEERS = ("optax", "jax", "tokamax", "torch")
 _ONE_DTYPE, _TWO_DTYPES = ("float32",), ("float32", "bfloat16")
-_EVERY_PASS = {"plain": (VALUE, GRADIENT, IN_GRAPH), "linear": (VALUE, GRADIENT)}
-_WITH_GRADIENT = {"plain": (GRADIENT,), "linear": (GRADIENT,)}
+_EVERY_PASS = {"plain": (_case.VALUE, _case.GRADIENT, _case.IN_GRAPH), "linear": (_case.VALUE, _case.GRADIENT)}
+_WITH_GRADIENT = {"plain": (_case.GRADIENT,), "linear": (_case.GRADIENT,)}
+_OF_GRADIENTS_ALONE = (_case.UNREDUCED, _case.LEAN, _case.SPARSE, _case.DISTILLATION, _case.PARTS, _case.SHARDED)
 
 
 @dataclass(frozen=True)
@@ -58,7 +33,10 @@ _ACCELERATOR = Preset(
     quick=((512, 8016), (512, 144, 16000), (256, 64, 8016)),
     dtypes={"plain": ("bfloat16",), "linear": ("bfloat16",)},
     quantities=_WITH_GRADIENT,
-    functions={"plain": (INTEGER, FLOAT, LOGSUMEXP, SOFTMAX, LOG_SOFTMAX), "linear": (INTEGER, UNREDUCED, LEAN)},
+    functions={
+        "plain": (_case.INTEGER, _case.FLOAT, _case.LOGSUMEXP, _case.SOFTMAX, _case.LOG_SOFTMAX),
+        "linear": (_case.INTEGER, _case.UNREDUCED, _case.LEAN),
+    },
 )
 PRESETS = {
     "cpu": Preset(
@@ -72,13 +50,13 @@ PRESETS = {
         quantities=_EVERY_PASS,
         confident=True,
         more=(
-            *(Case("plain", shape, "float32", TRAINED) for shape in ((4096, 1000), (65536, 10))),
-            Case("plain", (2048, 8192), "float32", function=SEQUENCES),
+            *(Case("plain", shape, "float32", _case.TRAINED) for shape in ((4096, 1000), (65536, 10))),
+            Case("plain", (2048, 8192), "float32", function=_case.SEQUENCES),
             *(
                 Case("plain", shape, "float32", logits, function=function)
                 for logits, functions in (
-                    (ORDINARY, (FLOAT, ONE_HOT, SOFTMAX, LOG_SOFTMAX)),
-                    (CONFIDENT, (SOFTMAX, LOG_SOFTMAX)),
+                    (_case.ORDINARY, (_case.FLOAT, _case.ONE_HOT, _case.SOFTMAX, _case.LOG_SOFTMAX)),
+                    (_case.CONFIDENT, (_case.SOFTMAX, _case.LOG_SOFTMAX)),
                 )
                 for function in functions
                 for shape in ((1024, 8192), (65536, 64))
@@ -91,14 +69,14 @@ PRESETS = {
         shapes=(*((8192, 32768), (8192, 128256)), *((8192, 4096, 128256), (8192, 2304, 256000), (32768, 4096, 128256))),
         quick=((512, 1024), (512, 128, 2048)),
         dtypes={"plain": _TWO_DTYPES, "linear": ("bfloat16",)},
-        quantities={"plain": (VALUE, GRADIENT), "linear": (VALUE, GRADIENT)},
+        quantities={"plain": (_case.VALUE, _case.GRADIENT), "linear": (_case.VALUE, _case.GRADIENT)},
         functions={
-            "plain": (INTEGER, FLOAT, ONE_HOT, LOGSUMEXP, SOFTMAX, LOG_SOFTMAX),
-            "linear": (INTEGER, UNREDUCED, LEAN),
+            "plain": (_case.INTEGER, _case.FLOAT, _case.ONE_HOT, _case.LOGSUMEXP, _case.SOFTMAX, _case.LOG_SOFTMAX),
+            "linear": (_case.INTEGER, _case.UNREDUCED, _case.LEAN),
         },
         more=tuple(
             Case("linear", (8192, 4096, 128256), "bfloat16", function=function)
-            for function in (STATS, SPARSE, DISTILLATION, PARTS, SHARDED)
+            for function in (_case.STATS, _case.SPARSE, _case.DISTILLATION, _case.PARTS, _case.SHARDED)
         ),
         peers=("optax", "jax"),
     ),
@@ -128,11 +106,11 @@ def cases_of(
       ValueError: a shape or a function of the other kind; a preset without cases of the kind.
     """
     for function in functions:
-        if kind is not None and function not in FUNCTIONS[kind]:
-            raise ValueError(f"--function {function}: {kind} takes {', '.join(FUNCTIONS[kind])}")
+        if kind is not None and function not in _case.FUNCTIONS[kind]:
+            raise ValueError(f"--function {function}: {kind} takes {', '.join(_case.FUNCTIONS[kind])}")
     for shape in shapes:
         if kind not in (None, kind_of(shape)):
-            raise ValueError(f"--shape {shape_text(shape)}: {kind} takes {AXES[kind]}")
+            raise ValueError(f"--shape {shape_text(shape)}: {kind} takes {_case.AXES[kind]}")
     chosen = [
         shape
         for shape in shapes or (preset.quick if quick else preset.shapes)
@@ -154,7 +132,7 @@ def cases_of(
             for case in preset.more
             if kind in (None, case.kind)
             for dtype in dtypes or (case.dtype,)
-            for quantity in (VALUE, GRADIENT)
+            for quantity in (_case.VALUE, _case.GRADIENT)
             if _has(case.function, quantity)
         ]
     return tuple(dict.fromkeys(cases))
@@ -162,24 +140,24 @@ def cases_of(
 
 def _functions(preset: Preset, kind: str, asked_for: Sequence[str]) -> Sequence[str]:
     if asked_for:
-        return [function for function in asked_for if function in FUNCTIONS[kind]]
-    return preset.functions.get(kind, (INTEGER,))
+        return [function for function in asked_for if function in _case.FUNCTIONS[kind]]
+    return preset.functions.get(kind, (_case.INTEGER,))
 
 
 def _cases(preset: Preset, shape: Shape, dtypes: Sequence[str], function: str) -> list[Case]:
     kind = kind_of(shape) or ""
     quantities = [quantity for quantity in preset.quantities[kind] if _has(function, quantity)]
-    regimes = (ORDINARY, CONFIDENT) if kind == "plain" and preset.confident else (ORDINARY,)
+    regimes = (_case.ORDINARY, _case.CONFIDENT) if kind == "plain" and preset.confident else (_case.ORDINARY,)
     return [
         Case(kind, shape, dtype, logits, quantity, function)
         for dtype in dtypes or preset.dtypes.get(kind, _ONE_DTYPE)
         for quantity in quantities
-        for logits in (regimes if quantity != IN_GRAPH else (ORDINARY,))
+        for logits in (regimes if quantity != _case.IN_GRAPH else (_case.ORDINARY,))
     ]
 
 
 def _has(function: str, quantity: str) -> bool:
     """Returns whether a function is measured in that quantity."""
-    if quantity == IN_GRAPH:
-        return function == INTEGER
-    return quantity == GRADIENT or function not in (UNREDUCED, LEAN, SPARSE, DISTILLATION, PARTS, SHARDED)
+    if quantity == _case.IN_GRAPH:
+        return function == _case.INTEGER
+    return quantity == _case.GRADIENT or function not in _OF_GRADIENTS_ALONE

@@ -58,27 +58,30 @@ def record_from(document: Any) -> Record:
       ValueError: it is no such data.
     """
     try:
-        return _typed(Record(**document | {"rows": tuple(_row(row) for row in document["rows"])}))
+        return typed(Record(**document | {"rows": tuple(_row(row) for row in document["rows"])}))
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"no record of a benchmark ({type(error).__name__}: {error})") from error
 
 
 def _row(row: Mapping[str, Any]) -> Row:
-    case = row["case"]
     spreads = {
         name: None if row[name] is None else Spread(**{at: float(value) for at, value in row[name].items()})
         for name in ("seconds", "to_base", "to_floor")
     }
     errors = {name: None if row[name] is None else float(row[name]) for name in ("gradient_error", "worst_token_error")}
-    case = Case(**case | {"shape": tuple(map(int, case["shape"]))})
-    return _typed(Row(**{**row, **spreads, **errors, "case": case}))
+    return typed(Row(**{**row, **spreads, **errors, "case": case_from(row["case"])}))
 
 
-_Made = TypeVar("_Made", Record, Row)
+def case_from(case: Any) -> Case:
+    """Returns the case that `asdict` has made plain data of."""
+    return Case(**case | {"shape": tuple(map(int, case["shape"]))})
 
 
-def _typed(made: _Made) -> _Made:
-    """Returns a record or a row whose fields are of their types, at least on the outside."""
+_Made = TypeVar("_Made")
+
+
+def typed(made: _Made) -> _Made:
+    """Returns an object of a dataclass whose fields are of their types, at least on the outside."""
     for name, hint in get_type_hints(type(made)).items():
         value, kind = getattr(made, name), get_origin(hint) if isinstance(hint, GenericAlias) else hint
         if not isinstance(value, kind):

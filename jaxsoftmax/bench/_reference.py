@@ -5,18 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxsoftmax.bench._case import (
-    DISTILLATION,
-    ENTROPY_WEIGHT,
-    FLOAT,
-    IN_GRAPH,
-    LOG_SOFTMAX,
-    LOGSUMEXP,
-    SOFTMAX,
-    SPARSE,
-    STATS,
-    Case,
-)
+from jaxsoftmax.bench import _case
+from jaxsoftmax.bench._case import Case
 
 _ENTRIES = 1 << 22  # of logits held in float64 at a time
 
@@ -39,7 +29,7 @@ def judge(case: Case, arrays: Sequence[np.ndarray]) -> Callable[[Sequence[np.nda
     if case.width is None:
         logits, other = arrays
         return lambda gradients: _error_in_logits(case, logits, other, gradients[0])
-    exact = _product_gradients(case, arrays)[: 1 if case.quantity == IN_GRAPH else 2]
+    exact = _product_gradients(case, arrays)[: 1 if case.quantity == _case.IN_GRAPH else 2]
 
     def error(gradients: Sequence[np.ndarray]) -> GradientError:
         norms = [_relative_norm(mine, true) for mine, true in zip(gradients, exact, strict=True)]
@@ -71,19 +61,19 @@ def _logit_gradient(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def _dense_gradient(case: Case, logits: np.ndarray, other: np.ndarray) -> np.ndarray:
     """The gradient in float64 logits of a mean over tokens, or of softmax or log_softmax with `other` as cotangent."""
     s = _probabilities(logits)
-    if case.function == LOGSUMEXP:
+    if case.function == _case.LOGSUMEXP:
         return s / case.tokens
-    if case.function == SOFTMAX:  # less its value at the largest s, or what is left of it there would cancel
+    if case.function == _case.SOFTMAX:  # less its value at the largest s, or what is left of it there would cancel
         h = other - np.take_along_axis(other, np.argmax(s, -1)[:, None], -1)
         return s * (h - np.sum(s * h, -1, keepdims=True))
     total = np.sum(other, -1, keepdims=True)
-    return other - s * total if case.function == LOG_SOFTMAX else (s * total - other) / case.tokens
+    return other - s * total if case.function == _case.LOG_SOFTMAX else (s * total - other) / case.tokens
 
 
 def _error_in_logits(case: Case, logits: np.ndarray, other: np.ndarray, gradient: np.ndarray) -> GradientError:
     off, size, worst = 0.0, 0.0, []
     logits, gradient = logits.reshape(-1, case.vocab), gradient.reshape(-1, case.vocab)
-    dense = case.function in (FLOAT, LOGSUMEXP, SOFTMAX, LOG_SOFTMAX)
+    dense = case.function in (_case.FLOAT, _case.LOGSUMEXP, _case.SOFTMAX, _case.LOG_SOFTMAX)
     other = other if dense else other.reshape(-1)
     for rows in _rows(*logits.shape):
         x = logits[rows].astype(np.float64)
@@ -113,20 +103,20 @@ def _product_gradients(case: Case, arrays: Sequence[np.ndarray]) -> tuple[np.nda
 
 def _head_gradient(case: Case, logits: np.ndarray, rows: slice, others: Sequence[np.ndarray]) -> np.ndarray:
     """The gradient of each of the rows' terms in their float64 logits; the other inputs are of all tokens."""
-    if case.function == DISTILLATION:
+    if case.function == _case.DISTILLATION:
         teacher_hidden, teacher_kernel = (array.astype(np.float64) for array in others)
         return _probabilities(logits) - _probabilities(teacher_hidden[rows] @ teacher_kernel)
-    if case.function == SPARSE:
+    if case.function == _case.SPARSE:
         indices, weights = (array[rows] for array in others)
         gradient = _probabilities(logits) * weights.sum(-1, keepdims=True, dtype=np.float64)
         np.subtract.at(gradient, (np.arange(len(indices))[:, None], indices), weights.astype(np.float64))
         return gradient
     gradient = _logit_gradient(logits, others[0][rows])
-    if case.function == STATS:
+    if case.function == _case.STATS:
         s = _probabilities(logits)
         log_s = logits - logits.max(-1, keepdims=True)
         log_s -= np.log(np.exp(log_s).sum(-1, keepdims=True))
-        gradient += ENTROPY_WEIGHT * s * (log_s - np.sum(s * log_s, -1, keepdims=True))
+        gradient += _case.ENTROPY_WEIGHT * s * (log_s - np.sum(s * log_s, -1, keepdims=True))
     return gradient
 
 

@@ -19,26 +19,8 @@ from jax import Array, lax
 from jax.sharding import Mesh
 
 import jaxsoftmax
-from jaxsoftmax.bench._case import (
-    DISTILLATION,
-    FLOAT,
-    GRADIENT,
-    IN_GRAPH,
-    INTEGER,
-    LEAN,
-    LEAN_BYTES,
-    LOG_SOFTMAX,
-    LOGSUMEXP,
-    MATERIALISED,
-    ONE_HOT,
-    PARTS,
-    SEQUENCES,
-    SHARDED,
-    SOFTMAX,
-    UNREDUCED,
-    VALUE,
-    Case,
-)
+from jaxsoftmax.bench import _case
+from jaxsoftmax.bench._case import Case
 from jaxsoftmax.bench._head_functions import HEAD_FUNCTIONS, SUBJECT, nll_terms, scanned
 
 FLOOR = "floor"
@@ -58,9 +40,9 @@ def absent(peers: tuple[str, ...], kinds: Collection[str]) -> dict[str, str]:
 def subjects_of(case: Case, peers: tuple[str, ...]) -> tuple[str, ...]:
     """Returns what is measured for a case, in the order of a round."""
     own = _OWN[case.kind][case.function]
-    foreign = {"linear": ("tokamax", "torch"), "plain": ("torch",)}[case.kind] if case.function == INTEGER else ()
+    foreign = {"linear": ("tokamax", "torch"), "plain": ("torch",)}[case.kind] if case.function == _case.INTEGER else ()
     offered = [peer for peer in peers if peer in own or peer in foreign]
-    by_hand = [MATERIALISED] if MATERIALISED in own else []
+    by_hand = [_case.MATERIALISED] if _case.MATERIALISED in own else []
     return tuple(dict.fromkeys([SUBJECT, case.base, *by_hand, *offered, FLOOR]))
 
 
@@ -78,14 +60,14 @@ def program(subject: str, case: Case, mesh: Mesh | None = None) -> Callable[...,
     else:
         function = _OWN[case.kind][case.function][subject]
     if not case.is_loss:
-        return _value_of(function) if case.quantity == VALUE else _with_vjp(function)
-    if case.quantity == VALUE:
+        return _value_of(function) if case.quantity == _case.VALUE else _with_vjp(function)
+    if case.quantity == _case.VALUE:
         return function
-    if case.quantity == IN_GRAPH:
+    if case.quantity == _case.IN_GRAPH:
         return jax.value_and_grad(_of_product(function))
-    if case.function == SHARDED:
+    if case.function == _case.SHARDED:
         return _step_of(function)
-    return jax.value_and_grad(function, argnums=(0, 1) if linear else 0, has_aux=case.function == PARTS)
+    return jax.value_and_grad(function, argnums=(0, 1) if linear else 0, has_aux=case.function == _case.PARTS)
 
 
 def _value_of(function: Callable[[Array], Array]) -> Callable[..., Any]:
@@ -114,24 +96,12 @@ def _of_product(loss: Loss) -> Loss:
     return lambda hidden, kernel, labels: loss(hidden @ kernel, labels)
 
 
-def _jaxsoftmax(logits: Array, labels: Array) -> Array:
-    return jaxsoftmax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-
-def _optax(logits: Array, labels: Array) -> Array:
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+def _mean_of(losses: Callable[..., Array]) -> Loss:
+    return lambda *arrays: losses(*arrays).mean()
 
 
 def _jax(logits: Array, labels: Array) -> Array:
     return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], axis=-1).mean()
-
-
-def _jaxsoftmax_float(logits: Array, labels: Array) -> Array:
-    return jaxsoftmax.softmax_cross_entropy(logits, labels).mean()
-
-
-def _optax_float(logits: Array, labels: Array) -> Array:
-    return optax.softmax_cross_entropy(logits, labels).mean()
 
 
 def _one_hot(log_softmax: Callable[[Array], Array]) -> Loss:
@@ -160,42 +130,39 @@ def _tokamax_linear() -> Loss:
     return loss
 
 
-def _unreduced(hidden: Array, kernel: Array, labels: Array) -> Array:
-    return jaxsoftmax.linear_cross_entropy(hidden, kernel, labels, reduction="none").mean()
-
-
-def _mean_of(logsumexp: Callable[..., Array]) -> Loss:
+def _mean_logsumexp(logsumexp: Callable[..., Array]) -> Loss:
     return lambda logits, labels: logsumexp(logits, -1).mean()
 
 
-_OF_INTEGERS = {SUBJECT: _jaxsoftmax, "optax": _optax, "jax": _jax}
+_OPTAX = _mean_of(optax.softmax_cross_entropy_with_integer_labels)
+_OF_INTEGERS = {SUBJECT: _mean_of(jaxsoftmax.softmax_cross_entropy_with_integer_labels), "optax": _OPTAX, "jax": _jax}
 _PLAIN: dict[str, dict[str, Callable[..., Array]]] = {
-    INTEGER: _OF_INTEGERS,
-    SEQUENCES: _OF_INTEGERS,
-    FLOAT: {SUBJECT: _jaxsoftmax_float, "optax": _optax_float},
-    ONE_HOT: {SUBJECT: _one_hot(jaxsoftmax.log_softmax), "jax": _one_hot(jax.nn.log_softmax)},
-    LOGSUMEXP: {SUBJECT: _mean_of(jaxsoftmax.logsumexp), "jax": _mean_of(jax.nn.logsumexp)},
-    SOFTMAX: {SUBJECT: jaxsoftmax.softmax, "jax": jax.nn.softmax},
-    LOG_SOFTMAX: {SUBJECT: jaxsoftmax.log_softmax, "jax": jax.nn.log_softmax},
+    _case.INTEGER: _OF_INTEGERS,
+    _case.SEQUENCES: _OF_INTEGERS,
+    _case.FLOAT: {SUBJECT: _mean_of(jaxsoftmax.softmax_cross_entropy), "optax": _mean_of(optax.softmax_cross_entropy)},
+    _case.ONE_HOT: {SUBJECT: _one_hot(jaxsoftmax.log_softmax), "jax": _one_hot(jax.nn.log_softmax)},
+    _case.LOGSUMEXP: {SUBJECT: _mean_logsumexp(jaxsoftmax.logsumexp), "jax": _mean_logsumexp(jax.nn.logsumexp)},
+    _case.SOFTMAX: {SUBJECT: jaxsoftmax.softmax, "jax": jax.nn.softmax},
+    _case.LOG_SOFTMAX: {SUBJECT: jaxsoftmax.log_softmax, "jax": jax.nn.log_softmax},
 }
-_PEERS_LINEAR: dict[str, Loss] = {"optax": _of_product(_optax), "jax": _jax_linear}
+_PEERS_LINEAR: dict[str, Loss] = {"optax": _of_product(_OPTAX), "jax": _jax_linear}
 _LINEAR = HEAD_FUNCTIONS | {
-    INTEGER: {SUBJECT: jaxsoftmax.linear_cross_entropy, **_PEERS_LINEAR},
-    UNREDUCED: {SUBJECT: _unreduced, **_PEERS_LINEAR},
-    LEAN: {SUBJECT: partial(jaxsoftmax.linear_cross_entropy, memory_budget=LEAN_BYTES), **_PEERS_LINEAR},
-    SHARDED: _PEERS_LINEAR,
+    _case.INTEGER: {SUBJECT: jaxsoftmax.linear_cross_entropy, **_PEERS_LINEAR},
+    _case.UNREDUCED: {SUBJECT: _mean_of(partial(jaxsoftmax.linear_cross_entropy, reduction="none")), **_PEERS_LINEAR},
+    _case.LEAN: {SUBJECT: partial(jaxsoftmax.linear_cross_entropy, memory_budget=_case.LEAN_BYTES), **_PEERS_LINEAR},
+    _case.SHARDED: _PEERS_LINEAR,
 }
 _OWN = {"plain": _PLAIN, "linear": _LINEAR}
 
 
 def _floor(case: Case) -> Callable[..., Any]:
     if not case.is_loss:
-        return _read_and_write if case.quantity == VALUE else _read_and_write_both
+        return _read_and_write if case.quantity == _case.VALUE else _read_and_write_both
     if case.width is None:
-        return _read if case.quantity == VALUE else _read_and_write
-    if case.function == DISTILLATION:
+        return _read if case.quantity == _case.VALUE else _read_and_write
+    if case.function == _case.DISTILLATION:
         return _of_two_heads
-    return {VALUE: _one_product, GRADIENT: _three_products, IN_GRAPH: _two_products}[case.quantity]
+    return {_case.VALUE: _one_product, _case.GRADIENT: _three_products, _case.IN_GRAPH: _two_products}[case.quantity]
 
 
 def _read(logits: Array, labels: Array) -> Array:

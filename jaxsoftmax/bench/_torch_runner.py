@@ -14,30 +14,39 @@ from jaxsoftmax.bench._worker import Worker, WorkerDiedError, WorkerError
 
 
 class TorchRunner:
-    """A loss of torch and the tensors that it is called with."""
+    """A loss of torch with the tensors that it is called with, of one case at a time."""
 
-    temp_bytes = None  # torch plans no memory ahead
-    output_bytes = None
-
-    def __init__(self, case: Case, device: str) -> None:
-        """Makes the tensors on the device; on a GPU compiles too."""
+    def __init__(self, device: str) -> None:
+        """Takes "cpu" or "cuda"."""
         import torch  # pyright: ignore[reportMissingImports]  # a peer may be absent
 
-        self._torch, self._case, self._device = torch, case, device
+        self._torch, self._device = torch, device
+        self._outputs: Callable[[], Any] | None = None
+
+    def prepare(self, case: Case) -> float | None:
+        """Makes the tensors of a case on the device; on a GPU compiles too, and returns the seconds that took."""
+        self.release()
         *floats, labels = (self._tensor(array) for array in inputs(case))
         if case.width is not None:
             floats[1] = floats[1].T.contiguous()  # torch keeps the kernel as [V, D]
-        self._floats, self._labels = floats, labels.long()
-        self._wanted = floats if case.kind == "linear" else floats[:1]
-        for tensor in self._wanted:
+        wanted = floats if case.kind == "linear" else floats[:1]
+        for tensor in wanted:
             tensor.requires_grad_(case.quantity != VALUE)
-        self._loss = _loss(case)
-        self.compile_seconds: float | None = None
-        if device == "cuda":
-            start = time.perf_counter()
-            self._loss = torch.compile(self._loss)
-            self.call()
-            self.compile_seconds = time.perf_counter() - start
+        loss = _loss(case) if self._device == "cpu" else self._torch.compile(_loss(case))
+        arguments = *floats, labels.long()
+
+        def outputs() -> Any:
+            if case.quantity != VALUE:
+                return self._torch.autograd.grad(loss(*arguments), wanted)
+            with self._torch.no_grad():
+                return loss(*arguments)
+
+        self._outputs = outputs
+        if self._device == "cpu":
+            return None
+        start = time.perf_counter()
+        self.call()
+        return time.perf_counter() - start
 
     def _tensor(self, array: np.ndarray) -> Any:
         if array.dtype.name == "bfloat16":  # of which torch reads no NumPy array
@@ -46,11 +55,8 @@ class TorchRunner:
 
     def call(self) -> Any:
         """Returns the loss or the gradients, once they are there."""
-        if self._case.quantity == VALUE:
-            with self._torch.no_grad():
-                outputs = self._loss(*self._floats, self._labels)
-        else:
-            outputs = self._torch.autograd.grad(self._loss(*self._floats, self._labels), self._wanted)
+        assert self._outputs is not None
+        outputs = self._outputs()
         if self._device == "cuda":
             self._torch.cuda.synchronize()
         return outputs
@@ -64,6 +70,12 @@ class TorchRunner:
         first, *rest = (gradient.detach().float().cpu().numpy() for gradient in self.call())
         return first, *(kernel.T for kernel in rest)
 
+    def release(self) -> None:
+        """Drops the tensors, and the memory that torch keeps for others."""
+        self._outputs = None
+        if self._device == "cuda":
+            self._torch.cuda.empty_cache()
+
 
 def _loss(case: Case) -> Callable[..., Any]:
     from torch.nn import functional  # pyright: ignore[reportMissingImports]  # a peer may be absent
@@ -72,39 +84,6 @@ def _loss(case: Case) -> Callable[..., Any]:
         return functional.cross_entropy
     # linear_cross_entropy is the same without its options; with them it takes less memory and more time.
     return lambda hidden, kernel, labels: functional.cross_entropy(functional.linear(hidden, kernel), labels)
-
-
-class TorchHost:
-    """The runner that a process of its own holds, of one case at a time."""
-
-    def __init__(self, device: str) -> None:
-        """Takes "cpu" or "cuda"."""
-        self._device = device
-        self._runner: TorchRunner | None = None
-
-    def prepare(self, case: Case) -> float | None:
-        """Makes the runner of a case; returns the seconds that compiling took."""
-        self._runner = None
-        self._runner = TorchRunner(case, self._device)
-        return self._runner.compile_seconds
-
-    def seconds(self) -> float:
-        """Returns the time of one call."""
-        assert self._runner is not None
-        return self._runner.seconds()
-
-    def gradients(self) -> tuple[np.ndarray, ...]:
-        """Returns the gradients."""
-        assert self._runner is not None
-        return self._runner.gradients()
-
-    def release(self) -> None:
-        """Drops the runner and its tensors, and the memory that torch keeps for others."""
-        self._runner = None
-        if self._device == "cuda":
-            import torch  # pyright: ignore[reportMissingImports]  # a peer may be absent
-
-            torch.cuda.empty_cache()
 
 
 class RemoteTorch:
@@ -122,7 +101,7 @@ class RemoteTorch:
     def on(self, case: Case) -> "RemoteTorch":
         """Returns the runner, with a case to run."""
         if self._worker is None:
-            self._worker = self._stack.enter_context(Worker(TorchHost, self._device))
+            self._worker = self._stack.enter_context(Worker(TorchRunner, self._device))
         self.compile_seconds = self._ask("prepare", case)
         return self
 

@@ -266,7 +266,6 @@ def _derivative(order: int) -> Callable[..., Any]:
 
 def _of_textbook(claim: Claim, call: Callable[..., Any], x: jax.Array, constants: list[jax.Array]) -> jax.Array:
     """Autodiff of the formula as printed."""
-    del call
     textbook = claim.textbook
     assert textbook is not None
     return _derivative(claim.order)(lambda x: textbook(x, *constants))(x)
@@ -274,7 +273,6 @@ def _of_textbook(claim: Claim, call: Callable[..., Any], x: jax.Array, constants
 
 def _of_differences(claim: Claim, call: Callable[..., Any], x: jax.Array, constants: list[jax.Array]) -> jax.Array:
     """Differences of the function's own values, or of its gradient."""
-    del constants
     return _transformations.finite_differences(call if claim.order == 1 else jax.jacrev(call), x, STEP)
 
 

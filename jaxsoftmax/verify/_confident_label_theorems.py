@@ -5,9 +5,10 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._cross_entropy_theorems import FLOAT, INTEGER, LOSS, label_hessian, nll, per_row
+from jaxsoftmax.verify._cross_entropy_theorems import FLOAT, INTEGER, LOSS, nll, per_row
 from jaxsoftmax.verify._oracle import ExactRow, exact, itself
 from jaxsoftmax.verify._regimes import Regimes, rows, top_labelled
+from jaxsoftmax.verify._softmax_theorems import jacobian
 from jaxsoftmax.verify._theorem import FLOAT32, Inputs, Theorem, derivative, hessian, value
 
 
@@ -63,8 +64,8 @@ CONFIDENT_LABEL_THEOREMS = (
             derivative(FLOAT, "gradient", one_hot_gradient, _one_hot_tails, 4),
             value("analytic.cross_entropy_gradient", "value", label_gradient,
                   top_labelled(_regimes.tails, _regimes.shifted_tails), 8),
-            hessian(INTEGER, "Hessian", label_hessian, top_labelled(_regimes.tails), 4),
-            hessian(FLOAT, "Hessian", label_hessian, top_one_hot(_regimes.tails), 4),
+            hessian(INTEGER, "Hessian", jacobian, top_labelled(_regimes.tails), 4),
+            hessian(FLOAT, "Hessian", jacobian, top_one_hot(_regimes.tails), 4),
             derivative(LOSS, "gradient", label_gradient, _tails, 4, call=per_row, dtypes=FLOAT32),
         ),
     ),

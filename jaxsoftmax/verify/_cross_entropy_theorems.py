@@ -10,7 +10,7 @@ import numpy as np
 from jaxsoftmax.verify import _regimes
 from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
 from jaxsoftmax.verify._regimes import Regimes, labelled, rows
-from jaxsoftmax.verify._softmax_theorems import chain_rule, masked_call
+from jaxsoftmax.verify._softmax_theorems import chain_rule, jacobian, masked_call
 from jaxsoftmax.verify._textbook import naive_integer, naive_targets
 from jaxsoftmax.verify._theorem import FLOAT32, FLOAT_LABELS, Inputs, Theorem, derivative, hessian, value
 
@@ -49,7 +49,6 @@ def nothing(x, *_):
 
 def infinite(x, *_):
     """The loss of an impossible class."""
-    del x
     return itself(exact(np.inf))
 
 
@@ -70,20 +69,12 @@ def neg_log_probs(x, *_):
 
 def gradient_in_targets(t, x):
     """-log s, where the targets come first (M12)."""
-    del t
     return neg_log_probs(x)
 
 
 def mixed_gradient(x, t, g):
     """s sum(g) - g, the gradient in x of <g, dC/dt> (M12)."""
-    del t
     return target_gradient(x, g)
-
-
-def label_hessian(x, y):
-    """diag(s) - s s^T (M15)."""
-    del y
-    return itself(ExactRow(exact(x)).jacobian)
 
 
 def target_hessian(x, t):
@@ -93,7 +84,6 @@ def target_hessian(x, t):
 
 def label_hessian_product(x, y, v):
     """J v, to the ulp of its terms (M15)."""
-    del y
     return ExactRow(exact(x)).jacobian_product(exact(v))
 
 
@@ -141,16 +131,13 @@ def out_of_range(dtype: str) -> list[Inputs]:
     return [Inputs("labels -1, V, 0 and -V", (x, np.array([-1, _regimes.VOCAB, 0, -_regimes.VOCAB], np.int32)))]
 
 
-def targets_first(dtype: str) -> list[Inputs]:
-    return [Inputs(each.regime, each.arrays[::-1]) for each in _targets(dtype)]
-
-
 def mixed(dtype: str) -> list[Inputs]:
     x = _regimes.ordinary(dtype)
     return [Inputs("ordinary", (x, _regimes.targets_of(x, "distribution"), _regimes.directions(x)))]
 
 
 _targets, _masked_targets = with_targets(_regimes.unmasked), with_targets(_regimes.masks)
+_targets_first = _regimes.reordered(_targets, 1, 0)
 _rows, _empty = labelled(_regimes.well_conditioned), labelled(_regimes.empty)
 _every_size = labelled(_regimes.well_conditioned, _regimes.ragged_rows, _regimes.long_rows)
 _with_ragged = labelled(_regimes.well_conditioned, _regimes.ragged_rows)
@@ -216,7 +203,7 @@ CROSS_ENTROPY_THEOREMS = (
         "as M10",
         "labels taken for constants, with gradient 0",
         (
-            derivative(FLOAT, "gradient in the targets", gradient_in_targets, targets_first, 4, call=by_targets,
+            derivative(FLOAT, "gradient in the targets", gradient_in_targets, _targets_first, 4, call=by_targets,
                        textbook=lambda t, x: naive_targets(x, t)),
             value("analytic.cross_entropy_label_gradient", "value", neg_log_probs, rows(_regimes.unmasked), 4),
             derivative(FLOAT, "mixed second derivative", mixed_gradient, mixed, 6, call=along_targets, dtypes=FLOAT32),
@@ -229,9 +216,9 @@ CROSS_ENTROPY_THEOREMS = (
         "as M5",
         "a rule that is right at first order only",
         (
-            hessian(INTEGER, "Hessian", label_hessian, _rows, 4, textbook=naive_integer),
+            hessian(INTEGER, "Hessian", jacobian, _rows, 4, textbook=naive_integer),
             hessian(FLOAT, "Hessian", target_hessian, _targets, 6, textbook=naive_targets),
-            value("analytic.cross_entropy_hessian", "value", label_hessian, _rows, 4),
+            value("analytic.cross_entropy_hessian", "value", jacobian, _rows, 4),
             value("analytic.cross_entropy_hvp", "value", label_hessian_product,
                   rows(_regimes.well_conditioned, beside=[_regimes.labels_of, _regimes.directions]), 4),
         ),

@@ -56,13 +56,11 @@ def exact_reciprocal(x, v):
 
 
 def squares(dtype: str) -> list[Inputs]:
-    del dtype
     rng = np.random.default_rng(12)
     return [Inputs("ordinary", tuple(rng.integers(-8, 9, (1, 3, 3)) / 4.0 for _ in range(2)))]
 
 
 def vectors(dtype: str) -> list[Inputs]:
-    del dtype
     rng = np.random.default_rng(13)
     return [Inputs("ordinary", tuple(rng.integers(-16, 17, (3, 5)) / 8.0 for _ in range(2)))]
 

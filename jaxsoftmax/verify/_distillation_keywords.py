@@ -24,7 +24,7 @@ from jaxsoftmax.verify._two_heads import LINEAR_DISTILLATION
 VALUES = {"temperature": 2.0, "beta": 0.25, **OF_SCHEDULE}
 DIVERGENCES = ("divergence=reverse_kl", "divergence=jensen_shannon")
 STUDENT, TEACHER = Setting(6, 3, _regimes.VOCAB), Setting(6, 2, _regimes.VOCAB)
-WITHOUT_EFFECT = tuple(OF_SCHEDULE)  # on the divergence
+WITHOUT_EFFECT_ON_DIVERGENCE = tuple(OF_SCHEDULE)
 
 Given = frozenset[str]  # the keywords of a call; of some with their value
 REVERSE, JENSEN_SHANNON = (frozenset({name}) for name in DIVERGENCES)
@@ -128,7 +128,7 @@ def _logits(given: Given, x: Any, w: Any, b: Any, tx: Any, tw: Any, tb: Any) -> 
 
 def mistakes(given: Given, z: np.ndarray, u: np.ndarray, weights: np.ndarray) -> Iterator[tuple[str, Expected]]:
     """What the divergence is if a keyword changes nothing."""
-    for keyword in sorted(given.difference(WITHOUT_EFFECT)):
+    for keyword in sorted(given.difference(WITHOUT_EFFECT_ON_DIVERGENCE)):
         value = exact_parts(given - {keyword}, z, u, weights)[0]
         yield f"{keyword} changes nothing: the divergence without it came", value
 
@@ -150,7 +150,6 @@ def pairs(dtype: str) -> list[Inputs]:
 
 def heads(dtype: str) -> list[Inputs]:
     """Six tokens of two heads."""
-    del dtype
     arrays = [array[None] for array in (*drawn(STUDENT, 53), *drawn(TEACHER, 54), TOKEN_WEIGHTS)]
     return [Inputs("six tokens", tuple(arrays))]
 

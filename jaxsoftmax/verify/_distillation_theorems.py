@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 
 from jaxsoftmax.verify import _regimes
@@ -28,13 +29,13 @@ TOKEN_WEIGHTS = np.array([1.0, 0.5, 0.0, 2.0])
 
 
 def value_of(divergence: Divergence) -> Any:
-    """The divergence of a pair, to its own ulp: no term of it is negative."""
-    return lambda pair: itself(divergence_of(divergence, ExactPair.of(pair)))
+    """The divergence of logits / T, not multiplied by T^2, to its own ulp: no term is negative (M29, M30, M32)."""
+    return lambda pair, t=1: itself(divergence_of(divergence, ExactPair.of(pair, t)))
 
 
 def gradient(divergence: Divergence) -> Any:
-    """The oracle of the divergence's gradient in both rows."""
-    return lambda pair: gradient_of(divergence, ExactPair.of(pair))
+    """The divergence's gradient in both rows: 1 / T times that at logits / T (M29, M30, M32)."""
+    return lambda pair, t=1: gradient_of(divergence, ExactPair.of(pair, t)) / mpmath.mpf(float(t))
 
 
 def kl_hessian(pair: np.ndarray) -> Expected:

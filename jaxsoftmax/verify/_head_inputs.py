@@ -42,14 +42,12 @@ def drawn(setting: Setting, seed: int) -> list[np.ndarray]:
 
 def plain(dtype: str) -> list[Inputs]:
     """Labels of most classes."""
-    del dtype
     labels = np.array([[0, 6, 2, 2, 4, 5, 1]], np.int32)
     return [Inputs("7 tokens in chunks of 3", (packed(*drawn(PLAIN, 21))[None], labels))]
 
 
 def ragged(dtype: str) -> list[Inputs]:
     """Small logits over a prime number of classes; labels that are classes, and some that aren't."""
-    del dtype
     theta = packed(*drawn(RAGGED, 22))[None]
     labels = {f"ragged, V = {RAGGED.vocab}": [0, 130, 2, 64, 128], "labels -1, V and -V": [0, -1, 131, 64, -131]}
     return [Inputs(regime, (theta, np.array([y], np.int32))) for regime, y in labels.items()]
@@ -57,7 +55,6 @@ def ragged(dtype: str) -> list[Inputs]:
 
 def weighted(dtype: str) -> list[Inputs]:
     """Token weights and an ignored token."""
-    del dtype
     return [Inputs("weighted, one ignored", (packed(*drawn(EVERYTHING, 23), TOKEN_WEIGHTS)[None], LABELS[None]))]
 
 
@@ -77,7 +74,6 @@ def moved(dtype: str) -> list[Inputs]:
 
 def some_or_all_ignored(dtype: str) -> list[Inputs]:
     """Data sets of which nothing is left, as all labels are ignored or all weights 0, and one of which much is."""
-    del dtype
     theta = np.stack([packed(*drawn(EVERYTHING, 24), u) for u in (TOKEN_WEIGHTS, np.ones(7), np.zeros(7))])
     labels = np.stack([LABELS, np.full(7, IGNORED, np.int32), np.maximum(LABELS, 0)])
     return [Inputs("weighted, some or all ignored", (theta, labels))]
@@ -85,7 +81,6 @@ def some_or_all_ignored(dtype: str) -> list[Inputs]:
 
 def blocks(dtype: str) -> list[Inputs]:
     """Few tokens that count, at the chunks' ends, and few classes, on the blocks' borders and here and there."""
-    del dtype
     hidden, kernel, bias = drawn(Setting(8, 2, 64), 25)
     rng = np.random.default_rng(26)
     classes = np.union1d(BORDERS, rng.choice(BLOCKS.vocab, 64 - len(BORDERS), replace=False))
@@ -101,7 +96,6 @@ def blocks(dtype: str) -> list[Inputs]:
 
 def confident(dtype: str) -> list[Inputs]:
     """Two tokens, each sure of its own label by one gap: one-hot hidden states pick rows of logits."""
-    del dtype
     gaps = np.array([20.0, 30.0, 40.0, 60.0])
     bias = np.array([0.5, -1, 0, 2, -0.25, 1, 0])
     rows = -gaps[:, None, None] - np.array([[0, 1, 0, 3, 0.5, 2, 1], [1, 0, 2, 0, 0.5, 1, 3]])
@@ -121,7 +115,6 @@ def bare(dtype: str) -> list[Inputs]:
 
 def near_certain(dtype: str) -> list[Inputs]:
     """Labels of probability 0.999; powers of 2 for hidden states, by which nothing rounds."""
-    del dtype
     rows = np.array([[0, -8.25, -8.5, -8.25, -8.75], [-8.5, -8.25, -8.25, 0, -8.0]])
     hidden = np.diag([2.0, 0.5])
     theta = packed(hidden, np.diag([0.5, 2.0]) @ rows, np.zeros(5))
@@ -130,6 +123,5 @@ def near_certain(dtype: str) -> list[Inputs]:
 
 def equal_tokens(dtype: str) -> list[Inputs]:
     """Equal tokens, of which a sum in low precision soon takes no notice."""
-    del dtype
     theta = packed(np.ones(ALIKE.tokens), np.array([0, 0.5, -1]), np.zeros(3))
     return [Inputs(f"{ALIKE.tokens} equal tokens", (theta[None], np.zeros((1, ALIKE.tokens), np.int32)))]

@@ -72,7 +72,6 @@ def mistakes(case: Case, hidden: Any, kernel: Any, bias: Any, y: Any, u: Any, cl
 
 def inputs(case: Case, dtype: str) -> list[Inputs]:
     """Six tokens."""
-    del dtype
     arrays = [array[None] for array in drawn(TOKENS, 35)]
     return [Inputs(regime, (*arrays, *labels)) for regime, labels in _keywords.labels_of(case).items()]
 

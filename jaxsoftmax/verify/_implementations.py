@@ -7,11 +7,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePath
-from types import SimpleNamespace
 from typing import Any
 
-import jax
-import optax
+_MODULES = {"jax": "jax.nn"}  # whose functions are meant by a name
 
 
 class UnknownImplementationError(ValueError):
@@ -37,17 +35,7 @@ def resolve(name: str) -> Any:
     Raises:
       UnknownImplementationError: the module is given as a path, can't be imported, or has no such attribute.
     """
-    if name == "jax":
-        return SimpleNamespace(
-            __name__="jax.nn", logsumexp=jax.nn.logsumexp, softmax=jax.nn.softmax, log_softmax=jax.nn.log_softmax
-        )
-    if name == "optax":
-        return SimpleNamespace(
-            __name__="optax",
-            softmax_cross_entropy=optax.softmax_cross_entropy,
-            softmax_cross_entropy_with_integer_labels=optax.softmax_cross_entropy_with_integer_labels,
-        )
-    module_name, colon, path = name.partition(":")
+    module_name, colon, path = _MODULES.get(name, name).partition(":")
     module = _import(module_name)
     return _attribute(module, module_name, path) if colon else module
 

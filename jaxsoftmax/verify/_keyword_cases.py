@@ -13,7 +13,7 @@ SENTINELS = (-100, -1, 0, 3)  # two outside the classes, two inside; 0 because i
 # How a head takes its products, with what is passed: six tokens in chunks of 4 have a ragged last one.
 OF_SCHEDULE = {"chunk_size": 4, "memory_budget": 1}
 OF_PRODUCTS = {"transposed_kernel": True, "dtype": "float32", "precision": "highest"}
-WITHOUT_EFFECT = {"has_aux", *OF_SCHEDULE, *OF_PRODUCTS}  # on the loss
+WITHOUT_EFFECT_ON_LOSS = {"has_aux", *OF_SCHEDULE, *OF_PRODUCTS}
 _SELDOM_WRONG = {"memory_budget", "dtype", "precision"}
 WEIGHTING = {"token_weights", "class_weights", *map(SENTINEL, SENTINELS)}
 _OF_OPTIONS = {"label_smoothing": 0.125, "z_loss": 0.0625, "class_weights": True, "logit_softcap": CAP}

@@ -20,7 +20,7 @@ from jaxsoftmax.verify._keyword_cases import (
     OF_INTEGERS,
     SPARSE,
     WEIGHTING,
-    WITHOUT_EFFECT,
+    WITHOUT_EFFECT_ON_LOSS,
     Case,
     cases,
     seldom_wrong,
@@ -46,13 +46,13 @@ class ExactLoss(NamedTuple):
 
 
 def exact_loss(case: Case, z: np.ndarray, y: np.ndarray, u: np.ndarray) -> ExactLoss:
-    """The loss of logits z (M24, M26), as it is reduced (M27), and its derivatives (M12, M25)."""
+    """The loss of logits z (M24, M26), as it is reduced (M27), and its derivatives (M12, M25); 0 over nothing."""
     tokens = [_token(case, *token) for token in zip(z, y, strict=True)]
     loss, by_logits, by_labels, parts = (Expected.stack(column) for column in zip(*tokens, strict=True))
     counted = _counted(case, y)
     u = np.where(counted, exact(u) if "token_weights" in case.given else exact(1.0), exact(0.0))
     normalizers = np.where(counted, _normalizers(case, y), exact(0.0))
-    divisor = np.dot(u, normalizers) if case.reduction == "mean" else mpmath.mpf(1)
+    divisor = np.dot(u, normalizers) or mpmath.mpf("inf") if case.reduction == "mean" else mpmath.mpf(1)
     cotangents = exact(COTANGENTS) if case.reduction == "none" else exact(np.ones(len(u)))
     scale = cotangents * u / divisor
     mean = np.dot(u, loss.value) / divisor if case.reduction == "mean" else mpmath.mpf(0)
@@ -160,7 +160,7 @@ def of_logits_exactly(case: Case, x: np.ndarray, y: np.ndarray, u: np.ndarray, c
 
 def mistakes(case: Case, z: np.ndarray, y: np.ndarray, u: np.ndarray) -> Iterator[tuple[str, Expected]]:
     """What the loss comes to if a keyword changes nothing, or if a mean is taken over all tokens."""
-    for keyword in sorted(case.given - WITHOUT_EFFECT):
+    for keyword in sorted(case.given - WITHOUT_EFFECT_ON_LOSS):
         yield f"{keyword} changes nothing: the loss without it came", exact_loss(case.without(keyword), z, y, u).value
     if case.reduction == "mean" and case.given & WEIGHTING:
         total = exact_loss(replace(case, reduction="sum"), z, y, u).value.value

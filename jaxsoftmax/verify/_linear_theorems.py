@@ -18,7 +18,6 @@ GRADIENTS = "analytic.linear_cross_entropy_gradients"
 
 def _data(dtype: str) -> dict[str, np.ndarray]:
     """A small data set whose logits are machine numbers: no product X W rounds."""
-    del dtype
     rng = np.random.default_rng(11)
     W = np.round(rng.normal(0, 0.8, (1, EMBED, VOCAB)) * 8) / 8
     X = np.round(rng.normal(0, 1, (1, ROWS, EMBED)) * 4) / 4

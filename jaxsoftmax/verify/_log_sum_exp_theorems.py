@@ -12,7 +12,7 @@ from jaxsoftmax.verify._textbook import naive_lse
 from jaxsoftmax.verify._theorem import FLOAT32, Inputs, Theorem, derivative, hessian, value
 
 
-def lse(x):
+def lse(x, *_):
     """m + log1p(r), to the ulp of |m| + log1p(r) (M18)."""
     row = ExactRow(exact(x))
     if row.lse == -mpmath.inf:

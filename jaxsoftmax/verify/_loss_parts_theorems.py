@@ -4,21 +4,22 @@ from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
-import mpmath
 import numpy as np
 
 from jaxsoftmax.verify import _regimes, _token_stats_theorems
 from jaxsoftmax.verify._cross_entropy_theorems import LOSS, nothing
 from jaxsoftmax.verify._exact_head import HEAD, Setting
 from jaxsoftmax.verify._head_inputs import drawn, packed
-from jaxsoftmax.verify._oracle import ExactRow, Expected, exact, itself
+from jaxsoftmax.verify._keyword_cases import SENTINEL, Case
+from jaxsoftmax.verify._keywords import ExactLoss, exact_loss
+from jaxsoftmax.verify._oracle import Expected, exact, itself
 from jaxsoftmax.verify._regimes import top_labelled
 from jaxsoftmax.verify._theorem import FLOAT32, Claim, Inputs, Theorem
-from jaxsoftmax.verify._token_loss import Options, token_gradient
 from jaxsoftmax.verify._token_stats_theorems import LINEAR_STATS, STATS, of_head, statistic
 
-OPTIONS = Options("smoothing, z-loss and class weights", 0.125, 0.0625, True)
 IGNORED = 0  # a class, which some tokens predict
+GIVEN = frozenset({"label_smoothing", "z_loss", "class_weights", "token_weights", "has_aux", SENTINEL(IGNORED)})
+OPTIONS = Case(given=GIVEN).options
 TOKENS = Setting(6, 3, _regimes.VOCAB, chunk=4)
 LABELS = np.array([[0, 1, 2, 6, 2, 6], [0, 0, 0, 0, 0, 0], [2, 1, 4, 6, 0, 0]], np.int32)
 TOKEN_WEIGHTS = np.array([1.0, 0.5, 2.0, 0.25, 1.0, 0.0])
@@ -44,33 +45,14 @@ def head_parts(f, theta, y, u):
     return parts("mean")(of_hidden, given.hidden, y, u)
 
 
-def token_parts(x: np.ndarray, y: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """u w_y nll_y, u zeta w_y L^2, u w_y and u [prediction = y] of each token; 0 where it is ignored (M24, M33)."""
-    rows = []
-    for z, label, weight in zip(x, y, exact(u), strict=True):
-        row, w = ExactRow(exact(z)), OPTIONS.weights[label] * weight
-        correct = weight if label == np.argmax(z) else mpmath.mpf(0)
-        of_token = [w * row.nll[label], OPTIONS.z_loss * w * row.lse**2, w, correct]
-        rows.append([mpmath.mpf(0)] * 4 if label == IGNORED else of_token)
-    return np.array(rows, object)
-
-
-def parts_exactly(x, y, u):
-    """Sums over tokens, of which the first two are divided by the third; 0 of nothing (M27, M33)."""
-    sums = np.sum(token_parts(x, y, u), 0)
-    divisor = sums[2] or mpmath.mpf(1)
-    return itself([sums[0] / divisor, sums[1] / divisor, sums[2], sums[3]])
+def exactly(reduction: str, x: np.ndarray, y: np.ndarray, u: np.ndarray) -> ExactLoss:
+    """The loss, its parts and its gradient, which the parts don't change, in mpmath (M24, M25, M27, M33)."""
+    return exact_loss(Case(reduction=reduction, given=GIVEN), x, y, u)
 
 
 def head_parts_exactly(theta, y, u):
     """The parts for logits hidden @ kernel + bias."""
-    return parts_exactly(TOKENS.parts(theta).logits, y, u)
-
-
-def gradient_of_sum(x, y, u):
-    """u_t times each token's gradient (M25), which the parts don't change."""
-    rows = [token_gradient(OPTIONS)(z, label) for z, label in zip(x, y, strict=True)]
-    return np.where(y == IGNORED, exact(0.0), exact(u))[:, None] * Expected.stack(rows)
+    return exactly("mean", TOKENS.parts(theta).logits, y, u).parts
 
 
 def prediction(x, *_):
@@ -85,7 +67,6 @@ def head_predictions(f, theta, y):
 
 def head_predictions_exactly(theta, y):
     """The first class of the maximum of hidden @ kernel + bias (M33)."""
-    del y
     return Expected.stack([prediction(z) for z in _token_stats_theorems.TOKENS.parts(theta).logits])
 
 
@@ -102,7 +83,6 @@ def tokens(dtype: str) -> list[Inputs]:
 
 def head_tokens(dtype: str) -> list[Inputs]:
     """Two equal columns ahead of the others for some tokens, and the ignored class for others."""
-    del dtype
     hidden, kernel, bias = drawn(TOKENS, 71)
     kernel[:, 5], bias[[0, 2, 5]] = kernel[:, 2], [2.0, 1.5, 1.5]
     theta = np.tile(packed(hidden, kernel, bias), (3, 1))
@@ -122,11 +102,11 @@ LOSS_PARTS = Theorem(
     "sums of N terms; predictions exactly",
     "the likelihood with its smoothing; a mean over tokens; ignored tokens counted; the last class of the maximum",
     (
-        _of_tokens(LOSS, "parts of the mean", 0, parts("mean"), parts_exactly, tokens, 6),
-        _of_tokens(LOSS, "parts of each token", 0, parts("none"), lambda x, y, u: itself(token_parts(x, y, u)), tokens,
+        _of_tokens(LOSS, "parts of the mean", 0, parts("mean"), lambda *row: exactly("mean", *row).parts, tokens, 6),
+        _of_tokens(LOSS, "parts of each token", 0, parts("none"), lambda *row: exactly("none", *row).parts.T, tokens,
                    6),
         _of_tokens(LOSS, "gradient of the loss beside its parts", 1, lambda f, x, y, u: of_loss(f, x, y, u, "sum")[0],
-                   gradient_of_sum, tokens, 6),
+                   lambda *row: exactly("sum", *row).by_logits, tokens, 6),
         _of_tokens(LOSS, "gradient of the parts", 1, lambda f, x, y, u: jnp.sum(parts("sum")(f, x, y, u)), nothing,
                    tokens, 0),
         _of_tokens(HEAD, "parts of the mean", 0, head_parts, head_parts_exactly, head_tokens, 6),

@@ -67,7 +67,6 @@ def over_devices(inputs: Any) -> Any:
 
 def on_borders(dtype: str) -> list[Inputs]:
     """Labels on the borders of shards."""
-    del dtype
     theta = packed(*drawn(SHARDED, 31), np.array([1.0, 0.5, 2.0, 0.25]))
     return [Inputs("labels on the shards' borders", (theta[None], np.array([[0, 1, 4, 7]], np.int32)))]
 
@@ -80,7 +79,6 @@ def with_no_class(dtype: str) -> list[Inputs]:
 
 def confident(dtype: str) -> list[Inputs]:
     """Two tokens, each sure of its label by one gap, on the first shard and on the last, or another's."""
-    del dtype
     gaps = np.array([20.0, 30.0, 40.0, 60.0])
     bias = np.array([0.5, -1, 0, 2, -0.25, 1, 0, 0.5])
     rows = -gaps[:, None, None] - np.array([[0, 1, 0, 3, 0.5, 2, 1, 0], [1, 0, 2, 0, 0.5, 1, 3, 0.25]])

@@ -30,6 +30,11 @@ def rows(*regimes: Regimes, beside: Sequence[Callable[[np.ndarray], np.ndarray]]
     return inputs
 
 
+def reordered(inputs: Callable[[str], list[Inputs]], *order: int) -> Callable[[str], list[Inputs]]:
+    """The inputs with their arrays in another order: the third comes first by (2, 0, 1)."""
+    return lambda dtype: [Inputs(each.regime, tuple(each.arrays[i] for i in order)) for each in inputs(dtype)]
+
+
 def with_directions(*regimes: Regimes) -> Callable[[str], list[Inputs]]:
     """Rows of logits, and a vector for each; the last row's is all ones."""
     return rows(*regimes, beside=[directions])
@@ -51,14 +56,8 @@ def ordinary(dtype: str, rows: int = 4, vocab: int = VOCAB, seed: int = 0) -> np
     return np.clip(np.round(np.random.default_rng(seed).normal(0, 1.2, (rows, vocab)) / step) * step, -3.5, 3.5)
 
 
-def shifted(dtype: str) -> np.ndarray:
-    """Ordinary logits moved by 1e4 either way, which overflows exp."""
-    return ordinary(dtype) + np.array([[1e4], [-1e4], [1e4], [-1e4]])
-
-
 def ties(dtype: str) -> np.ndarray:
     """Two, three and all maxima equal."""
-    del dtype
     return np.array(
         [[2, 2, -1, 0, 1, -3, 0], [1, 2, 2, 2, 0, -1, -2], [0.5] * 7, [-3, -3, -3, -3, -3, -3, -3]], np.float64
     )
@@ -82,7 +81,6 @@ def confident(dtype: str) -> np.ndarray:
 
 def shifted_tails(dtype: str) -> dict[str, np.ndarray]:
     """Rows whose shift is far larger than their gaps; the classes after the third are too far off to count."""
-    del dtype
     x = np.array([[1e4, 9990, 9980, 0, 0, 0, 0], [1e6, 1e6 - 0.5, 1e6 - 0.9375, 0, 0, 0, 0]])
     return {"[1e4, 9990, 9980, ...]": x}
 
@@ -94,13 +92,11 @@ def separators(dtype: str) -> dict[str, np.ndarray]:
 
 def long_confident(dtype: str) -> dict[str, np.ndarray]:
     """A confident row long enough to be reduced in pieces."""
-    del dtype
     return {f"[0] + [-17] * {LONG - 1}": np.array([[0.0] + [-17.0] * (LONG - 1)])}
 
 
 def empty(dtype: str) -> dict[str, np.ndarray]:
     """Rows of -inf alone."""
-    del dtype
     return {"-inf alone": np.full((2, VOCAB), -np.inf)}
 
 
@@ -109,24 +105,14 @@ def many(dtype: str) -> dict[str, np.ndarray]:
     return {"V = 200": ordinary(dtype, rows=1, vocab=200, seed=6)} if dtype == "float32" else {}
 
 
-def ragged(dtype: str) -> np.ndarray:
-    """Small logits over a prime number of classes."""
-    return ordinary(dtype, rows=2, vocab=RAGGED, seed=2)
-
-
-def long(dtype: str) -> np.ndarray:
-    """A row long enough to be reduced in pieces, over few distinct values."""
-    return np.round(ordinary(dtype, rows=1, vocab=LONG, seed=3))
-
-
 def ragged_rows(dtype: str) -> dict[str, np.ndarray]:
     """Small logits over a prime number of classes, by name."""
-    return {f"ragged, V = {RAGGED}": ragged(dtype)}
+    return {f"ragged, V = {RAGGED}": ordinary(dtype, rows=2, vocab=RAGGED, seed=2)}
 
 
 def long_rows(dtype: str) -> dict[str, np.ndarray]:
-    """A row long enough to be reduced in pieces, by name."""
-    return {f"long, V = {LONG}": long(dtype)}
+    """A row long enough to be reduced in pieces, over few distinct values, by name."""
+    return {f"long, V = {LONG}": np.round(ordinary(dtype, rows=1, vocab=LONG, seed=3))}
 
 
 def masks(dtype: str) -> dict[str, np.ndarray]:
@@ -145,8 +131,9 @@ def moderate(dtype: str) -> dict[str, np.ndarray]:
 
 
 def shifts(dtype: str) -> dict[str, np.ndarray]:
-    """Logits far from 0; in low precision none, as there they round."""
-    return {} if dtype in LOW_PRECISION else {"shift 1e4": shifted(dtype)}
+    """Logits moved by 1e4 either way, which overflows exp; in low precision none, as there they round."""
+    by = np.array([[1e4], [-1e4], [1e4], [-1e4]])
+    return {} if dtype in LOW_PRECISION else {"shift 1e4": ordinary(dtype) + by}
 
 
 def unshifted(dtype: str) -> dict[str, np.ndarray]:

@@ -48,7 +48,6 @@ def of_mean(f: Any, x: Any, y: Any, v: Any) -> jax.Array:
 
 def of_mean_exactly(x: np.ndarray, y: np.ndarray, v: np.ndarray) -> Expected:
     """J_t v_t / N (M15)."""
-    del y
     rows = [ExactRow(exact(z)).jacobian_product(exact(d)) for z, d in zip(x, v, strict=True)]
     return Expected.stack(rows) / len(x)
 
@@ -80,7 +79,6 @@ def of_head_exactly(theta: np.ndarray, v: np.ndarray, y: np.ndarray) -> Expected
 
 def head_tokens(dtype: str) -> list[Inputs]:
     """Seven tokens and a direction in all of hidden states and kernel."""
-    del dtype
     theta = _head_inputs.packed(*_head_inputs.drawn(TOKENS, 41)[:2])
     v = _regimes.directions(np.tile(theta, (2, 1)))[:1]
     return [Inputs("seven tokens", (theta[None], v, np.array([[0, 6, 2, 5, 4, 3, 1]], np.int32)))]
@@ -88,7 +86,6 @@ def head_tokens(dtype: str) -> list[Inputs]:
 
 def statistics_hessian(x: np.ndarray, y: int) -> Expected:
     """The Hessian of a weighted sum of statistics: (w_L - w_p) J, and the entropy's (M9, M15, M28)."""
-    del y
     row, (of_prob, of_entropy, of_lse) = ExactRow(exact(x)), exact(SHARES)
     jacobian = itself(row.jacobian)
     return of_lse * jacobian - of_prob * jacobian + of_entropy * row_entropy_hessian(row)
@@ -178,7 +175,6 @@ def heads(*further: Any) -> Any:
     """Hidden states, a kernel, a direction in both, and more."""
 
     def inputs(dtype: str) -> list[Inputs]:
-        del dtype
         setting = Setting(4, 3, _regimes.VOCAB)
         arrays = [*_head_inputs.drawn(setting, 43)[:2], *_head_inputs.drawn(setting, 44)[:2], *further]
         return [Inputs("four tokens", tuple(array[None] for array in arrays))]

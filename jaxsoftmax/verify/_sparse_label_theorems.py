@@ -47,13 +47,11 @@ def gradient(x, indices, weights):
 
 def weights_gradient(weights, x, indices):
     """(m - z_{c_i}) + log1p(r), of every class that is named (M12, M31)."""
-    del weights
     return itself(ExactRow(exact(x)).nll[indices])
 
 
 def hessian(x, indices, weights):
     """sum_i w_i (diag(s) - s s^T) (M15, M31)."""
-    del indices
     return itself(exact(weights)).sum() * ExactRow(exact(x)).jacobian
 
 
@@ -170,10 +168,6 @@ def low(dtype: str) -> list[Inputs]:
     return moderate(dtype) + confident(dtype)
 
 
-def weights_first(dtype: str) -> list[Inputs]:
-    return [Inputs(each.regime, (each.arrays[2], *each.arrays[:2])) for each in low(dtype)]
-
-
 def out_of_range(dtype: str) -> list[Inputs]:
     indices = np.array([[0, -1, 2], [1, 2, _regimes.VOCAB], [3, 3, 1], [-_regimes.VOCAB, 0, 0]], np.int32)
     weights = np.array([[1.0, 0.5, 0.25], [1.0, 0.5, 0.0], [1.0, 0.5, 0.25], [0.0, 1.0, 0.5]])
@@ -186,16 +180,12 @@ def weighted_tokens(dtype: str) -> list[Inputs]:
 
 
 def head_tokens(dtype: str) -> list[Inputs]:
-    del dtype
     theta = packed(*drawn(TOKENS, 61), np.array([1.0, 0.5, 0.0, 2.0, 0.25]))
     rows = [0, 1, 2, 3, 0]
     return [Inputs("5 tokens in chunks of 2", (theta[None], INDICES[rows][None], WEIGHTS[rows][None]))]
 
 
-def head_weights_first(dtype: str) -> list[Inputs]:
-    return [Inputs(each.regime, (each.arrays[2], *each.arrays[:2])) for each in head_tokens(dtype)]
-
-
+_weights_first, _head_weights_first = (_regimes.reordered(inputs, 2, 0, 1) for inputs in (low, head_tokens))
 _Claim = partial(Claim, requires="SparseLabels")
 _in_float32 = partial(_Claim, dtypes=FLOAT32)
 
@@ -210,7 +200,7 @@ SPARSE_LABELS = Theorem(
     (
         _Claim(LOSS, "value", 0, per_token, loss, labelled, 4),
         _Claim(LOSS, "gradient", 1, per_token, gradient, labelled, 6, textbook=naive),
-        _Claim(LOSS, "gradient in the weights", 1, by_weights, weights_gradient, weights_first, 4,
+        _Claim(LOSS, "gradient in the weights", 1, by_weights, weights_gradient, _weights_first, 4,
                textbook=lambda w, x, c: naive(x, c, w)),
         _in_float32(LOSS, "Hessian", 2, per_token, hessian, moderate, 8),
         _Claim(LOSS, "gradient in low precision", 1, per_token, gradient, low, 1, dtypes=_regimes.LOW_PRECISION),
@@ -222,6 +212,6 @@ SPARSE_LABELS = Theorem(
         _Claim(HEAD, "gradients, and losses as those in the token weights", 1, in_head, head_gradient, head_tokens, 6,
                rowwise=False, textbook=head_naive),
         _in_float32(HEAD, "gradient in the labels' weights", 1, in_head_by_weights, head_weights_gradient,
-                    head_weights_first, 4, rowwise=False),
+                    _head_weights_first, 4, rowwise=False),
     ),
 )  # fmt: skip

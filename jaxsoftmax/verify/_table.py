@@ -10,17 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from jaxsoftmax.verify._diagnosis import (
-    COTANGENTS,
-    LONGEST_DETAIL,
-    Failure,
-    conclusion,
-    count,
-    failures_of,
-    is_wrong_number,
-    one_line,
-    shortened,
-)
+from jaxsoftmax.verify import _diagnosis
 from jaxsoftmax.verify._record import DIFFERENTIAL, HOLDS, Report, Row, Verdict
 from jaxsoftmax.verify._theorem import Theorem
 from jaxsoftmax.verify._theorems import THEOREMS
@@ -77,9 +67,8 @@ def of_jax_itself(report: Report) -> str:
     theorems = ", ".join(dict.fromkeys(row.theorem for row in rows))
     failed = sum(not row.passed for row in rows)
     outcome = f"{failed} FAIL" if failed else "all hold"
-    return (
-        f"Of {DIFFERENTIAL} itself, which counts for no function: {count(len(rows), 'row')} of {theorems}, {outcome}."
-    )
+    count = _diagnosis.count(len(rows), "row")
+    return f"Of {DIFFERENTIAL} itself, which counts for no function: {count} of {theorems}, {outcome}."
 
 
 def of_its_compiler(report: Report) -> str:
@@ -137,7 +126,7 @@ def print_report(report: Report, theorems: Mapping[str, Theorem], console: Conso
         console.print()
         console.print(Text(remark, style="dim"))
     console.print()
-    outcome, *rest = conclusion(report)
+    outcome, *rest = _diagnosis.conclusion(report)
     console.print(Text(outcome, style="bold green" if report.passed else "bold red"), soft_wrap=True)
     for sentence in rest:
         console.print(Text(sentence), soft_wrap=True)
@@ -160,7 +149,7 @@ def _print_theorems(report: Report, theorems: Mapping[str, Theorem], console: Co
             _mark(shown[0].passed),
             Text(number, style="bold cyan"),
             Text(theorems[number].name if number in theorems else "", style=style),
-            Text(count(len(rows), "row")),
+            Text(_diagnosis.count(len(rows), "row")),
             Text(f"{ulps(worst.error)} of {ulps(worst.bound)} ulps", style=style),
             Text(_families([line.function for line in shown]), style="dim"),
         )
@@ -193,7 +182,7 @@ def _print_every_line(report: Report, theorems: Mapping[str, Theorem], console: 
     lines = lines_of(report)
     widths = _widths([line for group in lines.values() for line in group], console.width)
     for number, group in lines.items():
-        statement = one_line(theorems[number].statement) if number in theorems else ""
+        statement = _diagnosis.one_line(theorems[number].statement) if number in theorems else ""
         console.print(Text.assemble((number, "bold cyan"), "  ", statement))
         console.print(_grid(group, widths))
         console.print()
@@ -224,7 +213,7 @@ def _grid(lines: tuple[Line, ...], widths: tuple[int, int]) -> Table:
         grid.add_row(
             _mark(line.passed),
             Text(_name(line), style=style),
-            Text(count(len(line.rows), "row")),
+            Text(_diagnosis.count(len(line.rows), "row")),
             Text(f"{ulps(worst.error)} of {ulps(worst.bound)} ulps", style=style),
             Text(where(worst), style="dim"),
         )
@@ -241,20 +230,23 @@ def _print_verdict(verdict: Verdict, theorems: Mapping[str, Theorem], console: C
         console.print()
     head = (f"{verdict.function} {verdict.verdict}", "" if holds else "bold red")
     console.print(Text.assemble(head, f": {verdict.summary}"), soft_wrap=True)
-    for failure in failures_of(verdict):
+    for failure in _diagnosis.failures_of(verdict):
         if not failure.repeats:
             _print_failure(failure, theorems, console)
 
 
-def _print_failure(failure: Failure, theorems: Mapping[str, Theorem], console: Console) -> None:
+def _print_failure(failure: _diagnosis.Failure, theorems: Mapping[str, Theorem], console: Console) -> None:
     """The simplest failing row: where it is, its input, what came, and what often breaks the theorem."""
     row = failure.rows[0]
     console.print(_indented(f"{failure.aspect}: {row.quantity} ({row.theorem}), {where(row)}"))
-    lines = [f"input {row.case}" if row.case else "", shortened(one_line(row.detail), LONGEST_DETAIL)]
-    if failure.aspect == COTANGENTS:
+    lines = [
+        f"input {row.case}" if row.case else "",
+        _diagnosis.shortened(_diagnosis.one_line(row.detail), _diagnosis.LONGEST_DETAIL),
+    ]
+    if failure.aspect == _diagnosis.COTANGENTS:
         lines.append("what came is divided by the cotangent that was pulled back, one of -2, 4 and -8")
-    elif row.theorem in theorems and is_wrong_number(row):
-        lines.append(f"often: {one_line(theorems[row.theorem].typical_failure)}")
+    elif row.theorem in theorems and _diagnosis.is_wrong_number(row):
+        lines.append(f"often: {_diagnosis.one_line(theorems[row.theorem].typical_failure)}")
     for line in filter(None, lines):
         console.print(_indented(line, 4))
 

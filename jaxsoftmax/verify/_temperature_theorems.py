@@ -1,24 +1,14 @@
 """Temperature, in the statistics of tokens and in distillation: M32."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import mpmath
 import numpy as np
 
 from jaxsoftmax.verify import _regimes
-from jaxsoftmax.verify._distillation_theorems import DISTILLATION, moderate, near
-from jaxsoftmax.verify._exact_divergence import (
-    FORWARD,
-    JENSEN_SHANNON,
-    Divergence,
-    ExactPair,
-    divergence_of,
-    gradient_of,
-    textbook,
-)
+from jaxsoftmax.verify._distillation_theorems import DISTILLATION, gradient, moderate, near, value_of
+from jaxsoftmax.verify._exact_divergence import FORWARD, JENSEN_SHANNON, Divergence, textbook
 from jaxsoftmax.verify._exact_stats import three_gradients, three_values
-from jaxsoftmax.verify._oracle import ExactRow, exact, itself
+from jaxsoftmax.verify._oracle import ExactRow, exact
 from jaxsoftmax.verify._textbook import naive_entropy, naive_lse
 from jaxsoftmax.verify._theorem import FLOAT32, Claim, Inputs, Theorem, derivative, value
 from jaxsoftmax.verify._token_stats_theorems import STATS, all_three
@@ -51,16 +41,6 @@ def textbook_statistics(x, y, t):
     return jnp.stack([z[y] - naive_lse(z), naive_entropy(z, y), naive_lse(z)])
 
 
-def exact_divergence(divergence: Divergence) -> Any:
-    """The divergence of logits / T, not multiplied by T^2 (M32)."""
-    return lambda pair, t: itself(divergence_of(divergence, ExactPair.of(pair, t)))
-
-
-def divergence_gradient(divergence: Divergence) -> Any:
-    """1 / T times the gradient at logits / T (M32)."""
-    return lambda pair, t: gradient_of(divergence, ExactPair.of(pair, t)) / mpmath.mpf(float(t))
-
-
 def labelled_rows(dtype: str) -> list[Inputs]:
     x, y = _regimes.ordinary(dtype), np.array([0, 3, 4, 6], np.int32)
     tails = _regimes.confident(dtype)[:4]
@@ -81,7 +61,7 @@ def _of_divergence(divergence: Divergence) -> tuple[Claim, ...]:
         value(
             DISTILLATION,
             divergence.name,
-            exact_divergence(divergence),
+            value_of(divergence),
             pairs,
             8,
             call=divergence.call,
@@ -91,7 +71,7 @@ def _of_divergence(divergence: Divergence) -> tuple[Claim, ...]:
         derivative(
             DISTILLATION,
             f"gradients of {divergence.name}",
-            divergence_gradient(divergence),
+            gradient(divergence),
             pairs,
             6,
             call=divergence.call,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,22 +70,21 @@ def applied(function: Callable[..., Any], *row: Any) -> Any:
     return function(*row)
 
 
-def value(
-    function: str, quantity: str, oracle: Callable[..., Any], inputs: Callable[..., Any], bound: float, **options: Any
+def _claim(
+    order: int,
+    function: str,
+    quantity: str,
+    oracle: Callable[..., Any],
+    inputs: Callable[..., Any],
+    bound: float,
+    *,
+    call: Callable[..., Any] = applied,
+    **options: Any,
 ) -> Claim:
-    """The claim that a call, of the row's arrays alone unless `call` says otherwise, has a value."""
-    return Claim(function, quantity, 0, options.pop("call", applied), oracle, inputs, bound, **options)
+    """A claim about a call, of the row's arrays alone unless `call` says otherwise."""
+    return Claim(function, quantity, order, call, oracle, inputs, bound, **options)
 
 
-def derivative(
-    function: str, quantity: str, oracle: Callable[..., Any], inputs: Callable[..., Any], bound: float, **options: Any
-) -> Claim:
-    """A claim about the call's derivative in the first array."""
-    return Claim(function, quantity, 1, options.pop("call", applied), oracle, inputs, bound, **options)
-
-
-def hessian(
-    function: str, quantity: str, oracle: Callable[..., Any], inputs: Callable[..., Any], bound: float, **options: Any
-) -> Claim:
-    """A claim about the call's Hessian in the first array."""
-    return Claim(function, quantity, 2, options.pop("call", applied), oracle, inputs, bound, **options)
+value = partial(_claim, 0)  # the claim that the call has a value
+derivative = partial(_claim, 1)  # a claim about the call's derivative in the first array
+hessian = partial(_claim, 2)  # a claim about the call's Hessian in the first array

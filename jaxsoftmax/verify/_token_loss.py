@@ -140,7 +140,6 @@ def gradient_in_labels(options: Options):
     """(1 - eps) w_j (L - z_j) (M12, M26)."""
 
     def gradient(p, x):
-        del p
         row = options.row(x)
         value = (1 - exact(options.smoothing)) * options.weights * row.nll
         return Expected(value, value + (options.rounding(row) - 1) * options.weights)

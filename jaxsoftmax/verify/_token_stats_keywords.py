@@ -20,8 +20,8 @@ from jaxsoftmax.verify._theorem import Claim, Inputs
 from jaxsoftmax.verify._token_loss import CAP, SOFTCAP, Options
 from jaxsoftmax.verify._token_stats_theorems import LINEAR_STATS, STATS
 
-WITHOUT_EFFECT = OF_SCHEDULE | OF_PRODUCTS  # on the statistics
-VALUES = {"temperature": 2.0, "logit_softcap": CAP, "ignore_index": 0, **WITHOUT_EFFECT}
+WITHOUT_EFFECT_ON_STATISTICS = OF_SCHEDULE | OF_PRODUCTS
+VALUES = {"temperature": 2.0, "logit_softcap": CAP, "ignore_index": 0, **WITHOUT_EFFECT_ON_STATISTICS}
 OF_TOKENS = ("temperature", "logit_softcap", "ignore_index")
 LABELS = np.array([4, 0, 6, 3, 0, 1], np.int32)
 
@@ -94,7 +94,7 @@ def of_hidden_exactly(given: Given, hidden: np.ndarray, kernel: np.ndarray, bias
 
 def mistakes(given: Given, x: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, Expected]]:
     """What the statistics are if a keyword changes nothing."""
-    for keyword in sorted(given.difference(WITHOUT_EFFECT)):
+    for keyword in sorted(given.difference(WITHOUT_EFFECT_ON_STATISTICS)):
         yield f"{keyword} changes nothing: the statistics without it came", exact_values(given - {keyword}, x, y)
 
 
@@ -112,7 +112,6 @@ def logits(dtype: str) -> list[Inputs]:
 
 def heads(dtype: str) -> list[Inputs]:
     """Six tokens' hidden states, a kernel and a bias."""
-    del dtype
     return [Inputs("six tokens", (*(array[None] for array in drawn(TOKENS, 37)), LABELS[None]))]
 
 

@@ -45,19 +45,16 @@ def unrounded(name: str) -> Any:
 
 def entropy(x, y):
     """The entropy, to its own ulp: no term of it is negative (M28)."""
-    del y
     return itself(row_entropy(ExactRow(exact(x))))
 
 
 def entropy_gradient(x, y):
     """dH/dz, to the ulp of its two terms, of which one is 0 at a dominant entry (M28)."""
-    del y
     return row_entropy_gradient(ExactRow(exact(x)))
 
 
 def entropy_hessian(x, y):
     """The Hessian of the entropy, to the ulp of its terms (M28)."""
-    del y
     return row_entropy_hessian(ExactRow(exact(x)))
 
 
@@ -69,18 +66,6 @@ def log_prob(x, y):
 def log_prob_gradient(x, y):
     """e_y - s, each entry to its own ulp (M20)."""
     return -label_gradient(x, y)
-
-
-def lse_of(x, y):
-    """The log-sum-exp (M18)."""
-    del y
-    return lse(x)
-
-
-def lse_gradient(x, y):
-    """Softmax (M8)."""
-    del y
-    return probs(x)
 
 
 def all_three(f: Any, x: Any, y: Any, **keywords: Any) -> Any:
@@ -158,7 +143,6 @@ def textbook_weighted_sum(theta, y):
 
 def head_tokens(dtype: str) -> list[Inputs]:
     """Token weights; labels of most classes; two equal columns, ahead of the others for some tokens."""
-    del dtype
     hidden, kernel, bias = drawn(TOKENS, 41)
     kernel[:, 5], bias[[2, 5]] = kernel[:, 2], 1.5
     theta = packed(hidden, kernel, bias, np.array([1.0, 0.5, 0.0, 2.0, 1.0, 3.0, 0.25]))
@@ -210,10 +194,10 @@ ENTROPY = Theorem(
 # Statistics that are functions of other theorems.
 STATS_CLAIMS: dict[str, tuple[Claim, ...]] = {
     "M8": (
-        derivative(STATS, "gradient of the log-sum-exp", lse_gradient, _every_row, 4, call=statistic("log_sum_exp"),
+        derivative(STATS, "gradient of the log-sum-exp", probs, _every_row, 4, call=statistic("log_sum_exp"),
                    textbook=lambda x, y: naive_lse(x)),
     ),
-    "M18": (value(STATS, "log-sum-exp", lse_of, _every_row, 4, call=statistic("log_sum_exp")),),
+    "M18": (value(STATS, "log-sum-exp", lse, _every_row, 4, call=statistic("log_sum_exp")),),
     "M19": (value(STATS, "log-probability", log_prob, any_label, 4, call=statistic("log_prob")),),
     "M20": (
         derivative(STATS, "gradient of the log-probability", log_prob_gradient, _tails, 4, call=statistic("log_prob"),

@@ -3,12 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
-import mpmath
 import numpy as np
 
 from jaxsoftmax.verify import _regimes
 from jaxsoftmax.verify._cross_entropy_theorems import LOSS
-from jaxsoftmax.verify._oracle import Expected, exact, itself
+from jaxsoftmax.verify._keyword_cases import SENTINEL, Case
+from jaxsoftmax.verify._keywords import ExactLoss, exact_loss
+from jaxsoftmax.verify._oracle import Expected
 from jaxsoftmax.verify._theorem import FLOAT32, FLOAT_LABELS, Claim, Inputs, Theorem, derivative, hessian, value
 from jaxsoftmax.verify._token_loss import (
     CLASS_WEIGHTS,
@@ -40,41 +41,10 @@ def softcap_hessian(x, y):
     return capped_hessian(SOFTCAP, x, y)
 
 
-def mean_of(x, y, u):
-    """sum_t u_t l_t / sum_t u_t w_{y_t} over the tokens not ignored (M27), and the parts it is made of."""
-    losses = [
-        mpmath.mpf(0) if label == IGNORED else token_loss(CLASS_WEIGHTS)(row, label).value.item()
-        for row, label in zip(x, y, strict=True)
-    ]
-    weights = [mpmath.mpf(0) if label == IGNORED else CLASS_WEIGHTS.weights[label] for label in y]
-    u, losses, weights = exact(u), np.array(losses, object), np.array(weights, object)
-    below = np.dot(u, weights)
-    return (np.dot(u, losses) / below if below else mpmath.mpf(0)), losses, weights, below
-
-
-def mean_value(x, y, u):
-    """The mean over the weights (M27)."""
-    return itself(mean_of(x, y, u)[0])
-
-
-def mean_gradient(x, y, u):
-    """u_t / sum u w times each token's gradient, 0 where ignored (M27)."""
-    below = mean_of(x, y, u)[3]
-    rows = Expected.stack(
-        [
-            itself(exact(np.zeros(row.shape))) if label == IGNORED else token_gradient(CLASS_WEIGHTS)(row, label)
-            for row, label in zip(x, y, strict=True)
-        ]
-    )
-    return rows * exact(u)[:, None] / (below or 1)
-
-
-def weights_gradient(u, x, y):
-    """dl/du_t = (l_t - mean w_t) / sum u w (M27)."""
-    mean, losses, weights, below = mean_of(x, y, u)
-    if not below:
-        return itself(exact(np.zeros(len(u))))
-    return (itself(losses) - mean * weights) / below
+def exactly(reduction: str, x: np.ndarray, y: np.ndarray, u: np.ndarray) -> ExactLoss:
+    """What `reduced` gives, and its derivatives, in mpmath (M27)."""
+    given = frozenset({"class_weights", "token_weights", SENTINEL(IGNORED)})
+    return exact_loss(Case(reduction=reduction, given=given), x, y, u)
 
 
 def reduced(reduction: str):
@@ -86,15 +56,11 @@ def reduced(reduction: str):
     return call
 
 
-def tokens(order: str):
-    def inputs(dtype: str) -> list[Inputs]:
-        x = _regimes.ordinary(dtype, rows=24).reshape(4, 6, _regimes.VOCAB)
-        y = np.array([[0, IGNORED, 2, 3, 5, 6], [IGNORED] * 6, [1, 1, 4, IGNORED, 0, 2], [0, 1, 2, 3, 4, 6]], np.int32)
-        u = np.stack([TOKEN_WEIGHTS, TOKEN_WEIGHTS, np.ones(6), np.zeros(6)])
-        arrays = {"x": x, "y": y, "u": u}
-        return [Inputs("weighted, some or all ignored", tuple(arrays[name] for name in order))]
-
-    return inputs
+def tokens(dtype: str) -> list[Inputs]:
+    x = _regimes.ordinary(dtype, rows=24).reshape(4, 6, _regimes.VOCAB)
+    y = np.array([[0, IGNORED, 2, 3, 5, 6], [IGNORED] * 6, [1, 1, 4, IGNORED, 0, 2], [0, 1, 2, 3, 4, 6]], np.int32)
+    u = np.stack([TOKEN_WEIGHTS, TOKEN_WEIGHTS, np.ones(6), np.zeros(6)])
+    return [Inputs("weighted, some or all ignored", (x, y, u))]
 
 
 def float_rows(dtype: str) -> list[Inputs]:
@@ -103,13 +69,8 @@ def float_rows(dtype: str) -> list[Inputs]:
 
 
 def flat(dtype: str) -> list[Inputs]:
-    del dtype
     x = np.array([[40.0, -8.0, 0.5, 1, 2, -60, 3], [0.25, 20.0, -20.0, 16, -1, 0, 8]])
     return [Inputs("far past the cap", (x, np.array([0, 2], np.int32)))]
-
-
-def labels_first(dtype: str) -> list[Inputs]:
-    return [Inputs(each.regime, each.arrays[::-1]) for each in float_rows(dtype)]
 
 
 def of_settings(order: int, quantity: str, oracle: Any, inputs: Any, bound: float, settings=SETTINGS) -> list[Claim]:
@@ -137,7 +98,7 @@ _of_float_labels = (
         LOSS,
         f"gradient in the labels, {TOGETHER.name}",
         gradient_in_labels(TOGETHER),
-        labels_first,
+        _regimes.reordered(float_rows, 1, 0),
         6,
         call=lambda f, p, x: TOGETHER.per_token(f, x, p),
         textbook=lambda p, x: textbook_loss(TOGETHER)(x, p),
@@ -194,13 +155,14 @@ TRAINING_LOSS_THEOREMS = (
         "sums of N terms",
         "a mean over N; 0 / 0 where all is ignored",
         (
-            value(LOSS, "mean", mean_value, tokens("xyu"), 6, call=reduced("mean"), rowwise=False),
-            derivative(LOSS, "gradient of the mean", mean_gradient, tokens("xyu"), 6, call=reduced("mean"),
-                       rowwise=False),
-            derivative(LOSS, "gradient of the mean in the token weights", weights_gradient, tokens("uxy"), 8,
-                       call=lambda f, u, x, y: reduced("mean")(f, x, y, u), rowwise=False),
-            value(LOSS, "sum", lambda x, y, u: itself(np.dot(exact(u), mean_of(x, y, u)[1])), tokens("xyu"), 6,
-                  call=reduced("sum"), rowwise=False),
+            value(LOSS, "mean", lambda *row: exactly("mean", *row).value, tokens, 6, call=reduced("mean"),
+                  rowwise=False),
+            derivative(LOSS, "gradient of the mean", lambda *row: exactly("mean", *row).by_logits, tokens, 6,
+                       call=reduced("mean"), rowwise=False),
+            derivative(LOSS, "gradient of the mean in the token weights",
+                       lambda u, x, y: exactly("mean", x, y, u).by_token_weights, _regimes.reordered(tokens, 2, 0, 1),
+                       8, call=lambda f, u, x, y: reduced("mean")(f, x, y, u), rowwise=False),
+            value(LOSS, "sum", lambda *row: exactly("sum", *row).value, tokens, 6, call=reduced("sum"), rowwise=False),
         ),
     ),
 )  # fmt: skip

@@ -71,14 +71,15 @@ def linearize(f: Rows) -> Rows:
 
     def derivative(x, *constants):
         _, push = jax.linearize(lambda x: f(x, *constants), x)
-        columns = jax.vmap(push)(_axes(x))
-        return jnp.moveaxis(columns, 0, -1).reshape(*columns.shape[1:], *x.shape)
+        return _along_axes(push, x)
 
     return derivative
 
 
-def _axes(x: Array) -> Array:
-    return jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape)
+def _along_axes(push: Callable[[Array], Array], x: Array) -> Array:
+    """The directional derivatives along each axis of x, the input's axes last."""
+    columns = jax.vmap(push)(jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape))
+    return jnp.moveaxis(columns, 0, -1).reshape(*columns.shape[1:], *x.shape)
 
 
 def _order_0(f: Rows, rowwise: bool) -> dict[str, Rows]:
@@ -128,8 +129,7 @@ def finite_differences(f: Callable[[Array], Array], x: Array, step: float) -> Ar
     def along(axis):
         return jnp.tensordot(factors, jax.vmap(lambda h: f(x + h * axis))(steps), 1)
 
-    columns = jax.vmap(along)(_axes(x))
-    return jnp.moveaxis(columns, 0, -1).reshape(*columns.shape[1:], *x.shape)
+    return _along_axes(along, x)
 
 
 def with_gradients(f: Callable[..., Any], *arguments: Any) -> Array:

@@ -79,7 +79,6 @@ def textbook_sum(divergence: Divergence) -> Any:
 
 def head_tokens(dtype: str) -> list[Inputs]:
     """Five tokens; the third has weight 0."""
-    del dtype
     weights = np.array([1.0, 0.5, 0.0, 2.0, 0.25])
     theta = packed(*drawn(STUDENT, 51), *drawn(TEACHER, 52), weights)
     return [Inputs("5 tokens in chunks of 2", (theta[None],))]

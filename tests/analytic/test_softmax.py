@@ -17,6 +17,7 @@ from tests.tolerances import (
     assert_close,
     exact,
     exact_softmax,
+    exact_softmax_jacobian,
     finite_differences,
     in_every_dtype,
     precision,
@@ -84,11 +85,6 @@ def by_autodiff():
         }
         of_rows = jax.jit(jax.vmap(lambda row: {name: derivative(row) for name, derivative in derivatives.items()}))
         return jax.tree.map(np.asarray, of_rows(np.array(ALL_ROWS)[WHERE_AUTODIFF_IS_EXACT]))
-
-
-def exact_softmax_jacobian(x):
-    s = exact_softmax(x)
-    return s[..., :, None] * (exact(np.eye(5)) - s[..., None, :])
 
 
 def exact_log_softmax_jacobian(x):

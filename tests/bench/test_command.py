@@ -96,6 +96,8 @@ def _refusal(capsys, *argv):
         (["--check", "list"], "--check: list was not written by jaxsoftmax bench --json: no record of a benchmark "),
         (["--check", "linear.json", "plain"], "--check: linear.json holds no plain case that jaxsoftmax has run"),
         (["--check", "linear.json", "--dtype", "float32"], "--check runs the cases of its file: leave out --dtype"),
+        (["--check", "linear.json", "--json", "./linear.json"], "--json would overwrite the file of --check"),
+        (["--check", "linear.json", "--plot", "./linear.json"], "--plot would overwrite the file of --check"),
     ],
 )
 def test_a_bad_argument_is_refused_in_one_line(measure, here, capsys, argv, line):

@@ -22,6 +22,7 @@ from jaxsoftmax.bench._case import (
     VALUE,
     Case,
 )
+from jaxsoftmax.bench._compiled import CompiledRecord, CompiledRow
 from jaxsoftmax.bench._subjects import program
 from jaxsoftmax.bench._targets import GPUS, Cost, Target
 from tests.tiers import in_tiers
@@ -210,3 +211,28 @@ def test_the_preset_for_targets_has_every_function():
         expected = set(PRESETS["target"].functions[kind]) | (others if kind == "linear" else set())
         assert {case.function for case in cases} == expected
     assert Case("linear", (8192, 2304, 256000), "bfloat16", quantity=GRADIENT, function=LEAN) in cases
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        lambda document: document["rows"][0].update(to_base="1.0"),
+        lambda document: document["rows"][0].update(seconds=[1.0]),
+        lambda document: document["rows"][0].update(temp_bytes="10"),
+        lambda document: document["rows"][0].update(collectives={"all-reduce over data": None}),
+        lambda document: document["rows"][0]["dearest"][0].update(trips="many"),
+        lambda document: document["rows"][0]["case"].update(shape=[1e999, 4]),
+        lambda document: document.update(date=2026),
+    ],
+)
+def test_what_is_no_record_of_compiled_programs_is_refused_in_one_line(tmp_path, capsys, plant):
+    row = CompiledRow(Case("plain", (8, 16), "float32"), "jaxsoftmax", 1e-6, 1.0, dearest=(Cost(1e-6, 1, "exp", ""),))
+    document = json.loads(CompiledRecord([], "2026-01-01", "cuda:h200", "roofline", {}, (row,)).as_json())
+    plant(document)
+    file = tmp_path / "f.json"
+    file.write_text(json.dumps(document), encoding="utf-8")
+    assert cli.main(["bench", "--target", "cuda:h200", "--check", str(file)]) == 2
+    refusal = capsys.readouterr().err
+    assert refusal.count("\n") == 1
+    written_by = "jaxsoftmax bench --target --json"
+    assert f"--check: {file} was not written by {written_by}: no record of compiled programs (" in refusal

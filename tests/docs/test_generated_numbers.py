@@ -3,14 +3,26 @@
 import json
 import math
 import re
+from collections import Counter
 from functools import cache
 
 import pytest
 from markdown import Markdown
 
-from docs.generate import benchmarks, certificates, compiled, derivations, experiments, marks, text
+from docs.generate import (
+    benchmark_figures,
+    benchmarks,
+    certificates,
+    compiled,
+    derivations,
+    experiments,
+    marks,
+    scaling,
+    text,
+)
 from docs.generate.repository import RESULTS, ROOT
 from experiments.__main__ import NAMES
+from experiments.derivation.source_documents import DOCUMENTS, elementary_derivatives
 from jaxsoftmax.verify import THEOREMS
 from tests.docs.outline import Outline, outline_of
 
@@ -65,6 +77,11 @@ def test_planted_ratio_is_not_generated():
     assert ratios_of(record) not in shown_ratios(generated(benchmarks.render))
 
 
+def test_peer_without_a_colour_is_not_drawn_as_another():
+    with pytest.raises(KeyError, match="nobody"):
+        benchmark_figures.draw({"0.10.2": {"a case": {"nobody": (0.9, 1.0, 1.1)}}}, "light")
+
+
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
 def test_every_ratio_of_a_benchmark_is_in_its_table_in_order(site, path):
     record = read(path)
@@ -106,6 +123,19 @@ def test_every_ratio_of_a_compiled_program_is_in_the_column_of_its_target(chip):
     column = table[0].index(chip)
     cells = [row[column] for row in table[1:] if row[column]]  # a case that another target alone has leaves it empty
     assert [cell.partition(",")[0] for cell in cells] == shown
+
+
+def test_the_page_on_meshes_asks_for_every_table_of_scaling():
+    page = ROOT.joinpath("docs", "scaling.md").read_text("utf-8")
+    assert re.findall(r"^<!-- generated: scaling (\w+) -->$", page, re.MULTILINE) == list(scaling.tables())
+
+
+def test_flops_and_memory_of_every_compiled_mesh_are_generated():
+    programs = read(RESULTS / "scaling.json")["measurements"]["programs"]
+    (table,) = generated(lambda: scaling.tables()["measured"]).tables
+    gflops = [row[table[0].index("Gflop")] for row in table[1:]]
+    assert set(gflops) == {f"{each['measured']['flops'] / 1e9:.2f}" for each in programs}
+    assert " ".join(row[-1] for row in table[1:]).count(" of ") == len(programs)
 
 
 def said_of(result):
@@ -162,6 +192,13 @@ def test_every_theorem_leads_to_lines_that_carry_its_number(number):
     for place in places(number):
         line = ROOT.joinpath(place.path).read_text("utf-8").splitlines()[place.line - 1]
         assert number in marks.numbers_in(line)
+
+
+def test_every_derivation_of_a_source_document_is_marked_with_its_theorem():
+    marked = Counter(mark.theorem for mark in marks.of_source_documents() if mark.function.isupper())
+    documents = [document for document in DOCUMENTS if document is not elementary_derivatives.DOCUMENT]
+    executed = [number for document in documents for each in document.derivations for number in each.theorem.split("/")]
+    assert marked == Counter(executed)
 
 
 def test_every_theorem_is_on_the_page_with_its_title_and_formula(site):

@@ -19,7 +19,7 @@ def points():
 
 def jacobian_chain(last_line):
     first = Line("∇softmax(x)", lambda p: jax.jacfwd(softmax)(p.x))
-    return Derivation("M5", "the gradient of softmax", (first, Line("= …", last_line)))
+    return Derivation("M5", "the gradient of softmax", first, Line("= …", last_line))
 
 
 def right_line(p):
@@ -52,7 +52,7 @@ def test_planted_wrong_line_is_caught(points, wrong_line):
 
 
 def test_nonzero_line_is_not_equal_to_zero(points):
-    chain = Derivation("M1", "a constant", (Line("dA", lambda p: 0.0 * p.X), Line("= 1e-300", lambda p: p.X * 1e-300)))
+    chain = Derivation("M1", "a constant", Line("dA", lambda p: 0.0 * p.X), Line("= 1e-300", lambda p: p.X * 1e-300))
     assert [line.holds for line in check([chain], points)[0]] == [True, False]
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import jaxsoftmax
-from experiments.__main__ import main as run_experiments
 from experiments.data.digits import CLASSES, standardised_digits
 from experiments.distillation.chain import DIFFERENCE_TOLERANCE, difference_errors, high_temperature
 from experiments.distillation.findings import TEMPERATURE, Students
@@ -135,12 +134,3 @@ def test_teacher_that_knows_the_labels_helps_and_one_that_names_others_does_not(
 
 def with_teacher_at_8(course):
     return with_teacher(course, 8.0)
-
-
-@pytest.mark.parametrize("labelled", ["0", "101", "x"])
-def test_wrong_number_of_labelled_digits_is_one_line_and_exit_2(labelled, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        run_experiments(["distillation", "--labelled", labelled])
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "--labelled" in error

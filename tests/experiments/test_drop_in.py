@@ -66,7 +66,6 @@ def test_low_accuracy_is_noticed(same):
 @pytest.mark.parametrize("line", EXAMPLES.values(), ids=EXAMPLES)
 def test_programs_differ_by_one_import_line(line):
     assert line.change_to(OURS) == [f"- {line.from_library(line.library)}", f"+ from jaxsoftmax import {line.function}"]
-    assert line.only_the_import_changes_to(OURS)
 
 
 def test_program_takes_its_loss_from_the_library_named():
@@ -85,17 +84,3 @@ def test_program_without_the_line_or_with_two_is_refused(source, tmp_path):
     program.write_text(source)
     with pytest.raises(ValueError, match=r"expected one line 'from optax import loss' in .*program.py, got [02]"):
         ImportLine(program, "optax", "loss").source_with(OURS)
-
-
-@pytest.mark.slow
-def test_more_than_the_import_line_is_noticed(tmp_path, monkeypatch):
-    program = tmp_path / "program.py"
-    program.write_text("from optax import loss\nscale = 1\n")
-    line = ImportLine(program, "optax", "loss")
-    as_it_is = ImportLine.source_with
-
-    def scaled(line, library):
-        return as_it_is(line, library).replace("1", "2" if library == OURS else "1")
-
-    monkeypatch.setattr(ImportLine, "source_with", scaled)
-    assert not line.only_the_import_changes_to(OURS)

@@ -92,7 +92,9 @@ def test_unwritable_results_are_one_line_and_exit_2(tmp_path, capsys):
 def test_bad_arguments_are_one_line_and_exit_2(arguments, capsys):
     with pytest.raises(SystemExit, match="2"):
         run(experiment_that(lambda options, progress: outcome_with(True)), arguments)
-    assert capsys.readouterr().err.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert " _" not in error  # a private name
 
 
 def test_interrupted_write_leaves_the_old_file_and_no_part(tmp_path, monkeypatch):

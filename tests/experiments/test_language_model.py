@@ -19,7 +19,13 @@ import pytest
 from experiments.data.corpus import Corpus
 from experiments.data.token_sequences import PADDING, batch_of, token_data
 from experiments.language_model.claim import CURVE_TOLERANCE, FULL, Findings, Job, judge
-from experiments.language_model.gradient_accumulation import Accumulation, Apart, accumulation, with_uneven_padding
+from experiments.language_model.gradient_accumulation import (
+    Accumulation,
+    Apart,
+    accumulation,
+    apart,
+    with_uneven_padding,
+)
 from experiments.language_model.runs import Kind, relative_differences
 from experiments.language_model.step_costs import Costs, head_bytes
 from experiments.language_model.text_sample import sample
@@ -57,7 +63,7 @@ def model():
 def losses_of(model, loss, data, directory):
     trainer, batches = Trainer(model, loss, STEPS), partial(batch_of, data.train, BATCH, 0)
     step = trainer.compiled_step(batches(0))
-    return train(trainer.first_state(), step, batches, STEPS, Checkpoints(directory, {}), 100).losses
+    return train(trainer.first_state(), step, batches, STEPS, Checkpoints(directory), 100).losses
 
 
 def divided_by_all_tokens(hidden, kernel, labels):
@@ -135,6 +141,13 @@ def test_gradients_of_parts_are_the_whole_batchs_but_not_as_the_mean_of_means(mo
     assert found.mean_of_means.gradients > 1e-2
 
 
+def test_gradient_of_one_parameter_that_is_not_a_number_is_noticed():
+    whole = np.float32(1), {"a": np.ones(2, np.float32), "b": np.ones(2, np.float32)}
+    broken = whole[0], whole[1] | {"b": np.float32([1, np.nan])}
+    assert apart(whole, whole).holds
+    assert not apart(broken, whole).holds
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("fresh_compilation")
 def test_fused_head_takes_less_than_a_quarter_of_the_memory_at_32k():
@@ -171,7 +184,7 @@ def test_run_that_ends_midway_goes_on_to_the_same_curve_and_parameters_bit_for_b
         return batch_of(data.train, BATCH, 0, number)
 
     def take(name, batches):
-        return train(trainer.first_state(), step, batches, STEPS, Checkpoints(tmp_path / name, {}), between=2)
+        return train(trainer.first_state(), step, batches, STEPS, Checkpoints(tmp_path / name), between=2)
 
     whole = take("whole", batches)
     with pytest.raises(KilledError):
@@ -249,6 +262,7 @@ PLANTED = {
     "no slower": with_costs(seconds={MATERIALISED: [2.0] * 5, FUSED: [2.1] * 5}),
     "held-out": with_kind(held_out={MATERIALISED: 7.5, FUSED: 10.5}),
     "summed over the parts": {"accumulation": Accumulation([2, 1], Apart(1e-7, 1e-3), Apart(1e-2, 1.0))},
+    "the parts of a batch": {"accumulation": Accumulation([2, 1], Apart(1e-7, np.nan), Apart(1e-2, 1.0))},
     "means is noticed": {"accumulation": Accumulation([2, 1], Apart(0.0, 0.0), Apart(0.0, 0.0))},
     "Equinox": {"equinox": np.linspace(10.0, 9.0, 5, dtype=np.float32)},
 }

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.data.digits import standardised_digits
-from experiments.linear_classifier.claim import IMPLEMENTATIONS, TOLERANCE_ULPS, compare
+from experiments.linear_classifier.claim import IMPLEMENTATIONS, TOLERANCE_ULPS, Agreement, compare
 from experiments.linear_classifier.cs231n_loops import csdn_native, csdn_vectorized, guangcity_naive
 
 
@@ -45,7 +45,13 @@ def test_loop_gradient_is_the_slope_of_its_loss(batch):
 def test_every_implementation_agrees_with_the_library(digits):
     agreements = compare(digits, seed=1, samples=20)
     assert len(agreements) == sum(map(len, IMPLEMENTATIONS.values()))
-    assert max(max(entry.loss_ulps, entry.gradient_ulps) for entry in agreements) <= TOLERANCE_ULPS
+    assert all(entry.holds for entry in agreements)
+
+
+@pytest.mark.parametrize("ulps", [(np.nan, 0.0), (0.0, np.nan), (0.0, 2 * TOLERANCE_ULPS)])
+def test_implementation_that_is_off_or_not_a_number_is_noticed(ulps):
+    assert Agreement("λΣW²", "right", 1.0, 0.0, 0.0).holds
+    assert not Agreement("λΣW²", "wrong", 1.0, *ulps).holds
 
 
 def test_split_is_stratified_and_standardised_by_the_training_set(digits):

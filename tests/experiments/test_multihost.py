@@ -23,7 +23,7 @@ from experiments.multihost.sharded_training import (
     Run,
     batches,
     mesh_of,
-    spread,
+    sharded,
     train_alone,
     train_on_mesh,
     ulps_apart,
@@ -43,11 +43,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def alone(digits):
-    return train_alone(digits, batches(digits, STEPS, 0), report_nothing)
-
-
-def report_nothing(step, loss):
-    pass
+    return train_alone(digits, batches(digits, STEPS, 0))
 
 
 def measured(directory, *options):
@@ -71,7 +67,7 @@ def test_three_processes_give_the_run_of_one(mesh, tmp_path):
 @pytest.mark.slow
 def test_mesh_of_one_process_gives_the_run_without_a_mesh(digits, alone):
     mesh = mesh_of((jax.device_count(), 1))
-    assert ulps_apart(train_on_mesh(mesh, digits, batches(digits, STEPS, 0), report_nothing), alone).holds
+    assert ulps_apart(train_on_mesh(mesh, digits, batches(digits, STEPS, 0), lambda step, loss: None), alone).holds
 
 
 @pytest.mark.slow
@@ -81,7 +77,7 @@ def test_run_with_one_label_wrong_in_one_step_is_noticed(digits, alone):
             wrong = np.where(np.arange(len(batch.y)) == 0, (batch.y + 1) % 10, batch.y)
             yield batch if step != 5 else Batch(batch.x, wrong)
 
-    apart = ulps_apart(train_alone(digits, mislabelled(), report_nothing), alone)
+    apart = ulps_apart(train_alone(digits, mislabelled()), alone)
     assert apart.losses[:5].max() == 0.0
     assert not apart.holds
 
@@ -106,7 +102,7 @@ def test_epoch_is_every_digit_once(digits):
 
 
 def test_short_batch_is_padded_with_ignored_labels(digits):
-    x, y = spread(mesh_of((jax.device_count(), 1)), Batch(digits.train_x[:67], digits.train_y[:67]))
+    x, y = sharded(mesh_of((jax.device_count(), 1)), Batch(digits.train_x[:67], digits.train_y[:67]))
     assert len(x) == len(y) == BATCH
     assert (y[:67] == digits.train_y[:67]).all()
     assert (y[67:] == -1).all()
@@ -128,7 +124,7 @@ def test_wrong_input_is_one_line_and_exit_2(options, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize("options", ["--mesh 4", "--processes 0", "--worker"])
+@pytest.mark.parametrize("options", ["--mesh 4", "--processes 0", "--worker", "--results here", "--seed x"])
 def test_wrong_input_to_a_worker_is_one_line_and_exit_2(options, capsys):
     with pytest.raises(SystemExit, match="2"):
         worker.main(options.split())

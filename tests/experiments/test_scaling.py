@@ -1,4 +1,4 @@
-"""The cost model adds up, its reader reads loops and groups, and a wrong program, formula or table is noticed."""
+"""The cost model adds up, its reader reads loops and groups, and a wrong program or formula is noticed."""
 
 import json
 from dataclasses import replace
@@ -6,6 +6,7 @@ from itertools import chain
 
 import pytest
 
+from experiments.runner.results import DEFAULT_DIRECTORY
 from experiments.scaling.claim import Found, judge, of_model, of_pod_model
 from experiments.scaling.cost_model import (
     ACCELERATOR,
@@ -21,7 +22,6 @@ from experiments.scaling.cost_model import (
     sent,
     temporary_bound,
 )
-from experiments.scaling.tables import DOCUMENT, RESULTS, tables, with_tables
 from experiments.scaling.worker import cost
 
 pytestmark = pytest.mark.usefixtures("fresh_compilation")
@@ -32,11 +32,11 @@ def test_all_devices_together_take_the_flops_of_one():
     assert 4 * flops(HEAD, CPU) == flops(replace(HEAD, token_shards=1, class_shards=1), CPU) == 6 * 1024 * 256 * 32768
 
 
-def test_a_single_device_is_told_nothing():
+def test_a_single_device_has_no_collectives():
     assert collectives(replace(HEAD, token_shards=1, class_shards=1), CPU) == {}
 
 
-def test_what_a_device_of_two_by_two_is_told():
+def test_bytes_in_collectives_of_a_device_of_two_by_two():
     expected = {"all-reduce over vocab": 16 * 512 + 4 * 512 * 256, "all-reduce over data": 8 + 4 * 256 * 16384}
     assert collectives(HEAD, CPU) == expected
     assert sent(HEAD, expected) == sum(expected.values())  # 2 (q - 1)/q = 1 for q = 2
@@ -63,9 +63,9 @@ def test_sums_over_nodes_take_the_slow_links_for_a_part_alone():
 
 def test_step_is_never_shorter_than_its_products_and_fastest_is_as_fast_as_any():
     for p in (8, 64, 512):
-        best = seconds(fastest(p, Machine()), Machine())
+        best = seconds(fastest(p))
         assert best["products"] < best["step"]
-        assert best["step"] <= min(seconds(of_large_model(p, p_v), Machine())["step"] for p_v in (1, 8, p))
+        assert best["step"] <= min(seconds(of_large_model(p, p_v))["step"] for p_v in (1, 8, p))
 
 
 @pytest.fixture(scope="module")
@@ -132,22 +132,8 @@ def test_all_logits_at_once_exceed_the_bound_of_chunks():
     assert cost(replace(chunked, chunk=4096))["temporary"] > temporary_bound(chunked, CPU)
 
 
-def test_tables_of_the_document_are_those_of_the_results():
-    text = DOCUMENT.read_text(encoding="utf-8")
-    assert with_tables(text, tables(json.loads(RESULTS.read_text(encoding="utf-8")))) == text
-
-
-def test_stale_table_is_noticed_and_a_missing_place_refused():
-    document = json.loads(RESULTS.read_text(encoding="utf-8"))
-    document["measurements"]["programs"][0]["measured"]["flops"] *= 2
-    text = DOCUMENT.read_text(encoding="utf-8")
-    assert with_tables(text, tables(document)) != text
-    with pytest.raises(ValueError, match="place"):
-        with_tables("", tables(document))
-
-
 def test_results_are_of_the_whole_experiment_and_agree_with_the_model():
-    document = json.loads(RESULTS.read_text(encoding="utf-8"))
+    document = json.loads((DEFAULT_DIRECTORY / "scaling.json").read_text(encoding="utf-8"))
     assert document["passed"]
     assert not document["quick"]
     for each in document["measurements"]["programs"]:

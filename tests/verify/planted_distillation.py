@@ -109,8 +109,3 @@ DIVERGENCES = (
     Planted("no gradient for the teacher's kernel", HEADS, by_call(_constant_teacher_kernel), ("M29", "M30")),
     Planted("beta swapped", HEADS, by_call(_swapped_beta), ("M30",), ("M29",)),
 )  # fmt: skip
-
-CONTROLS = (
-    Planted("right by the arguments", DISTILLATION, _only("forward_kl", lambda right, *args, **k: right(*args, **k)),
-            (), ("M29", "M32")),
-)  # fmt: skip

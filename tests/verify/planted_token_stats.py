@@ -107,5 +107,4 @@ CONTROLS = (
         lambda z, stats: with_slope(stats.entropy, z, jnp.zeros_like(z)) + (stats.entropy
                                                                             - jax.lax.stop_gradient(stats.entropy))
     ), (), ("M28", "M33")),
-    Planted("right by the arguments", HEAD, by_call(lambda right, *args, **k: right(*args, **k)), (), ("M28",)),
 )  # fmt: skip

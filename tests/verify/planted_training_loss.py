@@ -215,7 +215,5 @@ VARIANTS = (
 
 CONTROLS = (
     Planted("right in reverse mode", LOSS, by_rule(lambda *_: {}), (), ("M14", "M25")),
-    Planted("right by another divisor", LOSS, by_call(lambda right, *args, **k: right(*args, **k)), (),
-            ("M24", "M27")),
     Planted("right in both modes", VARIANT, by_tangent(lambda right, *_: right), (), ("M14", "M23")),
 )  # fmt: skip

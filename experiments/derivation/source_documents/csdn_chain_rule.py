@@ -36,64 +36,54 @@ _GRADIENT = (
     Derivation(
         "M13",
         "the first half of the chain rule",
-        (
-            Line("∂C/∂aⱼ = ∂(−Σₖ yₖ ln aₖ)/∂aⱼ", lambda p: jax.grad(_of_probabilities)(softmax(p.x), p.t)),
-            Line("= −yⱼ (1/aⱼ)", lambda p: -p.t * (1.0 / softmax(p.x))),
-        ),
+        Line("∂C/∂aⱼ = ∂(−Σₖ yₖ ln aₖ)/∂aⱼ", lambda p: jax.grad(_of_probabilities)(softmax(p.x), p.t)),
+        Line("= −yⱼ (1/aⱼ)", lambda p: -p.t * (1.0 / softmax(p.x))),
     ),
     Derivation(
         "M5",
         "the second half, i = j",
-        (
-            Line("∂aᵢ/∂zᵢ", lambda p: jnp.diagonal(jax.jacfwd(softmax)(p.x))),
-            Line(
-                "= (Σₖ exp(zₖ) exp(zᵢ) − exp(zᵢ)²) / (Σₖ exp(zₖ))²",
-                lambda p: (total(p.x) * jnp.exp(p.x) - jnp.exp(p.x) ** 2) / total(p.x) ** 2,
-            ),
-            Line(
-                "= (exp(zᵢ) / Σₖ exp(zₖ)) (1 − exp(zᵢ) / Σₖ exp(zₖ))",
-                lambda p: (jnp.exp(p.x) / total(p.x)) * (1.0 - jnp.exp(p.x) / total(p.x)),
-            ),
-            Line("= aᵢ (1 − aᵢ)", lambda p: softmax(p.x) * (1.0 - softmax(p.x))),
+        Line("∂aᵢ/∂zᵢ", lambda p: jnp.diagonal(jax.jacfwd(softmax)(p.x))),
+        Line(
+            "= (Σₖ exp(zₖ) exp(zᵢ) − exp(zᵢ)²) / (Σₖ exp(zₖ))²",
+            lambda p: (total(p.x) * jnp.exp(p.x) - jnp.exp(p.x) ** 2) / total(p.x) ** 2,
         ),
+        Line(
+            "= (exp(zᵢ) / Σₖ exp(zₖ)) (1 − exp(zᵢ) / Σₖ exp(zₖ))",
+            lambda p: (jnp.exp(p.x) / total(p.x)) * (1.0 - jnp.exp(p.x) / total(p.x)),
+        ),
+        Line("= aᵢ (1 − aᵢ)", lambda p: softmax(p.x) * (1.0 - softmax(p.x))),
     ),
     Derivation(
         "M5",
         "the second half, i ≠ j",
-        (
-            Line("∂aⱼ/∂zᵢ", lambda p: off_diagonal(jax.jacfwd(softmax)(p.x))),
-            Line(
-                "= −exp(zⱼ) (1 / Σₖ exp(zₖ))² exp(zᵢ)",
-                lambda p: off_diagonal(-jnp.exp(p.x)[:, None] * (1.0 / total(p.x)) ** 2 * jnp.exp(p.x)[None, :]),
-            ),
-            Line("= −aᵢ aⱼ", lambda p: off_diagonal(-jnp.outer(softmax(p.x), softmax(p.x)))),
+        Line("∂aⱼ/∂zᵢ", lambda p: off_diagonal(jax.jacfwd(softmax)(p.x))),
+        Line(
+            "= −exp(zⱼ) (1 / Σₖ exp(zₖ))² exp(zᵢ)",
+            lambda p: off_diagonal(-jnp.exp(p.x)[:, None] * (1.0 / total(p.x)) ** 2 * jnp.exp(p.x)[None, :]),
         ),
+        Line("= −aᵢ aⱼ", lambda p: off_diagonal(-jnp.outer(softmax(p.x), softmax(p.x)))),
     ),
     Derivation(
         "M11",
         "both halves, elementwise, for any real y",
-        (
-            Line("∂C/∂zᵢ", lambda p: jax.grad(cross_entropy)(p.x, p.t)),
-            Line("= Σⱼ (∂C/∂aⱼ) (∂aⱼ/∂zᵢ)", _chain_rule),
-            Line("= −(yᵢ/aᵢ) aᵢ (1 − aᵢ) + Σ_{j≠i} (yⱼ/aⱼ) aᵢ aⱼ", _two_cases),
-            Line("= −yᵢ + yᵢ aᵢ + Σ_{j≠i} yⱼ aᵢ", _others_summed),
-            Line("= −yᵢ + aᵢ Σⱼ yⱼ", lambda p: -p.t + softmax(p.x) * jnp.sum(p.t)),
-            Line(
-                "= jaxsoftmax.analytic.cross_entropy_gradient",
-                lambda p: jaxsoftmax.analytic.cross_entropy_gradient(p.x, p.t),
-            ),
+        Line("∂C/∂zᵢ", lambda p: jax.grad(cross_entropy)(p.x, p.t)),
+        Line("= Σⱼ (∂C/∂aⱼ) (∂aⱼ/∂zᵢ)", _chain_rule),
+        Line("= −(yᵢ/aᵢ) aᵢ (1 − aᵢ) + Σ_{j≠i} (yⱼ/aⱼ) aᵢ aⱼ", _two_cases),
+        Line("= −yᵢ + yᵢ aᵢ + Σ_{j≠i} yⱼ aᵢ", _others_summed),
+        Line("= −yᵢ + aᵢ Σⱼ yⱼ", lambda p: -p.t + softmax(p.x) * jnp.sum(p.t)),
+        Line(
+            "= jaxsoftmax.analytic.cross_entropy_gradient",
+            lambda p: jaxsoftmax.analytic.cross_entropy_gradient(p.x, p.t),
         ),
     ),
     Derivation(
         "M11",
         "one target is 1 and the others 0",
-        (
-            Line("∂C/∂zᵢ", lambda p: jax.grad(cross_entropy)(p.x, p.e)),
-            Line("= aᵢ − yᵢ", lambda p: softmax(p.x) - p.e),
-            Line(
-                "= jaxsoftmax.softmax_cross_entropy, by jax.grad",
-                lambda p: jax.grad(jaxsoftmax.softmax_cross_entropy)(p.x, p.e),
-            ),
+        Line("∂C/∂zᵢ", lambda p: jax.grad(cross_entropy)(p.x, p.e)),
+        Line("= aᵢ − yᵢ", lambda p: softmax(p.x) - p.e),
+        Line(
+            "= jaxsoftmax.softmax_cross_entropy, by jax.grad",
+            lambda p: jax.grad(jaxsoftmax.softmax_cross_entropy)(p.x, p.e),
         ),
     ),
 )
@@ -149,21 +139,17 @@ _CODE = (
     Derivation(
         "M17",
         "the code's loss with ½λΣW²",
-        (
-            Line("softmax_loss_vectorized: loss", lambda p: _code_loss(p, p.W)),
-            Line("= softmax_loss_native: loss", _code_loop_loss),
-            Line("= jaxsoftmax.cross_entropy + ½λΣW²", lambda p: _library_loss(p, p.W)),
-        ),
+        Line("softmax_loss_vectorized: loss", lambda p: _code_loss(p, p.W)),
+        Line("= softmax_loss_native: loss", _code_loop_loss),
+        Line("= jaxsoftmax.cross_entropy + ½λΣW²", lambda p: _library_loss(p, p.W)),
     ),
     Derivation(
         "M16/M17",
         "the code's gradient with λW",
-        (
-            Line("∂loss/∂W", lambda p: jax.grad(lambda W: _code_loss(p, W))(p.W)),
-            Line("= softmax_loss_native: dW", _code_loop_gradient),
-            Line("= softmax_loss_vectorized: dW = XᵀdS / N + λW", _code_vectorised_gradient),
-            Line("= jaxsoftmax.cross_entropy, by jax.grad", lambda p: jax.grad(lambda W: _library_loss(p, W))(p.W)),
-        ),
+        Line("∂loss/∂W", lambda p: jax.grad(lambda W: _code_loss(p, W))(p.W)),
+        Line("= softmax_loss_native: dW", _code_loop_gradient),
+        Line("= softmax_loss_vectorized: dW = XᵀdS / N + λW", _code_vectorised_gradient),
+        Line("= jaxsoftmax.cross_entropy, by jax.grad", lambda p: jax.grad(lambda W: _library_loss(p, W))(p.W)),
     ),
 )
 
@@ -171,18 +157,14 @@ _PLANTED = (
     Derivation(
         "M13",
         "the printed ∂C/∂aⱼ with its sum",
-        (
-            Line("∂C/∂aⱼ", lambda p: jax.grad(_of_probabilities)(softmax(p.x), p.t)),
-            Line("= −Σⱼ yⱼ (1/aⱼ)", lambda p: -jnp.sum(p.t / softmax(p.x)) * jnp.ones_like(p.x)),
-        ),
+        Line("∂C/∂aⱼ", lambda p: jax.grad(_of_probabilities)(softmax(p.x), p.t)),
+        Line("= −Σⱼ yⱼ (1/aⱼ)", lambda p: -jnp.sum(p.t / softmax(p.x)) * jnp.ones_like(p.x)),
     ),
     Derivation(
         "M17",
         "the gradient of ½λΣW² doubled",
-        (
-            Line("∂loss/∂W", lambda p: jax.grad(lambda W: _code_loss(p, W))(p.W)),
-            Line("= XᵀdS / N + 2λW", lambda p: _code_vectorised_gradient(p) + p.reg * p.W),
-        ),
+        Line("∂loss/∂W", lambda p: jax.grad(lambda W: _code_loss(p, W))(p.W)),
+        Line("= XᵀdS / N + 2λW", lambda p: _code_vectorised_gradient(p) + p.reg * p.W),
     ),
 )
 

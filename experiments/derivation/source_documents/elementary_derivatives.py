@@ -36,10 +36,8 @@ def _row(left: str, right: str, function: Function, derivative: Function) -> Der
     return Derivation(
         "M1",
         f"{left} = {right}",
-        (
-            Line(left, lambda p: jax.grad(lambda x: jnp.asarray(function(x)))(p.u)),
-            Line(f"= {right}", lambda p: jnp.asarray(derivative(p.u))),
-        ),
+        Line(left, lambda p: jax.grad(lambda x: jnp.asarray(function(x)))(p.u)),
+        Line(f"= {right}", lambda p: jnp.asarray(derivative(p.u))),
     )
 
 

@@ -11,7 +11,13 @@ from jaxtyping import Array, Float
 
 import jaxsoftmax
 from experiments.derivation.equalities import Derivation, Document, Line, Point
-from experiments.derivation.source_documents.textbook import cross_entropy, off_diagonal, softmax, total
+from experiments.derivation.source_documents.textbook import (
+    cross_entropy,
+    off_diagonal,
+    quotient_rule_off_diagonal,
+    quotient_rule_on_diagonal,
+    softmax,
+)
 
 
 def _sample(p: Point) -> Float[Array, " d"]:
@@ -40,84 +46,60 @@ def _chain_of_two(p: Point) -> Float[Array, "d n"]:
     return jnp.einsum("n,ndj->dj", softmax(_scores(p)) - p.e, _scores_jacobian(p))
 
 
-def _case_equal(p: Point) -> Float[Array, " n"]:
-    e = jnp.exp(_scores(p))
-    return (e * total(_scores(p)) - e * e) / total(_scores(p)) ** 2
-
-
-def _case_unequal(p: Point) -> Float[Array, "n n"]:
-    e = jnp.exp(_scores(p))
-    return off_diagonal((0.0 - jnp.outer(e, e)) / total(_scores(p)) ** 2)
-
-
 _SAMPLE = (
     Derivation(
         "M16",
         "(1) the scores",
-        (
-            Line("Sᵢⱼ = Xᵢ Wⱼᵀ", lambda p: jnp.stack([_sample(p) @ column for column in p.W.T])),
-            Line("= np.dot(X[i], W)", _scores),
-        ),
+        Line("Sᵢⱼ = Xᵢ Wⱼᵀ", lambda p: jnp.stack([_sample(p) @ column for column in p.W.T])),
+        Line("= np.dot(X[i], W)", _scores),
     ),
     Derivation(
         "M4",
         "(2) the probabilities",
-        (
-            Line("qᵢⱼ = exp(Sᵢⱼ) / Σₖ exp(Sᵢₖ)", lambda p: softmax(_scores(p))),
-            Line("= jaxsoftmax.softmax", lambda p: jaxsoftmax.softmax(_scores(p))),
-        ),
+        Line("qᵢⱼ = exp(Sᵢⱼ) / Σₖ exp(Sᵢₖ)", lambda p: softmax(_scores(p))),
+        Line("= jaxsoftmax.softmax", lambda p: jaxsoftmax.softmax(_scores(p))),
     ),
     Derivation(
         "M13",
         "(5) the derivative of Lᵢ = −Σₘ pₘ log qᵢₘ",
-        (
-            Line("∂Lᵢ/∂qᵢ", lambda p: jax.grad(lambda q: _loss_of_probabilities(p, q))(softmax(_scores(p)))),
-            Line(
-                "= [0, …, −1/q_{iyᵢ}, …, 0]", lambda p: jnp.zeros_like(p.e).at[p.y].set(-1.0 / softmax(_scores(p))[p.y])
-            ),
-        ),
+        Line("∂Lᵢ/∂qᵢ", lambda p: jax.grad(lambda q: _loss_of_probabilities(p, q))(softmax(_scores(p)))),
+        Line("= [0, …, −1/q_{iyᵢ}, …, 0]", lambda p: jnp.zeros_like(p.e).at[p.y].set(-1.0 / softmax(_scores(p))[p.y])),
     ),
     Derivation(
         "M5",
         "(7) the case m = n",
-        (
-            Line("∂qᵢₘ/∂Sᵢₙ", lambda p: jnp.diagonal(jax.jacfwd(softmax)(_scores(p)))),
-            Line("= (exp(Sᵢₘ) Σₖ exp(Sᵢₖ) − exp(Sᵢₘ) exp(Sᵢₘ)) / (Σₖ exp(Sᵢₖ))²", _case_equal),
-            Line(
-                "= exp(Sᵢₘ)/Σₖ exp(Sᵢₖ) − (exp(Sᵢₘ)/Σₖ exp(Sᵢₖ))²",
-                lambda p: softmax(_scores(p)) - softmax(_scores(p)) ** 2,
-            ),
-            Line("= qᵢₘ (1 − qᵢₘ)", lambda p: softmax(_scores(p)) * (1.0 - softmax(_scores(p)))),
+        Line("∂qᵢₘ/∂Sᵢₙ", lambda p: jnp.diagonal(jax.jacfwd(softmax)(_scores(p)))),
+        Line(
+            "= (exp(Sᵢₘ) Σₖ exp(Sᵢₖ) − exp(Sᵢₘ) exp(Sᵢₘ)) / (Σₖ exp(Sᵢₖ))²",
+            lambda p: quotient_rule_on_diagonal(_scores(p)),
         ),
+        Line(
+            "= exp(Sᵢₘ)/Σₖ exp(Sᵢₖ) − (exp(Sᵢₘ)/Σₖ exp(Sᵢₖ))²", lambda p: softmax(_scores(p)) - softmax(_scores(p)) ** 2
+        ),
+        Line("= qᵢₘ (1 − qᵢₘ)", lambda p: softmax(_scores(p)) * (1.0 - softmax(_scores(p)))),
     ),
     Derivation(
         "M5",
         "(7) the case m ≠ n",
-        (
-            Line("∂qᵢₘ/∂Sᵢₙ", lambda p: off_diagonal(jax.jacfwd(softmax)(_scores(p)))),
-            Line("= (0 − exp(Sᵢₙ) exp(Sᵢₘ)) / (Σₖ exp(Sᵢₖ))²", _case_unequal),
-            Line("= −qᵢₙ qᵢₘ", lambda p: off_diagonal(-jnp.outer(softmax(_scores(p)), softmax(_scores(p))))),
-        ),
+        Line("∂qᵢₘ/∂Sᵢₙ", lambda p: off_diagonal(jax.jacfwd(softmax)(_scores(p)))),
+        Line("= (0 − exp(Sᵢₙ) exp(Sᵢₘ)) / (Σₖ exp(Sᵢₖ))²", lambda p: quotient_rule_off_diagonal(_scores(p))),
+        Line("= −qᵢₙ qᵢₘ", lambda p: off_diagonal(-jnp.outer(softmax(_scores(p)), softmax(_scores(p))))),
     ),
     Derivation(
         "M16",
         "(13) the derivative of the scores",
-        (
-            Line("∂Sᵢ/∂Wⱼ", lambda p: jax.jacfwd(lambda W: _sample(p) @ W)(p.W)),
-            Line("= xᵢ in row j, 0 elsewhere", _scores_jacobian),
-        ),
+        Line("∂Sᵢ/∂Wⱼ", lambda p: jax.jacfwd(lambda W: _sample(p) @ W)(p.W)),
+        Line("= xᵢ in row j, 0 elsewhere", _scores_jacobian),
     ),
     Derivation(
         "M16",
         "(4) the chain rule",
-        (
-            Line("∂Lᵢ/∂Wⱼ", lambda p: jax.grad(lambda W: cross_entropy(_sample(p) @ W, p.e))(p.W)),
-            Line("= (∂Lᵢ/∂qᵢ) (∂qᵢ/∂Sᵢ) (∂Sᵢ/∂Wⱼ)", _chain_of_three),
-            Line("= [qᵢ₁, …, q_{iyᵢ} − 1, …, q_{iC}] (∂Sᵢ/∂Wⱼ)", _chain_of_two),
-            Line(
-                "= xᵢ qᵢⱼ where j ≠ yᵢ, xᵢ (qᵢⱼ − 1) where j = yᵢ",
-                lambda p: _sample(p)[:, None] * (softmax(_scores(p)) - p.e)[None, :],
-            ),
+        Line("∂Lᵢ/∂Wⱼ", lambda p: jax.grad(lambda W: cross_entropy(_sample(p) @ W, p.e))(p.W)),
+        Line("= (∂Lᵢ/∂qᵢ) (∂qᵢ/∂Sᵢ) (∂Sᵢ/∂Wⱼ)", _chain_of_three),
+        Line("= [qᵢ₁, …, q_{iyᵢ} − 1, …, q_{iC}] (∂Sᵢ/∂Wⱼ)", _chain_of_two),
+        Line(
+            "= xᵢ qᵢⱼ where j ≠ yᵢ, xᵢ (qᵢⱼ − 1) where j = yᵢ",
+            lambda p: _sample(p)[:, None] * (softmax(_scores(p)) - p.e)[None, :],
         ),
     ),
 )
@@ -174,47 +156,39 @@ _CODE = (
     Derivation(
         "M17",
         "the code's loss with λΣW²",
-        (
-            Line("softmax_loss_naive: loss", lambda p: _code_loss(p, p.W, p.b)),
-            Line("= jaxsoftmax.cross_entropy + λΣW²", lambda p: _library_loss(p, p.W, p.b)),
-        ),
+        Line("softmax_loss_naive: loss", lambda p: _code_loss(p, p.W, p.b)),
+        Line("= jaxsoftmax.cross_entropy + λΣW²", lambda p: _library_loss(p, p.W, p.b)),
     ),
     Derivation(
         "M16/M17",
         "the code's gradient with 2λW",
-        (
-            Line("∂loss/∂W", lambda p: jax.grad(_code_loss, argnums=1)(p, p.W, p.b)),
-            Line("= softmax_loss_naive: dW", _code_gradient),
-            Line("= Xᵀ(S − Y) / N + 2λW", lambda p: p.features.T @ _residual(p) / p.ys.size + 2.0 * p.reg * p.W),
-            Line("= jaxsoftmax.cross_entropy, by jax.grad", lambda p: jax.grad(_library_loss, argnums=1)(p, p.W, p.b)),
-            Line(
-                "= jaxsoftmax.analytic.linear_cross_entropy_gradients + 2λW",
-                lambda p: _closed_form(p).kernel + 2.0 * p.reg * p.W,
-            ),
+        Line("∂loss/∂W", lambda p: jax.grad(_code_loss, argnums=1)(p, p.W, p.b)),
+        Line("= softmax_loss_naive: dW", _code_gradient),
+        Line("= Xᵀ(S − Y) / N + 2λW", lambda p: p.features.T @ _residual(p) / p.ys.size + 2.0 * p.reg * p.W),
+        Line("= jaxsoftmax.cross_entropy, by jax.grad", lambda p: jax.grad(_library_loss, argnums=1)(p, p.W, p.b)),
+        Line(
+            "= jaxsoftmax.analytic.linear_cross_entropy_gradients + 2λW",
+            lambda p: _closed_form(p).kernel + 2.0 * p.reg * p.W,
         ),
     ),
     Derivation(
         "M16",
         "the gradient in the bias",
-        (
-            Line("∂loss/∂b", lambda p: jax.grad(_code_loss, argnums=2)(p, p.W, p.b)),
-            Line("= Σᵢ (Sᵢ − Yᵢ) / N", lambda p: _residual(p).sum(axis=0) / p.ys.size),
-            Line("= jaxsoftmax.cross_entropy, by jax.grad", lambda p: jax.grad(_library_loss, argnums=2)(p, p.W, p.b)),
-            Line("= jaxsoftmax.analytic.linear_cross_entropy_gradients", _closed_form_bias),
-        ),
+        Line("∂loss/∂b", lambda p: jax.grad(_code_loss, argnums=2)(p, p.W, p.b)),
+        Line("= Σᵢ (Sᵢ − Yᵢ) / N", lambda p: _residual(p).sum(axis=0) / p.ys.size),
+        Line("= jaxsoftmax.cross_entropy, by jax.grad", lambda p: jax.grad(_library_loss, argnums=2)(p, p.W, p.b)),
+        Line("= jaxsoftmax.analytic.linear_cross_entropy_gradients", _closed_form_bias),
     ),
     Derivation(
         "M16",
         "the gradient in the features",
-        (
-            Line("∂loss/∂X", lambda p: jax.grad(lambda X: _code_loss(p._replace(features=X), p.W, p.b))(p.features)),
-            Line("= (S − Y) Wᵀ / N", lambda p: _residual(p) @ p.W.T / p.ys.size),
-            Line(
-                "= jaxsoftmax.cross_entropy, by jax.grad",
-                lambda p: jax.grad(lambda X: _library_loss(p._replace(features=X), p.W, p.b))(p.features),
-            ),
-            Line("= jaxsoftmax.analytic.linear_cross_entropy_gradients", lambda p: _closed_form(p).hidden),
+        Line("∂loss/∂X", lambda p: jax.grad(lambda X: _code_loss(p._replace(features=X), p.W, p.b))(p.features)),
+        Line("= (S − Y) Wᵀ / N", lambda p: _residual(p) @ p.W.T / p.ys.size),
+        Line(
+            "= jaxsoftmax.cross_entropy, by jax.grad",
+            lambda p: jax.grad(lambda X: _library_loss(p._replace(features=X), p.W, p.b))(p.features),
         ),
+        Line("= jaxsoftmax.analytic.linear_cross_entropy_gradients", lambda p: _closed_form(p).hidden),
     ),
 )
 
@@ -222,10 +196,8 @@ _PLANTED = (
     Derivation(
         "M16",
         "the code as printed, without 1/N and 2λW",
-        (
-            Line("∂loss/∂W", lambda p: jax.grad(_code_loss, argnums=1)(p, p.W, p.b)),
-            Line("= Xᵀ(S − Y)", lambda p: p.features.T @ _residual(p)),
-        ),
+        Line("∂loss/∂W", lambda p: jax.grad(_code_loss, argnums=1)(p, p.W, p.b)),
+        Line("= Xᵀ(S − Y)", lambda p: p.features.T @ _residual(p)),
     ),
 )
 

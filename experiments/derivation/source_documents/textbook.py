@@ -42,6 +42,18 @@ def identity_like(x: Float[Array, " n"]) -> Float[Array, "n n"]:
     return jnp.eye(x.shape[0], dtype=x.dtype)
 
 
+def quotient_rule_on_diagonal(x: Float[Array, " n"]) -> Float[Array, " n"]:
+    """Returns ∂sᵢ/∂xᵢ by the quotient rule, (eᵢ S − eᵢ eᵢ) / S² with e = exp°(x) and S = 1ᵀe."""
+    e = jnp.exp(x)
+    return (e * total(x) - e * e) / total(x) ** 2
+
+
+def quotient_rule_off_diagonal(x: Float[Array, " n"]) -> Float[Array, "n n"]:
+    """Returns ∂sᵢ/∂xⱼ by the quotient rule, (0·S − eᵢ eⱼ) / S² with e = exp°(x) and S = 1ᵀe, and 0 where i = j."""
+    e = jnp.exp(x)
+    return off_diagonal((0.0 * total(x) - jnp.outer(e, e)) / total(x) ** 2)
+
+
 def off_diagonal(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """Returns the entries with i ≠ j, and 0 where i = j."""
     return matrix * (1.0 - jnp.eye(matrix.shape[0], dtype=matrix.dtype))
