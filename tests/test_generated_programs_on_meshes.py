@@ -1,6 +1,5 @@
 """Token statistics, sparse labels, loss parts and distillation with classes, and tokens, sharded over four devices."""
 
-import gc
 from functools import partial
 
 import jax
@@ -17,14 +16,6 @@ pytestmark = pytest.mark.mesh
 CLASSES = {1: P("vocab"), 2: P(None, "vocab"), 3: P(None, None, "vocab")}
 OF_CLASSES = ("class_weights", "bias", "teacher_bias", "kernel", "teacher_kernel", "logits", "teacher_logits")
 FIRST = [("sparse", "rows", 8), ("distillation", "head", 7)]
-
-
-@pytest.fixture(autouse=True)
-def forgotten_program():
-    """A program ends with its test, as no other has a use for it: a worker that kept them would grow to GB."""
-    yield
-    jax.clear_caches()
-    gc.collect()
 
 
 def sharded(function, transposed):

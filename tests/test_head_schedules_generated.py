@@ -1,4 +1,4 @@
-"""The generated cases of the head by every schedule but that of `test_linear_cross_entropy`, the CPU's."""
+"""Generated cases of the head, few that show each pair of facts, by every schedule but a CPU's (which takes all)."""
 
 from tests.head_cases import PAIRWISE, SCHEDULES, TOLERANCE, assert_is_reference, follow, generated, head_of
 from tests.tiers import in_tiers

@@ -8,7 +8,17 @@ import pytest
 import jaxsoftmax
 from jaxsoftmax import forward_mode
 from tests import textbook
-from tests.test_differentiation_modes import EVERY_KEYWORD, ROW_FUNCTIONS, TARGETS, X, assert_equal, by_name, summed
+from tests.test_differentiation_modes import (
+    EVERY_KEYWORD,
+    LOSSES,
+    ROW_FUNCTIONS,
+    TARGETS,
+    V,
+    X,
+    assert_equal,
+    by_name,
+    summed,
+)
 from tests.tiers import in_tiers
 from tests.tolerances import FINITE_ROWS, array, assert_close, exact_softmax_jacobian, precision
 
@@ -92,6 +102,14 @@ def test_mixed_derivative_in_logits_and_labels_is_s_1_transposed_less_the_identi
         by_labels = jax.grad(library.softmax_cross_entropy, 1)
         mixed = jax.jit(jax.jacfwd(by_labels, 0))(X[0], TARGETS[0].astype(np.float64))
         assert_equal(mixed, np.exp(X[0]) / np.sum(np.exp(X[0])) - np.eye(5))
+
+
+@in_tiers("name", ["weighted logsumexp", "training, float"], first=["weighted logsumexp"])
+def test_hessian_vector_product_of_one_direction_is_that_of_all(name):
+    f = summed(LOSSES[name])
+    with precision("float64"):
+        product, hessian = jax.jit(lambda x, v: (jax.jvp(jax.grad(f), (x,), (v,))[1], jax.hessian(f)(x)))(X, V)
+        assert_equal(product, np.tensordot(np.asarray(hessian), V, 2))
 
 
 def test_hessian_of_minus_infinities_is_0():  # (jax#6811)

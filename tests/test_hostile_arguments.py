@@ -73,7 +73,7 @@ CASES = [
     for group in GROUPS
     if module == "jaxsoftmax" or group == "telling"
 ]
-# The variants for forward mode, which take the same arguments through the same checks, and other nonsense run nightly.
+# Nightly: other nonsense, and what tells most for the variants, which take the same arguments through the same checks.
 FIRST = [case for case in CASES if case[0] == "jaxsoftmax" and case[-1] == "telling"]
 
 

@@ -148,6 +148,11 @@ def test_label_outside_the_vocabulary_is_nan_throughout_and_never_wraps(dtype, l
         assert np.isnan(np.asarray(gradients)).all()
 
 
+def test_262144_zeros_of_bfloat16_are_all_counted():
+    loss = losses_of(jaxsoftmax, jnp.zeros(1, int))["integer labels"]
+    assert_close(jax.jit(loss)(array(np.zeros((1, 262144)), "bfloat16")), log(exact([262144])), "float32")
+
+
 SWEEPS = {"float32": np.linspace(1, 85, 169), "float64": np.linspace(1, 700, 234)}
 of_either_dtype = pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 

@@ -9,7 +9,7 @@ from docs.generate.figures import SCHEMES, Scheme, as_svg, logarithmic
 
 Points = Mapping[str, Mapping[str, tuple[float, float, float]]]  # (lower, median, upper) by case and subject
 
-_COLOURS = {"tokamax": "#6a994e", "torch": "#b07cd8", "floor": "#8c959f"}
+COLOURS = {"jax": "#d08c2e", "tokamax": "#6a994e", "torch": "#b07cd8", "floor": "#8c959f"}
 _MARKERS = "oDs"  # by version of JAX
 _TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 
@@ -44,7 +44,7 @@ def _dots(axes: Axes, cases: Sequence[str], points: Points, subject: str, colour
     own = [(row, points[case][subject]) for row, case in enumerate(cases) if subject in points.get(case, {})]
     if not own:
         return
-    colour = (_COLOURS | {"jaxsoftmax": colours.own})[subject]
+    colour = (COLOURS | {"jaxsoftmax": colours.own})[subject]
     rows = [row - 0.14 + 0.28 * at for row, _ in own]
     lower, median, upper = zip(*(spread for _, spread in own), strict=True)
     axes.hlines(rows, lower, upper, color=colour, linewidth=1.6, alpha=0.6)

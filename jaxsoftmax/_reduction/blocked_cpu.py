@@ -147,6 +147,11 @@ def with_entry_at(rows: Array, index: Array, entry: Array) -> Array:
     return jnp.where(index.astype(numbers.dtype)[..., None] == numbers, entry, rows)
 
 
+def materialised(array: Array) -> Array:
+    """The array in memory: XLA doesn't fuse it into what takes it."""
+    return lax.optimization_barrier(array)
+
+
 def over_rows(of_rows: Callable[..., Array]) -> Callable[..., Array]:
     """Wraps `of_rows`: flattens its arguments' batch to [tokens], and restores the batch in the result.
 

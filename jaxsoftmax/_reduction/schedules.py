@@ -107,7 +107,7 @@ def over_rows(of_rows: Callable[..., Array], rows: Array, *others: Any) -> Array
 
 def before_total(losses: Array) -> Array:
     """Losses to be summed up; XLA CPU would fold that sum into the row reduction, and run both on one thread."""
-    return lax.platform_dependent(losses, cpu=lax.optimization_barrier, default=lambda same: same)
+    return lax.platform_dependent(losses, cpu=blocked_cpu.materialised, default=lambda same: same)
 
 
 def _by_platform(function_of: Callable[[Any], Callable[..., Any]], rows: Array, *others: Any) -> Any:

@@ -96,7 +96,7 @@ def _compile(arguments: argparse.Namespace, command: list[str]) -> int:
     if earlier is None:
         cases = _asked_for(preset, arguments)
     else:
-        cases, peers = _compiled.cases_of(earlier, arguments.kind), ()
+        cases, peers = _compiled.cases_in(earlier, arguments.kind), ()
     date = _terminal.now()
     with _terminal.progress("bench") as advance:
         rows = _compiled.compile_for(target, cases, peers, arguments.detail, advance)
@@ -118,7 +118,7 @@ def _compiled_earlier(arguments: argparse.Namespace) -> CompiledRecord:
     record = _read(arguments.check, _compiled.record_from, "jaxsoftmax bench --target --json")
     if record.target != arguments.target:
         raise RefusedError(f"--check: {arguments.check} is of {record.target}, and --target of {arguments.target}")
-    if not _compiled.cases_of(record, arguments.kind):
+    if not _compiled.cases_in(record, arguments.kind):
         kind = f"{arguments.kind} " if arguments.kind else ""
         raise RefusedError(f"--check: {arguments.check} holds no {kind}case that was compiled")
     return record

@@ -82,7 +82,7 @@ def _row_from(row: dict[str, Any]) -> CompiledRow:
     return typed(CompiledRow(**row | made))
 
 
-def cases_of(record: CompiledRecord, kind: str | None) -> tuple[Case, ...]:
+def cases_in(record: CompiledRecord, kind: str | None) -> tuple[Case, ...]:
     """Returns the cases, of one kind if it is given, of which jaxsoftmax was compiled."""
     cases = (row.case for row in record.rows if row.subject == SUBJECT and not row.failure)
     return tuple(case for case in dict.fromkeys(cases) if kind in (None, case.kind))

@@ -44,7 +44,7 @@ _Reading = Callable[[], int | None]  # bytes
 
 
 def _readings(device: str, subject: str) -> tuple[_Reading, _Reading]:
-    """What reads the bytes in use, and their peak from now on."""
+    """What reads the bytes in use, and their peak: from now on where it can be reset, else since the process began."""
     if device != "cpu":
         return _of_torch() if subject == "torch" else (_on_device("bytes_in_use"), _on_device("peak_bytes_in_use"))
     if sys.platform == "linux":

@@ -52,7 +52,7 @@ def exact_loss(case: Case, z: np.ndarray, y: np.ndarray, u: np.ndarray) -> Exact
     counted = _counted(case, y)
     u = np.where(counted, exact(u) if "token_weights" in case.given else exact(1.0), exact(0.0))
     normalizers = np.where(counted, _normalizers(case, y), exact(0.0))
-    divisor = np.dot(u, normalizers) or mpmath.mpf("inf") if case.reduction == "mean" else mpmath.mpf(1)
+    divisor = _divisor(u, normalizers) if case.reduction == "mean" else mpmath.mpf(1)
     cotangents = exact(COTANGENTS) if case.reduction == "none" else exact(np.ones(len(u)))
     scale = cotangents * u / divisor
     mean = np.dot(u, loss.value) / divisor if case.reduction == "mean" else mpmath.mpf(0)
@@ -66,6 +66,11 @@ def exact_loss(case: Case, z: np.ndarray, y: np.ndarray, u: np.ndarray) -> Exact
         np.where(counted, cotangents / divisor, exact(0.0)) * by_weights,
         scale[:, None] * by_labels,
     )
+
+
+def _divisor(u: np.ndarray, normalizers: np.ndarray) -> Any:
+    """Σ u_t n_t; infinite where it is 0, as a mean over nothing is 0."""
+    return np.dot(u, normalizers) or mpmath.mpf("inf")
 
 
 def _token(case: Case, z: np.ndarray, y: np.ndarray) -> tuple[Expected, Expected, Expected, Expected]:

@@ -9,20 +9,11 @@ from functools import cache
 import pytest
 from markdown import Markdown
 
-from docs.generate import (
-    benchmark_figures,
-    benchmarks,
-    certificates,
-    compiled,
-    derivations,
-    experiments,
-    marks,
-    scaling,
-    text,
-)
+from docs.generate import benchmark_figures, benchmarks, certificates, compiled, derivations, experiments, marks, text
 from docs.generate.repository import RESULTS, ROOT
 from experiments.__main__ import NAMES
 from experiments.derivation.source_documents import DOCUMENTS, elementary_derivatives
+from jaxsoftmax.bench._presets import PEERS
 from jaxsoftmax.verify import THEOREMS
 from tests.docs.outline import Outline, outline_of
 
@@ -77,6 +68,10 @@ def test_planted_ratio_is_not_generated():
     assert ratios_of(record) not in shown_ratios(generated(benchmarks.render))
 
 
+def test_every_peer_but_the_base_has_a_colour():
+    assert set(PEERS) - set(benchmark_figures.COLOURS) == {"optax"}
+
+
 def test_peer_without_a_colour_is_not_drawn_as_another():
     with pytest.raises(KeyError, match="nobody"):
         benchmark_figures.draw({"0.10.2": {"a case": {"nobody": (0.9, 1.0, 1.1)}}}, "light")
@@ -123,19 +118,6 @@ def test_every_ratio_of_a_compiled_program_is_in_the_column_of_its_target(chip):
     column = table[0].index(chip)
     cells = [row[column] for row in table[1:] if row[column]]  # a case that another target alone has leaves it empty
     assert [cell.partition(",")[0] for cell in cells] == shown
-
-
-def test_the_page_on_meshes_asks_for_every_table_of_scaling():
-    page = ROOT.joinpath("docs", "scaling.md").read_text("utf-8")
-    assert re.findall(r"^<!-- generated: scaling (\w+) -->$", page, re.MULTILINE) == list(scaling.tables())
-
-
-def test_flops_and_memory_of_every_compiled_mesh_are_generated():
-    programs = read(RESULTS / "scaling.json")["measurements"]["programs"]
-    (table,) = generated(lambda: scaling.tables()["measured"]).tables
-    gflops = [row[table[0].index("Gflop")] for row in table[1:]]
-    assert set(gflops) == {f"{each['measured']['flops'] / 1e9:.2f}" for each in programs}
-    assert " ".join(row[-1] for row in table[1:]).count(" of ") == len(programs)
 
 
 def said_of(result):

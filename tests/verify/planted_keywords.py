@@ -175,5 +175,7 @@ SECOND_ORDER = (
 )
 
 CONTROLS = (
+    Planted("right, by keywords", HEAD, by_call(lambda right, *a, **k: right(*a, **k)), (), ("M16-head",)),
+    Planted("right, by keywords", DISTILLATION, by_call(lambda right, *a, **k: right(*a, **k)), (), ("M29",)),
     Planted("right, by keywords", LOSS, by_call(lambda right, *a, **k: right(*a, **k)), (), (*OF_LOSS, "M15-mean")),
 )
