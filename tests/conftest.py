@@ -1,10 +1,12 @@
 """Eight CPU devices for meshes; compiled programs kept between runs; the tests of one theorem; a browser for pages."""
 
+import ctypes
 import gc
 import hashlib
 import os
 import platform
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -98,6 +100,8 @@ def small_worker():
 def _forget():
     jax.clear_caches()
     gc.collect()
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)  # glibc keeps what is freed
 
 
 @pytest.fixture(autouse=True, scope="module")
