@@ -60,9 +60,8 @@ def _fwd(shards, divergence, options, logits, teacher_logits):
 
 def _bwd(shards, divergence, residuals, bar):
     options, logits, teacher_logits, stats = residuals
-    by_student, by_teacher = divergence_gradients(divergence, options, logits, teacher_logits, stats)
-    bar = bar[..., None]
-    return None, (bar * by_student).astype(logits.dtype), (bar * by_teacher).astype(teacher_logits.dtype)
+    by_student, by_teacher = weighted_gradients(divergence, options, logits, teacher_logits, stats, bar)
+    return None, by_student.astype(logits.dtype), by_teacher.astype(teacher_logits.dtype)
 
 
 divergences.defvjp(_fwd, _bwd)
@@ -141,6 +140,18 @@ def divergence_gradients(
     )
     by_student = student_gradient(divergence, pair, student) / temperature
     return by_student, teacher_gradient(divergence, pair, teacher) / temperature
+
+
+def weighted_gradients(
+    divergence: Divergence, options: LossOptions, logits: Array, teacher_logits: Array, stats: PairStats, bar: Array
+) -> tuple[Array, Array]:
+    """The gradients times `bar` [*batch]; 0 for an infinite divergence of weight 0."""
+    left_out = (bar == 0) & jnp.isinf(divergences_of(divergence, stats))
+    by_student, by_teacher = (
+        bar[..., None] * jnp.where(left_out[..., None], 0, gradient)
+        for gradient in divergence_gradients(divergence, options, logits, teacher_logits, stats)
+    )
+    return by_student, by_teacher
 
 
 def wide_pair(logits: Array, teacher_logits: Array) -> tuple[Array, Array]:

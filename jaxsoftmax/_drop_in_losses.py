@@ -17,6 +17,7 @@ from jaxsoftmax._integer_labels import LOSSES, LabelledTokens
 from jaxsoftmax._logsumexp import axes_last
 from jaxsoftmax._loss_arguments import class_indices
 from jaxsoftmax._math.loss_options import LossOptions
+from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._objective import Objective
 from jaxsoftmax._row_rules import row_outputs
 from jaxsoftmax._rule_binding import with_rules
@@ -81,7 +82,7 @@ def softmax_cross_entropy(
     labels = _checks.as_real("labels", labels)
     if not jnp.issubdtype(labels.dtype, jnp.floating):
         _checks.require_shape("labels", labels, logits.shape, "an integer weight for every logit")
-        labels = labels.astype(logits.dtype)
+        labels = labels.astype(accumulation_dtype(logits.dtype))
     shape = _checks.broadcast_shape({"logits": logits, "labels": labels})
     axes = _checks.as_axes(axis, len(shape))
     return _drop_in_float_labels(_rules, axes, logits, labels, _as_mask_of_classes(where, shape, axes))

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxsoftmax import softmax_cross_entropy_with_integer_labels
+from jaxsoftmax import softmax_cross_entropy, softmax_cross_entropy_with_integer_labels
 from tests.test_cross_entropy_drop_ins import (
     EVALUATE,
     FLOAT,
@@ -132,3 +132,9 @@ def test_second_derivatives_know_nothing_of_a_masked_label_s_own_logit(logit):
 
     s = 1 / (1 + np.e)
     np.testing.assert_allclose(jax.jit(jax.grad(slope))(x), [[s * (1 - s), -s * (1 - s), 0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "weight"), [("bfloat16", 257), ("float16", 70_000)])
+def test_integer_weights_of_narrow_logits_are_those_integers(dtype, weight):
+    loss = softmax_cross_entropy(jnp.zeros(2, dtype), np.array([weight, 0]))
+    np.testing.assert_allclose(loss, weight * np.log(2), rtol=1e-6)

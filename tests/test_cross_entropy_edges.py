@@ -1,13 +1,13 @@
 """The training loss at its edges: what has no say in it, labels outside the vocabulary, infinities, dtypes (M27)."""
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsoftmax import cross_entropy, linear_cross_entropy
+from jaxsoftmax import SparseLabels, cross_entropy, linear_cross_entropy
 from tests.test_cross_entropy import (
     CLASS_WEIGHTS,
     LABELS,
@@ -206,3 +206,30 @@ def test_weights_may_be_lists():
 
     value = jax.jit(loss)(np.zeros((2, 2), np.float32), np.array([0, 1]))
     np.testing.assert_allclose(value, np.log(2), rtol=1e-6)
+
+
+RULED_OUT = np.float32([[0.0, 1.0, -INF]])
+OF_RULED_OUT = {
+    "integer": lambda x, **o: cross_entropy(x, np.array([0]), **o),
+    "float": lambda x, **o: cross_entropy(x, np.float32([[1, 0, 0]]), **o),
+    "sparse": lambda x, **o: cross_entropy(x, SparseLabels(np.array([[0]]), np.ones((1, 1), np.float32)), **o),
+    "head": lambda x, **o: linear_cross_entropy(np.ones((1, 1), "f"), np.zeros((1, 3), "f"), [0], bias=x[0], **o),
+    "an empty row of weight 0": lambda x, **o: cross_entropy(
+        jnp.stack([x[0], x[0] - INF]), np.float32([[1, 0, 0]] * 2), token_weights=np.float32([1, 0]), **o
+    ),
+}
+
+
+@pytest.mark.parametrize("option", ["label_smoothing", "z_loss"])
+@pytest.mark.parametrize("name", OF_RULED_OUT)
+def test_an_option_that_is_traced_and_0_is_none(name, option):
+    loss = OF_RULED_OUT[name]
+
+    @jax.jit
+    def both(x, zero):
+        return [jax.value_and_grad(partial(loss, **{option: number}))(x) for number in (zero, 0.0)]
+
+    (value, gradient), (expected, expected_gradient) = both(RULED_OUT, 0.0)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(value, 1.31326169, rtol=1e-6)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-6, atol=1e-7)

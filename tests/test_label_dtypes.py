@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxsoftmax import (
+    analytic,
     cross_entropy,
     forward_mode,
     linear_cross_entropy,
@@ -35,6 +36,11 @@ def test_label_that_jax_would_make_another_number_is_an_error(loss, label):
 def test_so_is_one_in_a_list(value):
     with pytest.raises(ValueError, match=r"labels: expected .* range"):
         cross_entropy(LOGITS, value)
+
+
+def test_so_is_one_of_a_closed_form():
+    with pytest.raises(ValueError, match=r"labels: expected integers in the range of int32, got 4294967296"):
+        analytic.cross_entropy_gradient(LOGITS, np.array([1, 2**32]))
 
 
 @pytest.mark.parametrize("loss", ["training loss", "head", "forward mode"])

@@ -1,18 +1,25 @@
 """Numbers of narrow dtypes and subnormal ones are what they are: none is taken for 0 or NaN."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxsoftmax import (
+    SparseLabels,
     cross_entropy,
+    distillation,
     forward_mode,
     linear_cross_entropy,
+    linear_distillation,
+    linear_token_stats,
     log_softmax,
     logsumexp,
     softmax,
     softmax_cross_entropy,
+    token_stats,
 )
 from tests.tiers import in_tiers
 from tests.tolerances import MP, exact, exact_softmax, exp
@@ -94,3 +101,35 @@ def test_derivatives_of_narrow_logits_are_those_of_float32_rounded_once(dtype, f
     for narrow, wide in zip(got, right, strict=True):
         assert narrow.dtype == row.dtype
         np.testing.assert_allclose(narrow.astype(np.float32), wide, rtol=jnp.finfo(dtype).eps, atol=1e-6)
+
+
+HALF = jnp.ones((1, 1), "float16")
+FLAT = SparseLabels(np.arange(256)[None], np.full((1, 256), 1 / 256, "float32"))  # each term small, their sum not
+FAR = np.array([[0.0, 2000.0]], "float16")
+# A kernel, the head of it, and the loss of its logits.
+OF_LARGE_GRADIENT = {
+    "many labels": (np.eye(1, 300, 299) * 20, lambda k, **o: linear_cross_entropy(HALF, k, FLAT, **o),
+                    lambda z: cross_entropy(z, FLAT)),
+    "z-loss": ([[3.0, 100.0]], lambda k, **o: linear_cross_entropy(HALF, k, np.array([0]), z_loss=1.0, **o),
+               lambda z: cross_entropy(z, np.array([0]), z_loss=1.0)),
+    "divergence": ([[0.0, 0.0]], lambda k: linear_distillation(HALF, k, HALF, FAR, divergence="reverse_kl"),
+                   lambda z: distillation(z, FAR, divergence="reverse_kl")),
+    "temperature": ([[0.0, 0.0]], lambda k: linear_token_stats(HALF, k, np.array([0]), temperature=0.003)[0][0],
+                    lambda z: token_stats(z, np.array([0]), temperature=0.003)[0][0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_LARGE_GRADIENT)
+def test_a_float16_head_s_gradient_is_as_large_as_that_of_its_logits(name):
+    kernel, head, loss = OF_LARGE_GRADIENT[name]
+    kernel = jnp.asarray(kernel, "float16")
+    got, expected = jax.jit(lambda k: (jax.grad(head)(k), jax.grad(loss)(k.astype(jnp.float32))))(kernel)
+    assert np.all(np.isfinite(expected))
+    np.testing.assert_allclose(np.float32(got), expected, rtol=2e-3, atol=1e-6)
+
+
+def test_a_float16_head_in_blocks_of_classes_has_the_gradient_of_one_chunk():
+    kernel, head, _ = OF_LARGE_GRADIENT["z-loss"]
+    gradients = jax.jit(lambda k: [jax.grad(each)(k) for each in (partial(head, memory_budget=1), head)])
+    blocks, whole = map(np.float32, gradients(jnp.asarray(kernel, "float16")))
+    np.testing.assert_allclose(blocks, whole, rtol=1e-3)

@@ -135,13 +135,12 @@ KINDS = ("forward_kl", "reverse_kl", "jensen_shannon")
 
 
 @cache
-def divergences(library, weight=1.0):
+def divergences(library):
     z, u = (np.float32([pair[of] for pair in PAIRS.values()]) for of in (0, 1))
-    weights = np.full(len(z), np.float32(weight))
 
     @jax.jit
     def evaluate(z, u):
-        each = partial(library.distillation, token_weights=weights, reduction="none")
+        each = partial(library.distillation, reduction="none")
         return {kind: jax.vjp(partial(each, divergence=kind), z, u)[0] for kind in KINDS}
 
     return evaluate(z, u)
@@ -158,8 +157,33 @@ def test_divergences_of_infinities_are_those_stated(name, kind, library):
 
 @pytest.mark.parametrize("kind", KINDS[:2])
 def test_an_infinite_divergence_of_token_weight_0_adds_nothing(kind):
-    infinite = [values[2:][KINDS.index(kind)] == INF for values in PAIRS.values()]
-    assert not np.any(divergences(jaxsoftmax, 0.0)[kind][np.array(infinite)])
+    ((z, u),) = (pair[:2] for pair in PAIRS.values() if pair[2 + KINDS.index(kind)] == INF)
+    loss = partial(jaxsoftmax.distillation, divergence=kind, token_weights=np.float32([0.0]), reduction="sum")
+    value, gradients = jax.jit(jax.value_and_grad(loss, (0, 1)))(np.float32([z]), np.float32([u]))
+    assert value == 0
+    np.testing.assert_array_equal(gradients, 0)
+
+
+def test_an_infinite_divergence_of_token_weight_0_spoils_no_kernel():
+    states, biases = np.ones((2, 1), np.float32), {"teacher_bias": np.float32([0, -INF])}
+    options = {"divergence": "reverse_kl", "token_weights": np.zeros(2, np.float32), "chunk_size": 1}
+
+    def loss(kernel):
+        return jaxsoftmax.linear_distillation(states, kernel, states, np.float32([[0, 1]]), **biases, **options)
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(np.zeros((1, 2), np.float32))
+    assert value == 0
+    np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_distillation_of_no_tokens_is_nothing(reduction):
+    shapes = (0, 4), (4, 3), (0, 2), (2, 3)
+    arrays = [np.ones(shape, np.float32) for shape in shapes]
+    losses, gradient = jax.jit(jax.value_and_grad(lambda *arrays: jnp.sum(
+        jaxsoftmax.linear_distillation(*arrays, reduction=reduction)), 1))(*arrays)  # fmt: skip
+    assert losses == 0
+    np.testing.assert_array_equal(gradient, 0)
 
 
 @in_tiers("chunk_size", [None, 1, 2], first=[2])

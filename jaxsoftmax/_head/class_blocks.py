@@ -20,7 +20,7 @@ from jaxsoftmax import _integer_labels
 from jaxsoftmax._head.chunk_sizes import ChunkSizes
 from jaxsoftmax._head.gradient_task import GradientTask
 from jaxsoftmax._head.problem import HeadGrads, HeadInputs, dot, logits_of
-from jaxsoftmax._head.rounding import unscaled
+from jaxsoftmax._head.rounding import as_operand, as_saved, rescaled
 from jaxsoftmax._head.schedules import Steps
 from jaxsoftmax._integer_labels import LabelStats, ShardStats
 from jaxsoftmax._math.loss_options import loss_logits
@@ -33,7 +33,7 @@ from jaxsoftmax._sharding import Shards, merge_stacked
 
 def outputs_and_gradients(steps: Steps, sizes: ChunkSizes, task: GradientTask) -> tuple[Array, Any, HeadGrads]:
     """Losses [tokens], their parts if wanted, and each device's own gradients; None of those not wanted."""
-    shards, saved, inputs, losses_bar, objective, factor = task
+    shards, saved, inputs, losses_bar, objective = task
     blocks = _Blocks(steps, inputs, objective, sizes.classes)
     own, of_label, predicted = _statistics(shards, blocks)
     losses, rows = _integer_labels.losses_of_shards(objective, shards, own, blocks.vocab)
@@ -50,7 +50,7 @@ def outputs_and_gradients(steps: Steps, sizes: ChunkSizes, task: GradientTask) -
         offset = shards.class_offset(blocks.vocab)
         return objective.equations.gradient_entries(objective, shards, x, stats, coefs, offset, first)
 
-    return losses, parts, _products(blocks, saved, gradient_block, factor)
+    return losses, parts, _products(blocks, saved, gradient_block)
 
 
 class _Blocks(NamedTuple):
@@ -137,9 +137,7 @@ def _statistics(shards: Shards, blocks: _Blocks) -> tuple[ShardStats, Array, Arr
     return ShardStats(state, label_margin, margin), label_logit, predicted
 
 
-def _products(
-    blocks: _Blocks, saved: HeadGrads, gradient_block: Callable[[Array], Array], factor: Array | None
-) -> HeadGrads:
+def _products(blocks: _Blocks, saved: HeadGrads, gradient_block: Callable[[Array], Array]) -> HeadGrads:
     """The gradients that have a dtype to be `saved` in, from those of the logits a block at a time (M16)."""
     inputs = blocks.inputs
     transposed = None if saved.kernel is None else blocks.steps.transposed(inputs.hidden)
@@ -147,15 +145,17 @@ def _products(
     @jax.checkpoint
     def of_block(i: Array) -> HeadGrads:
         g = gradient_block(i)
-        low = lax.optimization_barrier(g.astype(inputs.product_dtype))
+        low, scale = as_operand(g, inputs.product_dtype)
+        low = lax.optimization_barrier(low)
         dx = dw = db = None
         if saved.hidden is not None:
-            dx = dot(low, jnp.where(blocks.is_new(i), blocks.at(i)[0].kernel, 0), b_axis=1)
+            dx = rescaled(dot(low, jnp.where(blocks.is_new(i), blocks.at(i)[0].kernel, 0), b_axis=1), scale)
         if saved.kernel is not None:
             dw = dot(inputs.hidden, low, a_axis=0) if transposed is None else dot(transposed, low)
+            dw = rescaled(dw, scale)
         if saved.bias is not None:
             db = jnp.sum(g, 0)
-        return HeadGrads(dx, unscaled(dw, factor, saved.kernel), unscaled(db, factor, saved.bias))
+        return HeadGrads(dx, as_saved(dw, saved.kernel), as_saved(db, saved.bias))
 
     def with_block(sums: HeadGrads, i: Array) -> tuple[HeadGrads, None]:
         block, first = of_block(i), _first_class(i, blocks.classes, blocks.vocab)
@@ -165,7 +165,7 @@ def _products(
     dtypes = saved._replace(hidden=None if saved.hidden is None else inputs.dtype)
     zeros = (None if d is None else jnp.zeros_like(array, dtype=d) for array, d in zip(inputs, dtypes, strict=True))
     sums, _ = lax.scan(with_block, HeadGrads(*zeros), blocks.numbers)
-    return sums._replace(hidden=unscaled(sums.hidden, factor, saved.hidden))
+    return sums._replace(hidden=as_saved(sums.hidden, saved.hidden))
 
 
 def _written(first: Array, array: Array | None, block: Array | None) -> Array | None:

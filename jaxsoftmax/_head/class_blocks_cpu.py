@@ -17,6 +17,7 @@ from jax import Array, lax
 
 from jaxsoftmax._head import problem
 from jaxsoftmax._head.problem import ClassBlock, HeadGrads, HeadInputs, TokenChunk, dot
+from jaxsoftmax._head.rounding import as_operand, rescaled
 
 
 def transposed(hidden: Array) -> Array:
@@ -62,11 +63,12 @@ def add_products(
 def _with_products(inputs: HeadInputs, chunk: TokenChunk, sums: HeadGrads, first: Array, g: Array) -> HeadGrads:
     """The sums with what a block of G, of which `first` is the first class, adds to them."""
     dx, dw, db = sums
-    classes, low = g.shape[-1], g.astype(inputs.product_dtype)
+    classes, (low, scale) = g.shape[-1], as_operand(g, inputs.product_dtype)
     if dx is not None:
-        dx += _product(low, columns(inputs.kernel, first, classes), b_axis=1)  # G W^T (M16)
+        dx += rescaled(_product(low, columns(inputs.kernel, first, classes), b_axis=1), scale)  # G W^T (M16)
     if dw is not None:
-        block = lax.dynamic_slice_in_dim(dw, first, classes, 1) + _product(chunk.transposed, low)  # x^T G (M16)
+        block = rescaled(_product(chunk.transposed, low), scale)  # x^T G (M16)
+        block += lax.dynamic_slice_in_dim(dw, first, classes, 1)
         dw = lax.dynamic_update_slice_in_dim(dw, block, first, 1)
     if db is not None:
         entries = lax.dynamic_slice_in_dim(db, first, classes) + jnp.sum(g, 0)  # Σ_t G_t (M16)

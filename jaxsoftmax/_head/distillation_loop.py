@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array, lax
 
-from jaxsoftmax._divergence import divergence_gradients, divergences_of, pair_stats
+from jaxsoftmax._divergence import divergences_of, pair_stats, weighted_gradients
 from jaxsoftmax._head.chunk_layout import chunk_layout
 from jaxsoftmax._head.chunk_loop import scan_chunks, zeros_like
 from jaxsoftmax._head.chunk_sizes import ChunkSizes
 from jaxsoftmax._head.problem import ClassBlock, HeadGrads, HeadInputs, TokenChunk, sum_dtypes
-from jaxsoftmax._head.rounding import unscaled
+from jaxsoftmax._head.rounding import as_saved
 from jaxsoftmax._head.schedules import Steps
 from jaxsoftmax._math.divergence import Divergence
 from jaxsoftmax._math.loss_options import LossOptions
@@ -30,7 +30,6 @@ class Head(NamedTuple):
 
     inputs: HeadInputs
     saved: HeadGrads  # the dtypes that gradients are saved in; None for those not wanted
-    factor: Array | None  # multiplies the gradients at the end; None for 1
 
     @property
     def sums(self) -> HeadGrads:
@@ -67,8 +66,8 @@ def losses_and_gradients(
     grads = tuple(
         HeadGrads(
             None if dx_ is None else layout.from_chunks(dx_),
-            unscaled(dw, head.factor, head.saved.kernel),
-            unscaled(db, head.factor, head.saved.bias),
+            as_saved(dw, head.saved.kernel),
+            as_saved(db, head.saved.bias),
         )
         for head, (_, dw, db), dx_ in zip(heads, sums, dx, strict=True)
     )
@@ -89,8 +88,7 @@ def _of_chunk(
     stats = pair_stats(shards, divergence, options, z, u)
 
     def gradient(of: int, block: ClassBlock) -> Array:
-        by_logits = divergence_gradients(divergence, options, block.of(z), block.of(u), stats)[of]
-        return chunks[of].outputs_bar[:, None] * by_logits
+        return weighted_gradients(divergence, options, block.of(z), block.of(u), stats, chunks[of].outputs_bar)[of]
 
     def products(of: int) -> tuple[HeadGrads, Array | None]:
         head, chunk = heads[of], chunks[of]
@@ -98,7 +96,7 @@ def _of_chunk(
             return sums[of], None
         zeros = sums[of]._replace(hidden=zeros_like(chunk.hidden, head.sums.hidden))
         dx, dw, db = steps.add_products(head.inputs, chunk, zeros, partial(gradient, of), sizes.classes, alone)
-        return HeadGrads(None, dw, db), unscaled(dx, head.factor, head.saved.hidden)
+        return HeadGrads(None, dw, db), as_saved(dx, head.saved.hidden)
 
     of_heads = [products(of) for of in range(len(heads))]
     return tuple(sum_ for sum_, _ in of_heads), (divergences_of(divergence, stats), tuple(dx for _, dx in of_heads))
@@ -117,6 +115,5 @@ def losses_of_tokens(losses: Any, chunk_size: int, student: Array, teacher: Arra
 
 def _chunks(steps: Steps, layout: Any, head: Head, scale: Array) -> TokenChunk:
     x = layout.to_chunks(head.inputs.hidden)
-    bar = scale if head.factor is None else scale / head.factor
     transposed = None if head.saved.kernel is None else steps.transposed(x)
-    return TokenChunk(x, transposed, None, layout.to_chunks(bar, filler=0))
+    return TokenChunk(x, transposed, None, layout.to_chunks(scale, filler=0))

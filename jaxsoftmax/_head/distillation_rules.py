@@ -18,7 +18,7 @@ from jaxsoftmax._head import distillation_loop, residuals, schedules
 from jaxsoftmax._head.chunk_sizes import Budget, ChunkSizes, Settings, chunk_sizes
 from jaxsoftmax._head.distillation_loop import DistillationGradientTask, Head
 from jaxsoftmax._head.problem import GradSpecs, HeadGrads, HeadInputs, head_size, logits_of
-from jaxsoftmax._head.rounding import loss_scale, saved_dtypes
+from jaxsoftmax._head.rounding import saved_dtypes
 from jaxsoftmax._head.schedules import Steps
 from jaxsoftmax._math import token_loss
 from jaxsoftmax._math.divergence import Divergence
@@ -84,8 +84,7 @@ def _losses_and_gradients(
 
     def by_steps(steps: Steps, sizes: ChunkSizes, heads: Heads, options: LossOptions, scale: Array) -> Any:
         heads = pvary_with(shards, heads, scale)
-        factors = (loss_scale(inputs, shards, scale, None) for inputs in heads)
-        both = tuple(map(Head, heads, saved, factors))
+        both = tuple(map(Head, heads, saved))
         task = DistillationGradientTask(shards, divergence, options, both, scale)
         return distillation_loop.losses_and_gradients(steps, sizes, task)
 

@@ -2,11 +2,7 @@
 
 from typing import Any, NamedTuple
 
-import jax
-from jax import Array
-
 from jaxsoftmax._head.problem import HeadGrads, HeadInputs, sum_dtypes, zero_ignored_hidden
-from jaxsoftmax._head.rounding import loss_scale
 from jaxsoftmax._objective import Objective
 from jaxsoftmax._sharding import Shards, pvary_with
 
@@ -17,9 +13,8 @@ class GradientTask(NamedTuple):
     shards: Shards
     saved: HeadGrads  # the dtypes that gradients are saved in; None for those not wanted
     inputs: HeadInputs  # hidden is 0 where the token is ignored
-    outputs_bar: Any  # [tokens, ...], multiplied by the loss scale
+    outputs_bar: Any  # [tokens, ...]
     objective: Objective
-    factor: Array | None  # multiplies the gradients at the end; None for 1
 
     @property
     def sums(self) -> HeadGrads:
@@ -35,7 +30,4 @@ def gradient_task(
     inputs, class_weights = pvary_with(shards, of_classes, (objective.tokens, outputs_bar))
     objective = objective.with_class_weights(class_weights)
     inputs = inputs._replace(hidden=zero_ignored_hidden(inputs.hidden, objective.ignored(outputs_bar)))
-    factor = loss_scale(inputs, shards, outputs_bar, class_weights)
-    if factor is not None:
-        outputs_bar = jax.tree.map(lambda bar: bar / factor, outputs_bar)
-    return GradientTask(shards, saved, inputs, outputs_bar, objective, factor)
+    return GradientTask(shards, saved, inputs, outputs_bar, objective)

@@ -155,8 +155,11 @@ def validate_heads(
 def _of_heads(task: DistillationTask, shards: Shards, options: LossOptions, arguments: DistillationArguments) -> Array:
     batch = arguments.hidden.shape[:-1]
     tokens = math.prod(batch)
-    student = HeadInputs(arguments.hidden.reshape(tokens, -1), arguments.kernel, arguments.bias)
-    teacher = HeadInputs(arguments.teacher_hidden.reshape(tokens, -1), arguments.teacher_kernel, arguments.teacher_bias)
+    hidden, teacher_hidden = (
+        states.reshape(tokens, states.shape[-1]) for states in (arguments.hidden, arguments.teacher_hidden)
+    )
+    student = HeadInputs(hidden, arguments.kernel, arguments.bias)
+    teacher = HeadInputs(teacher_hidden, arguments.teacher_kernel, arguments.teacher_bias)
     dtype = accumulation_dtype(student.dtype, teacher.dtype)
     weights = arguments.token_weights
     weights = jnp.ones(tokens, dtype) if weights is None else weights.reshape(tokens).astype(dtype)

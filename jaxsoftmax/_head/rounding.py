@@ -1,14 +1,10 @@
-"""In which dtype a gradient of the fused head leaves a device, and how float16 keeps it within its range."""
+"""In which dtype a gradient of the fused head is multiplied and leaves a device, and how float16 keeps its range."""
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxsoftmax._head.problem import GradSpec, GradSpecs, HeadGrads, HeadInputs
+from jaxsoftmax._head.problem import GradSpec, GradSpecs, HeadGrads
 from jaxsoftmax._math.precision import accumulation_dtype
-from jaxsoftmax._sharding import Shards
 
 
 def saved_dtypes(wanted: GradSpecs, axes: frozenset[str]) -> HeadGrads:
@@ -25,26 +21,23 @@ def saved_dtypes(wanted: GradSpecs, axes: frozenset[str]) -> HeadGrads:
     return HeadGrads(*(None if spec is None else saved(spec) for spec in wanted))
 
 
-def loss_scale(inputs: HeadInputs, shards: Shards, outputs_bar: Any, class_weights: Array | None) -> Array | None:
-    """The inverse loss scale for float16 products, a power of two; None for other dtypes.
+def as_operand(g: Array, dtype: jnp.dtype) -> tuple[Array, Array | None]:
+    """The logits' gradient G in the dtype of the products, and what these are to be multiplied by; None for 1.
 
-    It is about 2^-10 of the gradient's largest entry, which keeps scaled cotangents in float16's range.
+    float16 numbers are kept in range by a power of two, so that the largest entry of G is about 2^10 in a product.
     """
-    if inputs.product_dtype != jnp.float16:
-        return None
-    largest = [jnp.stack([_largest(bar) for bar in jax.tree.leaves(outputs_bar)])]
-    if class_weights is not None:
-        largest.append(_largest(class_weights.astype(inputs.dtype)))
-    exponents = (jnp.frexp(shards.pmax(jnp.max(one)))[1] for one in largest)
-    return jnp.ldexp(jnp.ones((), inputs.dtype), jnp.clip(sum(exponents) - 10, -100, 100))
+    if dtype != jnp.float16:
+        return g.astype(dtype), None
+    largest = lax.stop_gradient(jnp.max(jnp.where(jnp.isfinite(g), jnp.abs(g), 0), initial=0))
+    scale = jnp.ldexp(jnp.ones((), g.dtype), jnp.clip(jnp.frexp(largest)[1] - 10, -100, 100))
+    return (g / scale).astype(dtype), scale
 
 
-def _largest(array: Array) -> Array:
-    return lax.stop_gradient(jnp.max(jnp.abs(array), initial=0))
+def rescaled(product: Array, scale: Array | None) -> Array:
+    """A product of `as_operand`'s array, times its scale."""
+    return product if scale is None else product * scale
 
 
-def unscaled(gradient: Array | None, by: Array | None, dtype: jnp.dtype | None) -> Array | None:
-    """The gradient without the loss scale, in the dtype that it is saved in; None if it isn't wanted."""
-    if gradient is None or dtype is None:
-        return None
-    return (gradient if by is None else gradient * by).astype(dtype)
+def as_saved(gradient: Array | None, dtype: jnp.dtype | None) -> Array | None:
+    """The gradient in the dtype that it is saved in; None if it isn't wanted."""
+    return None if gradient is None or dtype is None else gradient.astype(dtype)

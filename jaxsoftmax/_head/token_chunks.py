@@ -16,7 +16,7 @@ from jaxsoftmax._head.chunk_loop import scan_chunks, zeros_like
 from jaxsoftmax._head.chunk_sizes import ChunkSizes
 from jaxsoftmax._head.gradient_task import GradientTask
 from jaxsoftmax._head.problem import ClassBlock, HeadGrads, HeadInputs, TokenChunk, zero_ignored_hidden
-from jaxsoftmax._head.rounding import unscaled
+from jaxsoftmax._head.rounding import as_saved
 from jaxsoftmax._head.schedules import Steps
 from jaxsoftmax._objective import Objective
 from jaxsoftmax._sharding import Shards, pvary_with
@@ -42,7 +42,7 @@ def outputs_of_tokens(
 
 def outputs_and_gradients(steps: Steps, sizes: ChunkSizes, task: GradientTask) -> tuple[Any, Any, HeadGrads]:
     """Outputs and extras [tokens, ...], and each device's own gradients; None for those not wanted."""
-    _, saved, inputs, outputs_bar, objective, factor = task
+    _, saved, inputs, outputs_bar, objective = task
     layout = chunk_layout(inputs.hidden.shape[0], objective.ignored(outputs_bar), sizes.tokens)
     alone = isinstance(layout.tokens, int) and layout.tokens <= layout.chunk
 
@@ -66,7 +66,7 @@ def outputs_and_gradients(steps: Steps, sizes: ChunkSizes, task: GradientTask) -
     first_step = of_chunk if steps.first_apart and not alone else None
     (_, dw, db), (outputs, dx) = scan_chunks(step, HeadGrads(None, dw, db), chunks, first_step)
     dx = None if dx is None else layout.from_chunks(dx)
-    gradients = HeadGrads(dx, unscaled(dw, factor, saved.kernel), unscaled(db, factor, saved.bias))
+    gradients = HeadGrads(dx, as_saved(dw, saved.kernel), as_saved(db, saved.bias))
     return *jax.tree.map(layout.from_chunks, outputs), gradients
 
 
@@ -74,7 +74,7 @@ def _of_chunk(
     steps: Steps, sizes: ChunkSizes, task: GradientTask, alone: bool, sums: HeadGrads, chunk: TokenChunk
 ) -> tuple[HeadGrads, tuple[Any, Array | None]]:
     """The sums with a chunk's part; its outputs and extras, and its dx as it is saved."""
-    shards, saved, inputs, _, objective, factor = task
+    shards, saved, inputs, _, objective = task
     z, of_tokens = steps.logits(chunk.hidden, inputs), objective.of(chunk.tokens)
     equations = objective.equations
     evaluation = equations.evaluate(of_tokens, shards, z)
@@ -88,4 +88,4 @@ def _of_chunk(
 
     sums = sums._replace(hidden=zeros_like(chunk.hidden, task.sums.hidden))
     dx, dw, db = steps.add_products(inputs, chunk, sums, entries, sizes.classes, alone)
-    return HeadGrads(None, dw, db), (evaluation[:2], unscaled(dx, factor, saved.hidden))
+    return HeadGrads(None, dw, db), (evaluation[:2], as_saved(dx, saved.hidden))

@@ -12,6 +12,7 @@ from jax import Array, lax
 
 from jaxsoftmax._head import problem
 from jaxsoftmax._head.problem import ClassBlock, HeadGrads, HeadInputs, TokenChunk, dot
+from jaxsoftmax._head.rounding import as_operand, rescaled
 
 
 def logits(hidden: Array, inputs: HeadInputs) -> Array:
@@ -33,15 +34,15 @@ def add_products(
     """
     del classes
     g = entries(ClassBlock())
-    low = g.astype(inputs.product_dtype)
+    low, scale = as_operand(g, inputs.product_dtype)
     if not alone:
         # In memory, or each of the two products of a loop would form the exponentials again. XLA for TPU finds out by
         # itself what is best of a chunk alone: on a v5e it is to form them again.
         low = lax.optimization_barrier(low)
     dx, dw, db = sums
     return HeadGrads(
-        None if dx is None else dot(low, inputs.kernel, b_axis=1),
-        None if dw is None else dw + dot(chunk.hidden, low, a_axis=0),
+        None if dx is None else rescaled(dot(low, inputs.kernel, b_axis=1), scale),
+        None if dw is None else dw + rescaled(dot(chunk.hidden, low, a_axis=0), scale),
         None if db is None else db + jnp.sum(g, 0),
     )
 

@@ -15,7 +15,7 @@ from jaxsoftmax._math.lse_state import (
     is_empty,
     log_denominator,
 )
-from jaxsoftmax._math.token_loss import dominant_less_one, finite_log_sum_exp, z_loss
+from jaxsoftmax._math.token_loss import dominant_less_one, finite_log_sum_exp, weighted, z_loss
 
 
 def regularizer(
@@ -28,7 +28,8 @@ def regularizer(
     of_lse = z_loss(options, state) if options.has_z_loss else None
     if weighted_margin is None:
         return of_lse
-    smoothed = options.label_smoothing / vocab * (weighted_margin + total_weight * log_denominator(state))
+    margin = weighted_margin + total_weight * log_denominator(state)
+    smoothed = weighted(options.label_smoothing / vocab, margin)
     return smoothed if of_lse is None else smoothed + of_lse
 
 

@@ -49,7 +49,7 @@ def integer_label_loss(options: LossOptions, stats: RowStats, weighted_margin: A
     smoothing = options.label_smoothing
     loss = label_nll(stats, (1 - smoothing) * stats.label_weight)
     if weighted_margin is not None:
-        loss += smoothing / vocab * (weighted_margin + stats.total_weight * log_denominator(stats.state))
+        loss += weighted(smoothing / vocab, weighted_margin + stats.total_weight * log_denominator(stats.state))
     return loss + integer_label_z_loss(options, stats) if options.has_z_loss else loss
 
 
@@ -71,7 +71,7 @@ def integer_label_z_loss(options: LossOptions, stats: RowStats) -> Array:
 
 def z_loss(options: LossOptions, state: LseState) -> Array:
     """zeta L^2, [*batch, 1], of labels that are weights (M26)."""
-    return options.z_loss * jnp.square(log_sum_exp(state))
+    return weighted(options.z_loss, jnp.square(log_sum_exp(state)))
 
 
 class LabelGradient(NamedTuple):

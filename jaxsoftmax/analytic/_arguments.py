@@ -28,7 +28,7 @@ def as_vector(name: str, value: Any, logits: Array) -> Float[Array, "*batch voca
 
 def as_targets(name: str, labels: Any, logits: Array) -> Float[Array, "*batch vocab"]:
     """Float targets in at least float32: one-hot rows of integer labels, a row of nan for one out of range."""
-    labels = _checks.as_array(name, labels)
+    labels = _checks.as_labels(name, labels)
     dtype = accumulation_dtype(logits.dtype)
     if jnp.issubdtype(labels.dtype, jnp.floating):
         _checks.require_shape(name, labels, logits.shape, "[*batch, vocab]: float targets")
