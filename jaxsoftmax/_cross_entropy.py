@@ -28,7 +28,7 @@ from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._objective import Objective
 from jaxsoftmax._reduction import schedules
 from jaxsoftmax._rule_binding import with_rules
-from jaxsoftmax._sharding import Shards, match_vma, require_sharded, shards_of_axis
+from jaxsoftmax._sharding import Shards, match_vma, require_sharded, sharded_alike, shards_of_axis
 from jaxsoftmax._sparse_labels import (
     SPARSE_LOSSES,
     SPARSE_LOSSES_WITH_PARTS,
@@ -195,6 +195,7 @@ def _of_float_labels(
     class_weights: Array | None,
     token_weights: Array | None,
 ) -> tuple[Array, LossParts | None]:
+    logits, labels = sharded_alike(logits, labels)
     of_classes, token_weights = match_vma(task.shards, (logits, labels, class_weights), token_weights)
     options = options.astype(accumulation_dtype(logits.dtype, labels.dtype))
     losses, parts = task.rules.float_labels(task.shards, task.has_aux, options, *of_classes, None)

@@ -18,7 +18,7 @@ from jaxsoftmax._math.divergence import DIVERGENCES, Divergence
 from jaxsoftmax._math.loss_options import LossOptions
 from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._rule_binding import with_rules
-from jaxsoftmax._sharding import Shards, match_vma, require_sharded, shards_of_axis
+from jaxsoftmax._sharding import Shards, match_vma, require_sharded, sharded_alike, shards_of_axis
 
 
 @with_rules(divergences)
@@ -117,7 +117,8 @@ def _of_rows(
     teacher_logits: Array,
     token_weights: Array | None,
 ) -> Array:
-    (logits, teacher_logits), token_weights = match_vma(shards, (logits, teacher_logits), token_weights)
+    pair = sharded_alike(logits, teacher_logits)
+    (logits, teacher_logits), token_weights = match_vma(shards, pair, token_weights)
     dtype = accumulation_dtype(logits.dtype, teacher_logits.dtype)
     losses = rule(shards, divergence, options.astype(dtype), logits, teacher_logits)
     weights = jnp.ones_like(losses) if token_weights is None else token_weights.astype(dtype)

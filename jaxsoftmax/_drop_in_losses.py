@@ -21,7 +21,7 @@ from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._objective import Objective
 from jaxsoftmax._row_rules import row_outputs
 from jaxsoftmax._rule_binding import with_rules
-from jaxsoftmax._sharding import NOT_SHARDED, match_vma
+from jaxsoftmax._sharding import NOT_SHARDED, match_vma, sharded_alike
 from jaxsoftmax._token_labels import token_labels
 
 
@@ -151,7 +151,7 @@ def _drop_in_float_labels(
     shape = jnp.broadcast_shapes(logits.shape, labels.shape)
     logits, labels = (axes_last(jnp.broadcast_to(array, shape), axes) for array in (logits, labels))
     mask = None if where is None else axes_last(jnp.broadcast_to(where, shape), axes)
-    (logits, labels, mask), _ = match_vma(NOT_SHARDED, (logits, labels, mask), ())
+    (logits, labels, mask), _ = match_vma(NOT_SHARDED, sharded_alike(logits, labels, mask), ())
     losses, _ = rules.float_labels(NOT_SHARDED, False, _PLAIN, logits, labels, None, mask)
     return _zero_if_masked(losses, mask)
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Num
 from jaxsoftmax import _checks
 from jaxsoftmax._log_sums import CUSTOM_VJP_RULES, LogsumexpRules
 from jaxsoftmax._rule_binding import with_rules
-from jaxsoftmax._sharding import Shards, match_vma, require_sharded, shards_of_axis
+from jaxsoftmax._sharding import Shards, match_vma, require_sharded, sharded_alike, shards_of_axis
 
 
 @overload
@@ -135,7 +135,7 @@ def _log_sum_and_sign(
     shape = jnp.broadcast_shapes(*(array.shape for array in (a, b, where) if array is not None))
     a = jnp.broadcast_to(a, shape).astype(dtype)
     b, where = (array if array is None else jnp.broadcast_to(array, shape) for array in (b, where))
-    (a, b, where), _ = match_vma(shards, (a, b, where), ())
+    (a, b, where), _ = match_vma(shards, sharded_alike(a, b, where), ())
     if b is None or 0 in shape:
         log_sum = rules.plain(shards, axes, a, where)
         sign = jnp.where(log_sum == -jnp.inf, 0, jnp.where(jnp.isnan(log_sum), log_sum, 1))
