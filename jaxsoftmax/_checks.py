@@ -41,7 +41,7 @@ def as_labels(name: str, value: Any) -> Array:
 
 
 def as_real(name: str, value: Any) -> Array:
-    """`value` as a real array; as float32 if an integer in it overflows JAX's integer dtype."""
+    """`value` as a real array; as float32 if an integer in a NumPy array overflows JAX's integer dtype."""
     array = as_array(name, value)
     return jnp.asarray(np.asarray(value).astype(np.float32)) if _narrowed(value, array).size else array
 
