@@ -24,8 +24,8 @@ class LossParts(NamedTuple):
       z_loss: u zeta w_y L^2, or u zeta L^2; reduced as the loss is.
       weight: the divisor of a mean: Σ u w_y over the tokens that aren't ignored, or Σ u.
       correct: Σ u over the tokens whose prediction is the label, or the class with the largest single weight (those of
-        a class that `SparseLabels` name twice aren't added up here); the prediction is the first class of the maximum. Without class weights
-        `correct / weight` is the accuracy.
+        a class that `SparseLabels` name twice aren't added up here); the prediction is the first class of the maximum.
+        Without class weights `correct / weight` is the accuracy.
 
     >>> import jax.numpy as jnp
     >>> from jaxsoftmax import cross_entropy

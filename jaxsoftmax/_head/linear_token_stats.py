@@ -55,8 +55,8 @@ def linear_token_stats(
       temperature: T > 0, or a traced scalar.
       logit_softcap: c > 0, or a traced scalar; None for no cap.
       ignore_index: an integer label whose tokens have log-probability and entropy 0, with gradient 0, even if their
-        hidden states are NaN or infinite. Their log-sum-exp and prediction are as of
-        others, and so is its gradient, if it has a cotangent.
+        hidden states are NaN or infinite. Their log-sum-exp, with its gradient, and prediction are as
+        of others.
       transposed_kernel: whether the kernel is [vocab, embed], as an embedding table is; so is its gradient then.
       dtype: that of hidden and kernel in the products; None for their own. Gradients have their arguments' dtypes.
       precision: of the products: a `jax.lax.Precision` or `DotAlgorithmPreset`, or a name that
