@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int, Real
 
 from jaxsoftmax import _checks
 from jaxsoftmax._drop_in_losses import CUSTOM_VJP_RULES, LossRules
+from jaxsoftmax._explicit_axes import sharded_alike
 from jaxsoftmax._integer_labels import LOSSES, LOSSES_WITH_PARTS, LabelledTokens, TokenParts, label_weights
 from jaxsoftmax._loss_arguments import (
     LossKeywords,
@@ -28,7 +29,7 @@ from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._objective import Objective
 from jaxsoftmax._reduction import schedules
 from jaxsoftmax._rule_binding import with_rules
-from jaxsoftmax._sharding import Shards, match_vma, require_sharded, sharded_alike, shards_of_axis
+from jaxsoftmax._sharding import Shards, match_vma, require_sharded, shards_of_axis
 from jaxsoftmax._sparse_labels import (
     SPARSE_LOSSES,
     SPARSE_LOSSES_WITH_PARTS,

@@ -12,13 +12,14 @@ from jaxtyping import Bool, Float, Real
 
 from jaxsoftmax import _checks
 from jaxsoftmax._divergence import divergences
+from jaxsoftmax._explicit_axes import sharded_alike
 from jaxsoftmax._loss_arguments import as_weights, loss_options, require_reduction
 from jaxsoftmax._math import token_loss
 from jaxsoftmax._math.divergence import DIVERGENCES, Divergence
 from jaxsoftmax._math.loss_options import LossOptions
 from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._rule_binding import with_rules
-from jaxsoftmax._sharding import Shards, match_vma, require_sharded, sharded_alike, shards_of_axis
+from jaxsoftmax._sharding import Shards, match_vma, require_sharded, shards_of_axis
 
 
 @with_rules(divergences)

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Real
 
 from jaxsoftmax import _checks
+from jaxsoftmax._explicit_axes import sharded_alike
 from jaxsoftmax._float_labels import float_label_losses
 from jaxsoftmax._integer_labels import LOSSES, LabelledTokens
 from jaxsoftmax._logsumexp import axes_last
@@ -21,7 +22,7 @@ from jaxsoftmax._math.precision import accumulation_dtype
 from jaxsoftmax._objective import Objective
 from jaxsoftmax._row_rules import row_outputs
 from jaxsoftmax._rule_binding import with_rules
-from jaxsoftmax._sharding import NOT_SHARDED, match_vma, sharded_alike
+from jaxsoftmax._sharding import NOT_SHARDED, match_vma
 from jaxsoftmax._token_labels import token_labels
 
 

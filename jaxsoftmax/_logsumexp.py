@@ -11,9 +11,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from jaxsoftmax import _checks
+from jaxsoftmax._explicit_axes import sharded_alike
 from jaxsoftmax._log_sums import CUSTOM_VJP_RULES, LogsumexpRules
 from jaxsoftmax._rule_binding import with_rules
-from jaxsoftmax._sharding import Shards, match_vma, require_sharded, sharded_alike, shards_of_axis
+from jaxsoftmax._sharding import Shards, match_vma, require_sharded, shards_of_axis
 
 
 @overload

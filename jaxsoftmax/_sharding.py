@@ -18,9 +18,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxsoftmax import _checks
+from jaxsoftmax._explicit_axes import is_sharded
 from jaxsoftmax._math.lse_state import LseState, is_confident
 
 
@@ -149,7 +149,7 @@ def require_unsharded(arrays: Any, instead: str) -> None:
     `arrays` is a NamedTuple of arguments; the error names its field.
     """
     for path, array in jax.tree_util.tree_leaves_with_path(arrays):
-        if any(axes is not None for axes in jax.typeof(array).sharding.spec):
+        if is_sharded(array):
             name = jax.tree_util.keystr(path, simple=True, separator=".")
             got = f"{jax.typeof(array)}: use {instead}"
             raise ValueError(f"{name}: expected an array that isn't sharded over Explicit axes, got {got}")
@@ -169,21 +169,6 @@ def match_vma(shards: Shards, of_classes: Any, of_tokens: Any) -> tuple[Any, Any
         )
     axes = vma_of((of_classes, of_tokens)).union(shards.classes)
     return pvary(of_classes, axes), pvary(of_tokens, axes - set(shards.classes))
-
-
-def sharded_alike(*arrays: Any) -> tuple[Any, ...]:
-    """Arrays of one shape, or None, each sharded over every Explicit axis of a mesh that one of them is sharded over.
-
-    Where two of them are sharded differently, they are left as they are, and JAX says so.
-    """
-    shardings = [jax.typeof(array).sharding for array in arrays if array is not None]
-    dimensions = zip(*(sharding.spec for sharding in shardings), strict=True)
-    joint = [{axes for axes in of_dimension if axes is not None} for of_dimension in dimensions]
-    mesh = next((s.mesh for s in shardings if any(axes is not None for axes in s.spec)), None)
-    if mesh is None or any(len(axes) > 1 for axes in joint):
-        return arrays
-    spec = PartitionSpec(*(next(iter(axes), None) for axes in joint))
-    return tuple(None if a is None else jax.sharding.reshard(a, NamedSharding(mesh, spec)) for a in arrays)
 
 
 def psum_to_vma(axes: frozenset[str], gradient: Array) -> Array:

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # A module may import those of the rows above its own.
 ARROWS = [
-    ["_checks", "_tangents", "_rule_binding"],
+    ["_checks", "_tangents", "_rule_binding", "_explicit_axes"],
     ["_math.precision", "_math.classes", "_math.lse_state", "_math.signed_sum"],
     ["_math.loss_options", "_math.softmax"],
     ["_math.token_loss", "_math.row_stats", "_math.divergence"],

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import AxisType
 
+from jaxsoftmax._explicit_axes import is_sharded
 from jaxsoftmax._math import softmax, token_loss
 from jaxsoftmax._math.classes import class_numbers
 from jaxsoftmax._math.loss_options import LossOptions, loss_logits
@@ -43,8 +44,7 @@ _COPIES_OPERANDS = jax.__version_info__ < (0, 11)
 def fits(rows: Array) -> bool:
     """Whether the sizes are known, and rows surely lie whole on one device; if not, the default is right."""
     known = all(isinstance(size, int) for size in rows.shape)
-    spec = jax.typeof(rows).sharding.spec
-    return known and _on_one_device() and not any(axes is not None for axes in spec)
+    return known and _on_one_device() and not is_sharded(rows)
 
 
 def _on_one_device() -> bool:

@@ -6,10 +6,10 @@ is what the compilers for TPU and GPU fuse best. Barriers stand on a few numbers
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxsoftmax._explicit_axes import is_sharded
 from jaxsoftmax._math import softmax, token_loss
 from jaxsoftmax._math.classes import class_numbers
 from jaxsoftmax._math.loss_options import LossOptions
@@ -79,22 +79,20 @@ def margins_at(z: Array, _x: Array, index: Array, _state: LseState, _options: Lo
 
 
 def _each(rows: Array, index: Array) -> Array:
-    """rows[..., index], 0 where it is outside of the row; a few by a one-hot mask, more by gather."""
+    """rows[..., index], 0 where it is outside of the row; a few by a one-hot mask, more by gather.
+
+    Over Explicit axes of a mesh JAX can't always tell how a gather is sharded.
+    """
     numbers = class_numbers(rows)
     if index.shape[-1] <= FEW:
         columns = (index[..., i : i + 1] == numbers for i in range(index.shape[-1]))
         found = [jnp.sum(jnp.where(here, rows, 0), -1, keepdims=True) for here in columns]
         return jnp.concatenate(found, -1) if len(found) != 1 else found[0]
-    if _is_sharded(rows):
+    if is_sharded(rows):
         return jnp.sum(jnp.where(index[..., None] == numbers, rows[..., None, :], 0), -1)
     inside = (index >= 0) & (index < rows.shape[-1])
     rows = jnp.broadcast_to(rows, (*index.shape[:-1], rows.shape[-1]))
     return jnp.where(inside, jnp.take_along_axis(rows, jnp.where(inside, index, 0), -1), 0)
-
-
-def _is_sharded(rows: Array) -> bool:
-    """Whether rows are sharded over Explicit axes of a mesh, where JAX can't always tell how a gather is sharded."""
-    return any(axes is not None for axes in jax.typeof(rows).sharding.spec)
 
 
 def margin_sum(z: Array, state: LseState) -> Array:
@@ -138,7 +136,7 @@ def with_added_at(rows: Array, index: Array, addends: Array) -> Array:
         for i in range(index.shape[-1]):
             rows += jnp.where(index[..., i : i + 1] == numbers, addends[..., i : i + 1], 0)
         return rows
-    if _is_sharded(rows):
+    if is_sharded(rows):
         return rows + jnp.sum(jnp.where(index[..., None] == class_numbers(rows), addends[..., None], 0), -2)
     index = jnp.where((index >= 0) & (index < rows.shape[-1]), index, rows.shape[-1])
     batch = (lax.broadcasted_iota(jnp.int32, index.shape, axis) for axis in range(index.ndim - 1))
