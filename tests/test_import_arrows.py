@@ -13,6 +13,7 @@ ARROWS = [
     ["_math.token_loss", "_math.row_stats", "_math.divergence"],
     ["_math.log_ratio", "_math.sparse_loss"],
     ["_reduction.centring", "_reduction.chosen_rows_cpu"],
+    ["_reduction.remainder_cpu"],
     ["_reduction.one_pass", "_reduction.blocked_cpu"],
     ["_reduction.schedules"],
     ["_reduction.row_state", "_reduction.signed_state"],
@@ -124,7 +125,8 @@ def test_equations_import_equations_alone():
 
 PLATFORM = ("default_backend", "device_count", "platform_dependent", "optimization_barrier", "bitcast")
 SCHEDULES = {
-    *("_reduction.one_pass", "_reduction.blocked_cpu", "_reduction.centring", "_reduction.signed_state"),
+    *("_reduction.one_pass", "_reduction.blocked_cpu", "_reduction.remainder_cpu", "_reduction.centring"),
+    "_reduction.signed_state",
     "_reduction.schedules",
     *("_head.schedules", "_head.class_blocks_cpu", "_head.whole_rows", "_head.class_blocks", "_head.chunk_loop"),
 }

@@ -17,26 +17,14 @@ from jaxsoftmax._explicit_axes import is_sharded
 from jaxsoftmax._math import softmax, token_loss
 from jaxsoftmax._math.classes import class_numbers
 from jaxsoftmax._math.loss_options import LossOptions, loss_logits
-from jaxsoftmax._math.lse_state import (
-    CONFIDENT,
-    NEAR_ONE,
-    LseState,
-    denominator,
-    finite_maximum,
-    is_confident,
-    is_dominant,
-    remainder,
-    shifted_logits,
-)
+from jaxsoftmax._math.lse_state import LseState, denominator, finite_maximum, is_confident, is_dominant, shifted_logits
 from jaxsoftmax._math.precision import widen
 from jaxsoftmax._math.token_loss import TargetSums
 from jaxsoftmax._reduction.centring import subtract_centre
 from jaxsoftmax._reduction.chosen_rows_cpu import with_rows_replaced
+from jaxsoftmax._reduction.remainder_cpu import remainder_of_rows
 
-SHORT_ROW = 32  # up to here XLA CPU forms two sums at once in the time of one; in longer rows it is slow at that
-LONG_ROW = 1 << 12  # from here on sums of pieces cost no more than that of a row, and far less where that is very long
 EXACT_FLOATS = 1 << 24  # classes whose numbers are exact in float32
-PIECE = 1 << 11  # the length of a piece, or the divisor of the row's length nearest to it
 # Whether XLA copies a conditional's operands that are overwritten later.
 _COPIES_OPERANDS = jax.__version_info__ < (0, 11)
 
@@ -64,12 +52,8 @@ def lse_state(x: Array, axes: tuple[int, ...], shared: bool) -> LseState:
     With `shared`, exponentials of whole rows, which XLA computes once for the state and the gradient.
     """
     maximum = _maximum(x, axes)
-    e = jnp.exp(x - maximum)
-    if shared:
-        r = _remainder(e, axes, x if _COPIES_OPERANDS else None)
-    else:
-        r = _remainder_of_pieces(x, maximum, axes)
-        r = _remainder(e, axes, x) if r is None else r
+    e = jnp.exp(x - maximum) if shared else None
+    r = remainder_of_rows(x, maximum, axes, e, kept=not _COPIES_OPERANDS)
     return LseState(maximum, lax.optimization_barrier(r))
 
 
@@ -77,7 +61,7 @@ def softmax_and_state(x: Array, axes: tuple[int, ...]) -> tuple[Array, LseState]
     """The softmax of x over `axes`, and the state, from exponentials that are formed once and then divided in place."""
     maximum = _maximum(x, axes)
     e = lax.optimization_barrier(jnp.exp(x - maximum))
-    state = LseState(maximum, lax.optimization_barrier(_remainder(e, axes, x)))
+    state = LseState(maximum, lax.optimization_barrier(remainder_of_rows(x, maximum, axes, e)))
     return lax.optimization_barrier(e / denominator(state)), state
 
 
@@ -164,6 +148,8 @@ def over_rows(of_rows: Callable[..., Array]) -> Callable[..., Array]:
         batch = rows.shape[:-1]
 
         def flat(array: Array) -> Array:
+            if len(batch) < 2:  # what `jax.vmap` makes of a row has to look like that of its state's exponentials
+                return array
             return array.reshape(math.prod(batch), *array.shape[len(batch) :])
 
         def kept(part: Any) -> Any:
@@ -193,7 +179,7 @@ def _first_maxima(x: Array, chosen: Array) -> Array:
         return nothing
     rows = x.reshape(-1, width)
 
-    def of_rows(indices: Array) -> Array:
+    def of_rows(indices: Array, rows: Array) -> Array:
         """The numbers of these rows' first maxima, by two passes, which XLA CPU vectorises; an argmax it doesn't."""
         # Kept in memory, because rows that are formed twice may differ by a rounding: no entry would be the maximum.
         block = lax.optimization_barrier(rows[indices])
@@ -203,7 +189,7 @@ def _first_maxima(x: Array, chosen: Array) -> Array:
         number = jnp.min(jnp.where(jnp.isnan(block), numbers - width, of_maxima), -1)
         return jnp.where(number < 0, number + width, number).astype(jnp.int32)
 
-    return with_rows_replaced(of_rows, chosen, nothing, width)
+    return with_rows_replaced(of_rows, chosen, nothing, rows, width=width)
 
 
 def _maximum(x: Array, axes: tuple[int, ...]) -> Array:
@@ -215,71 +201,3 @@ def _maximum(x: Array, axes: tuple[int, ...]) -> Array:
         return finite_maximum(x, axes)
     lowest = jnp.asarray(jnp.finfo(x.dtype).min, x.dtype)
     return jnp.expand_dims(lax.reduce(x, lowest, lax.max, axes), axes)
-
-
-def _remainder(e: Array, axes: tuple[int, ...], x: Array | None) -> Array:
-    """r of rows over `axes` from their exponentials e.
-
-    Given the logits x, it recomputes e and the maximum for confident rows, so that XLA need not keep them for all rows.
-    """
-    if axes != (e.ndim - 1,) or not e.size:
-        return remainder(*(jnp.sum(terms, axes, keepdims=True) for terms in (e, _without_maximum(e))))
-    width = e.shape[-1]
-    if width <= SHORT_ROW:
-        zero = jnp.zeros((), e.dtype)
-        sums, others = lax.reduce((e, _without_maximum(e)), (zero, zero), _add_pairs, (e.ndim - 1,))
-        return remainder(sums[..., None], others[..., None])
-
-    def exponentials(indices: Array) -> Array:
-        block = (e if x is None else x).reshape(-1, width)[indices]
-        return block if x is None else jnp.exp(block - _maximum(block, (1,)))
-
-    total = jnp.sum(e, -1, keepdims=True)
-    confident = (total < CONFIDENT) & (total > 0)
-    return remainder(total, _with_sums_of_others(total, confident, exponentials, width))
-
-
-def _remainder_of_pieces(x: Array, maximum: Array, axes: tuple[int, ...]) -> Array | None:
-    """r of long rows, cut into pieces of equal length, from sums over these; None for other rows.
-
-    Of a confident row only that piece is summed again that has the maximum: all others add up to less than 0.875.
-    """
-    width = x.shape[-1] if axes == (x.ndim - 1,) and x.size else 0
-    lengths = [n for n in range(PIECE // 2, 4 * PIECE) if width >= LONG_ROW and width % n == 0]
-    if not lengths:
-        return None
-    length = min(lengths, key=lambda n: max(n / PIECE, PIECE / n))
-    pieces, maximum = x.reshape(*x.shape[:-1], width // length, length), maximum[..., None]
-    # The barrier, as XLA would make one sum of a sum of sums.
-    sums = lax.optimization_barrier(jnp.sum(jnp.exp(pieces - maximum), -1, keepdims=True))
-    total = jnp.sum(sums, -2)
-    with_maximum = (total[..., None] < CONFIDENT) & (sums > NEAR_ONE)
-
-    def exponentials(indices: Array) -> Array:
-        of_pieces = jnp.broadcast_to(maximum, sums.shape).reshape(-1, 1)
-        return jnp.exp(x.reshape(-1, length)[indices] - of_pieces[indices])
-
-    others = _with_sums_of_others(sums, with_maximum, exponentials, length)
-    return remainder(total, jnp.sum(others, -2))
-
-
-def _with_sums_of_others(sums: Array, confident: Array, exponentials: Callable[[Array], Array], width: int) -> Array:
-    """Sums [*batch, 1] of `width` exponentials each; in confident rows without the maximum.
-
-    `exponentials(indices)` returns the rows [len(indices), width].
-    """
-
-    def sums_of_others(indices: Array) -> Array:
-        return jnp.sum(_without_maximum(exponentials(indices)), -1, keepdims=True)
-
-    others = with_rows_replaced(sums_of_others, confident.reshape(-1), sums.reshape(-1, 1), width)
-    return others.reshape(sums.shape)
-
-
-def _add_pairs(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
-    return a[0] + b[0], a[1] + b[1]
-
-
-def _without_maximum(e: Array) -> Array:
-    """`lse_state.without_maximum` by rounding: a mask would keep XLA CPU from fusing the exponential and its sum."""
-    return e - e * jnp.floor(e + (1 - NEAR_ONE))
