@@ -146,12 +146,15 @@ def weighted_gradients(
     divergence: Divergence, options: LossOptions, logits: Array, teacher_logits: Array, stats: PairStats, bar: Array
 ) -> tuple[Array, Array]:
     """The gradients times `bar` [*batch]; 0 for an infinite divergence of weight 0."""
-    left_out = (bar == 0) & jnp.isinf(divergences_of(divergence, stats))
-    by_student, by_teacher = (
-        bar[..., None] * jnp.where(left_out[..., None], 0, gradient)
-        for gradient in divergence_gradients(divergence, options, logits, teacher_logits, stats)
-    )
-    return by_student, by_teacher
+    left_out = ((bar == 0) & jnp.isinf(divergences_of(divergence, stats)))[..., None]
+    by_student, by_teacher = divergence_gradients(divergence, options, logits, teacher_logits, stats)
+    of_teacher, of_student = stats.centres
+
+    def weighted(gradient: Array, centre: Centre | None) -> Array:
+        finite = gradient if centre is None else jnp.where(left_out, 0, gradient)  # without a centre it is q - p
+        return bar[..., None] * finite
+
+    return weighted(by_student, of_student), weighted(by_teacher, of_teacher)
 
 
 def wide_pair(logits: Array, teacher_logits: Array) -> tuple[Array, Array]:
