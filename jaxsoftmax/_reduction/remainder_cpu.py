@@ -23,7 +23,7 @@ def remainder_of_rows(
 ) -> Array:
     """r of x over `axes`, given its maximum, and perhaps the exponentials e = exp(x - maximum).
 
-    Unless e is `kept` in memory, that of confident rows is formed of x once more.
+    Of confident rows e is formed once more, unless it is `kept` in memory.
     """
     width = x.shape[-1] if axes == (x.ndim - 1,) and x.size else 0
     if width <= (SHORT_RECOMPUTED_ROW if e is None else SHORT_ROW):
@@ -39,17 +39,18 @@ def remainder_of_rows(
     sums = lax.optimization_barrier(jnp.sum(terms, -1))
     total = jnp.sum(sums, -1)
 
-    def sums_of_others(indices: Array, sums: Array, pieces: Array, *maximum: Array) -> Array:
-        """Of these confident rows the sums without the maximum; of pieces of x, if a maximum is given, or else of e."""
+    rows = e if e is not None and kept else x
+
+    def sums_of_others(indices: Array, sums: Array, pieces: Array) -> Array:
         own = sums[indices]
         has_maximum = own > NEAR_ONE
         piece = pieces.reshape(-1, length)[indices * count + lax.argmax(has_maximum, 1, jnp.int32)]
-        e = jnp.exp(piece - maximum[0][indices][:, None]) if maximum else piece
-        return jnp.sum(jnp.where(has_maximum, 0, own), -1) + jnp.sum(_without_maximum(e), -1)
+        # This piece's maximum is the row's; if that were taken from outside, XLA wouldn't fuse its reduction.
+        terms = piece if rows is e else jnp.exp(piece - jnp.max(piece, -1, keepdims=True))
+        return jnp.sum(jnp.where(has_maximum, 0, own), -1) + jnp.sum(_without_maximum(terms), -1)
 
-    rows = (cut(e),) if e is not None and kept else (cut(x), maximum.reshape(-1))
     confident = (total < CONFIDENT) & (total > 0)
-    others = with_rows_replaced(sums_of_others, confident, total, sums, *rows, width=length)
+    others = with_rows_replaced(sums_of_others, confident, total, sums, cut(rows), width=length)
     return remainder(total, others).reshape(maximum.shape)
 
 
