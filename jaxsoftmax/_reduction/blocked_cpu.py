@@ -49,10 +49,11 @@ def _on_one_device() -> bool:
 def lse_state(x: Array, axes: tuple[int, ...], shared: bool) -> LseState:
     """The state of x over `axes`, which are kept with size 1.
 
-    With `shared`, exponentials of whole rows, which XLA computes once for the state and the gradient.
+    With `shared`, exponentials of whole rows, which XLA computes once for the state and the gradient; not of several
+    batch dimensions, which `over_rows` flattens for the gradient: those would be kept beside it.
     """
     maximum = _maximum(x, axes)
-    e = jnp.exp(x - maximum) if shared else None
+    e = jnp.exp(x - maximum) if shared and x.ndim < 3 else None
     r = remainder_of_rows(x, maximum, axes, e, kept=not _COPIES_OPERANDS)
     return LseState(maximum, lax.optimization_barrier(r))
 
