@@ -48,8 +48,8 @@ def token_stats(
       temperature: T > 0, or a traced scalar.
       logit_softcap: c > 0, or a traced scalar; None for no cap.
       ignore_index: an integer label whose tokens have log-probability and entropy 0, with gradient 0, even if their
-        logits are NaN or infinite. Their log-sum-exp, with its gradient, and prediction are as
-        of others.
+        logits are NaN or infinite. Their log-sum-exp, with its gradient, and prediction
+        are as of others.
       axis_name: mesh axis, or several, of the `jax.shard_map` around, over which the classes are sharded: logits are
         this device's contiguous shard, labels count the classes of all, and tokens are the same on all.
 

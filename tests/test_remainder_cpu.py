@@ -26,7 +26,7 @@ def test_remainder_keeps_its_digits_wherever_the_maximum_is(width):
     places = [0, width // 2, width - 1]
     x = np.random.default_rng(width).normal(size=(2 * len(places) + 2, width)).astype(np.float32) - 30
     x[range(len(places)), places] = 0  # confident rows
-    x[-2, [0, width - 1]] = 0  # of which one piece alone has a maximum, if two have
+    x[-2, [0, width - 1]] = 0  # two maxima: not confident
     x[-1] = 1.5
     e = np.exp(x.astype(np.float64) - np.max(x, -1, keepdims=True))
     expected = np.sort(e)[:, :-1].sum(-1, keepdims=True)

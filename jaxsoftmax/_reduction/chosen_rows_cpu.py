@@ -45,9 +45,8 @@ def _replaced(
 
     def append(row: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         numbers, length = carry
-        return lax.dynamic_update_index_in_dim(numbers, row.astype(numbers.dtype), length, 0), length + chosen[
-            row
-        ].astype(jnp.int32)
+        with_row = lax.dynamic_update_index_in_dim(numbers, row.astype(numbers.dtype), length, 0)
+        return with_row, length + chosen[row].astype(length.dtype)
 
     numbers, until = lax.fori_loop(0, count, append, (nowhere, nowhere[0]))
 

@@ -13,7 +13,7 @@ from jaxsoftmax._reduction.chosen_rows_cpu import with_rows_replaced
 # Up to these lengths XLA CPU forms two sums at once in the time of one; the second is for exponentials not in memory.
 SHORT_ROW = 32
 SHORT_RECOMPUTED_ROW = 28
-UNCUT_ROW = 256  # up to here the sums of pieces cost more than they save
+CUT_ROW = 256  # in shorter rows the sums of pieces cost more than they save
 PIECES = 8
 SHORTEST_PIECE, LONGEST_PIECE = 64, 512
 
@@ -70,7 +70,7 @@ def _add_pairs(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, A
 def _piece_length(width: int) -> int:
     """The divisor of `width` nearest to that of a piece of PIECES, or to the shortest or longest one; else `width`."""
     wanted = min(max(width // PIECES, SHORTEST_PIECE), LONGEST_PIECE)
-    lengths = [n for n in range(wanted // 2, 4 * wanted) if width >= UNCUT_ROW and width % n == 0]
+    lengths = [n for n in range(wanted // 2, 4 * wanted) if width >= CUT_ROW and width % n == 0]
     return min(lengths, key=lambda n: max(n / wanted, wanted / n), default=width)
 
 
